@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** What the main daemon and a resource's worker say to each other, over the worker's IPC channel. */
+
+export type Replication = "fullsync" | "memsync" | "async";
+export type Checksum = "none" | "crc32" | "sha256";
+export type Compression = "none" | "hole" | "lzf";
+
+/** One resource, as its worker needs it: hast.conf with everything inherited and defaulted. */
+export interface WorkerSettings {
+  readonly resource: string;
+  /** The name users see: the NBD export's, and /dev/hast/<provname>. */
+  readonly provname: string;
+  /** Path of the local component. */
+  readonly local: string;
+  /** HAST address of the peer, or "none". */
+  readonly remote: string;
+  /** Address to connect from, or null for the kernel's choice. */
+  readonly source: string | null;
+  readonly replication: Replication;
+  readonly checksum: Checksum;
+  readonly compression: Compression;
+  /** Seconds, > 0: connecting, sending, waiting for a reply. */
+  readonly timeout: number;
+  readonly metaflush: boolean;
+  /** Where the NBD server listens: "unix:///path" or "tcp://host:port". */
+  readonly export: string;
+}
+
+/** What the main daemon learned from the primary's two handshake messages (spec: wire protocol §6). */
+export interface PeerHello {
+  readonly version: number;
+  /** Extensions both sides have; 0n with a FreeBSD peer. */
+  readonly extensions: bigint;
+  readonly virgin: boolean;
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+}
+
+export type ToWorker =
+  /** First message. A primary acts at once; a secondary waits for its two sockets. */
+  | {
+      readonly kind: "start";
+      readonly role: "primary" | "secondary";
+      readonly settings: WorkerSettings;
+      /** Lines of debug wanted: 0 none, 1 lifecycle, 2 per request. */
+      readonly debug: number;
+      /** Where log lines go. */
+      readonly log: "stdio" | "syslog";
+      /** Set for a secondary. */
+      readonly hello: PeerHello | null;
+    }
+  /** Each comes with a socket handle: request channel A, then reply channel B. */
+  | { readonly kind: "socket"; readonly channel: "a" | "b"; readonly peer: string }
+  | { readonly kind: "status"; readonly id: number }
+  /** Finish what was accepted, then exit 0. The daemon kills a worker that takes too long. */
+  | { readonly kind: "stop" };
+
+export type WorkerEvent =
+  | "connect"
+  | "disconnect"
+  | "syncstart"
+  | "syncdone"
+  | "syncintr"
+  | "split-brain";
+
+export type FromWorker =
+  /** The role works: disk open, metadata sound, NBD server listening (primary). Sent once. */
+  | { readonly kind: "ready" }
+  /** The role cannot work; the worker exits with `exitCode` (spec: behaviour §2.1) right after. */
+  | { readonly kind: "failed"; readonly exitCode: number; readonly message: string }
+  | { readonly kind: "event"; readonly event: WorkerEvent }
+  | { readonly kind: "status"; readonly id: number; readonly report: WorkerReport };
+
+/** A worker's part of a status reply (spec: wire protocol §12.4). Counts since the worker started. */
+export interface WorkerReport {
+  readonly status: "complete" | "degraded";
+  /** Bytes in flight or awaiting resync, in whole extents; 0 on a secondary. */
+  readonly dirty: number;
+  readonly extentsize: number;
+  /** 0 on a secondary. */
+  readonly keepdirty: number;
+  readonly reads: number;
+  readonly writes: number;
+  readonly deletes: number;
+  readonly flushes: number;
+  readonly activemapUpdates: number;
+  readonly readErrors: number;
+  readonly writeErrors: number;
+  readonly deleteErrors: number;
+  readonly flushErrors: number;
+  readonly idleQueue: number;
+  readonly localQueue: number;
+  readonly sendQueue: number;
+  readonly recvQueue: number;
+  readonly doneQueue: number;
+  /** One sentence each, for people: resync progress, why degraded, what to type. */
+  readonly notes: readonly string[];
+}
