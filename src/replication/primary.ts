@@ -1,0 +1,1362 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * The primary of one resource: what happens to every request, and when it may be answered.
+ *
+ *   submit ─▶ conflict? ─▶ bit on disk? ─▶ send to peer, write here ─▶ both legs ─▶ free
+ *              (range)       (activemap)            │
+ *                                                   └─▶ answered when the mode allows it,
+ *                                                       or alone, once the mark is stable
+ *
+ * Sans I/O: events come in as method calls, effects go out through {@link PrimaryOutbox}, which
+ * never calls back. A request is a slot number into tables allocated once; nothing is allocated,
+ * and no closure made, per request. Call pump() after each batch of events.
+ *
+ * Rules, by the invariant of docs/architecture.md they keep:
+ *   1 covered     data is issued only when its extents are marked on stable storage
+ *   2 clean       only a flush finished on both nodes, on one connection, cleans an extent
+ *   3 alone mark  localcnt + 1 is stable before anything is acknowledged without the peer
+ *   4 one order   overlapping writes go one after the other; only the later one waits
+ *   5 reads       a range that is stale here is read from the peer
+ *
+ * Source: behaviour §5, §8, §10; defects BD-1 … BD-4, BD-8 … BD-10, BD-13, BD-18 … BD-21, BD-26,
+ * BD-31.
+ */
+
+import { assert } from "../base/assert.ts";
+import type { Activemap } from "./activemap.ts";
+import type { Side } from "./sync-verdict.ts";
+
+export const SLOT_COUNT = 256;
+/** The longest READ or WRITE, bytes: FreeBSD up to 12 refuses more (wire protocol §1). */
+export const IO_MAX = 131072;
+/** Slots that only resync may use, so that a busy application cannot stop it. */
+const SYNC_RESERVE = 16;
+/** Resync copies in flight. */
+const SYNC_WINDOW = 32;
+/** Pause after a copy or the peer's disk failed. */
+const SYNC_RETRY_MS = 5_000;
+const KEEPALIVE_MS = 10_000;
+/** A flush of our own, so that extents become clean: soon when idle, seldom when busy. */
+const OWN_FLUSH_IDLE_MS = 5_000;
+const OWN_FLUSH_BUSY_MS = 30_000;
+const AGE_MS = 30_000;
+
+/** Places in the ring that leads from a sequence number to its slot. */
+const SEQ_RING = 4096;
+
+const ERR_IO = 5;
+
+// What a slot carries. SYNC copies IO_MAX bytes from one node to the other.
+export const READ = 1;
+export const WRITE = 2;
+/** TRIM and WRITE_ZEROES: the range reads as zeroes afterwards. */
+export const ZERO = 3;
+export const FLUSH = 4;
+export const SYNC = 5;
+export type Kind = typeof READ | typeof WRITE | typeof ZERO | typeof FLUSH | typeof SYNC;
+
+// Where a slot is.
+const FREE = 0;
+/** Not started: the gate is closed (first connection attempt, or a map being merged). */
+const HELD = 1;
+/** Overlaps an earlier request. */
+const CONFLICT = 2;
+/** Its extents' bits are not on disk yet. */
+const MAP_WAIT = 3;
+const ISSUED = 4;
+
+// A leg: one node's part of a slot.
+const NONE = 0;
+const PENDING = 1;
+/** memsync: the peer has it in memory. */
+const RECEIVED = 2;
+const OK = 3;
+const FAILED = 4;
+
+// Why an answer has not been given although the legs would allow it.
+const UNANSWERED = 0;
+const WANTS_MARK = 1;
+const WANTS_PEER = 2;
+const ANSWERED = 3;
+
+export type Mode = "fullsync" | "memsync" | "async";
+
+export type DataState = "new" | "uptodate" | "consistent" | "outdated" | "inconsistent";
+
+/** The part of the metadata that changes while a primary runs. */
+export interface PrimaryRecord {
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+  readonly state: DataState;
+}
+
+/** Effects, in order. Nothing here calls back into the core. */
+export interface PrimaryOutbox {
+  localRead(slot: number): void;
+  localWrite(slot: number): void;
+  localZero(slot: number): void;
+  /** Flush the local disk, then call localFlushed(). */
+  localFlush(): void;
+  /** Send this slot's READ, WRITE or ZERO to the peer under the slot's `seq`. */
+  sendRequest(slot: number, kind: Kind): void;
+  sendFlush(seq: number): void;
+  sendKeepalive(): void;
+  /** Tell the application; errno 0 or a Linux errno. The slot may live on. */
+  answer(slot: number, errno: number): void;
+  /** The slot is free: so is its memory. */
+  release(slot: number): void;
+  /** Write the changes of the activemap (takeChanges()), flush, then call mapWritten(). */
+  writeMap(): void;
+  /** Write the metadata block, flush, then call recordWritten(). */
+  writeRecord(record: PrimaryRecord): void;
+  /** Close the connection to the peer and call linkDown(). */
+  disconnect(reason: string): void;
+  event(event: "syncstart" | "syncdone" | "syncintr"): void;
+  /** Something an operator should read. */
+  notice(text: string): void;
+  /** This node's disk cannot be trusted with another write: stop the resource. */
+  diskFailed(what: string, errno: number): void;
+  /** After stop(): everything accepted is finished and on disk. */
+  stopped(): void;
+}
+
+export interface PrimaryOptions {
+  readonly mode: Mode;
+  /** Milliseconds a peer may take to answer. */
+  readonly timeoutMs: number;
+  readonly map: Activemap;
+  readonly record: PrimaryRecord;
+  /** False where hast.conf says `remote none`. */
+  readonly hasRemote: boolean;
+}
+
+/** What S2 and its map told (wire protocol §6.5). */
+export interface PeerState {
+  readonly version: number;
+  /** The peer's own counters. */
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+  readonly virgin: boolean;
+  readonly source: Side;
+  /** Merged into ours, or null for none. */
+  readonly map: Uint8Array | null;
+  /** The peer makes DELETE read as zeroes, of any length; a FreeBSD peer promises neither. */
+  readonly zeroes: boolean;
+}
+
+/** Counts for status (behaviour §5.5). */
+export class PrimaryStatistics {
+  reads = 0;
+  writes = 0;
+  deletes = 0;
+  flushes = 0;
+  activemapUpdates = 0;
+  readErrors = 0;
+  writeErrors = 0;
+  deleteErrors = 0;
+  flushErrors = 0;
+  /** Bytes copied by the present or last resync pass, and when it began. */
+  syncCopied = 0;
+  syncExtents = 0;
+  syncStartedAt = 0;
+  syncTotalExtents = 0;
+}
+
+type Link = "down" | "merging" | "up";
+
+export class Primary {
+  readonly map: Activemap;
+  readonly statistics: PrimaryStatistics = new PrimaryStatistics();
+
+  // Slots.
+  readonly kind: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly offset: Float64Array = new Float64Array(SLOT_COUNT);
+  readonly length: Float64Array = new Float64Array(SLOT_COUNT);
+  /** Where the data lies in the arena; set by the engine before submit() or takeSync. */
+  readonly memory: Float64Array = new Float64Array(SLOT_COUNT);
+  /** ZERO: may the space be given back? */
+  readonly punch: Uint8Array = new Uint8Array(SLOT_COUNT);
+  /** The request's number on the wire; unique, never reused (BD-31). */
+  readonly seq: Float64Array = new Float64Array(SLOT_COUNT);
+  /** This write was sent with `memsync`: two replies will come. */
+  readonly memsync: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly #state: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly #local: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly #localErrno: Int32Array = new Int32Array(SLOT_COUNT);
+  readonly #remote: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly #remoteErrno: Int32Array = new Int32Array(SLOT_COUNT);
+  readonly #answered: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly #sentAt: Float64Array = new Float64Array(SLOT_COUNT);
+  readonly #waitingSince: Float64Array = new Float64Array(SLOT_COUNT);
+  /** FLUSH: 0 waits for the next round, 1 rides in the round under way. */
+  readonly #riding: Uint8Array = new Uint8Array(SLOT_COUNT);
+  /** SYNC: index into the table of extents being copied. */
+  readonly #syncIndex: Uint8Array = new Uint8Array(SLOT_COUNT);
+  /** SYNC: 1 reading the source, 2 writing the target. */
+  readonly #syncStep: Uint8Array = new Uint8Array(SLOT_COUNT);
+
+  readonly #freeSlots: Int32Array = new Int32Array(SLOT_COUNT);
+  #freeCount = SLOT_COUNT;
+  /** Slots in use, in order of arrival. */
+  readonly #active: Int32Array = new Int32Array(SLOT_COUNT);
+  #activeCount = 0;
+  #heldCount = 0;
+  #conflictCount = 0;
+  #mapWaitCount = 0;
+  #markWaitCount = 0;
+  #peerWaitCount = 0;
+  #appCount = 0;
+  #syncCount = 0;
+
+  // Sequence numbers: a ring from number to slot (SLOT_COUNT stands for the joint flush).
+  readonly #seqSlot: Int16Array = new Int16Array(SEQ_RING).fill(-1);
+  #nextSeq = 1;
+
+  #mode: Mode;
+  readonly #timeoutMs: number;
+  #hasRemote: boolean;
+  #nowMs = 0;
+
+  // The peer.
+  #link: Link = "down";
+  /** False until the first connection attempt has ended: nothing is issued before. */
+  #gateOpen: boolean;
+  #handshaking = false;
+  #effectiveMode: Mode;
+  #peerLocal = 0n;
+  #peerRemote = 0n;
+  #peerZeroes = false;
+  #lastSentAt = 0;
+  #peerCannotFlush = false;
+  /** Dirty extents are stale here, and the peer has the good copy. */
+  #stale: boolean;
+
+  // Metadata.
+  #record: PrimaryRecord;
+  #recordWriting = false;
+  #recordChanged = false;
+  #marked = false;
+  #marking = false;
+  /** Something was acknowledged that the peer turned out to lack. */
+  #owes = false;
+
+  // Activemap on disk.
+  #mapWriting = false;
+  /** Bits can be cleared on disk, and there has been time. */
+  #tidyMap = false;
+  #agedAt = 0;
+
+  // The joint flush.
+  #flushing = false;
+  #flushLocal = NONE;
+  #flushLocalErrno = 0;
+  #flushRemote = NONE;
+  #flushRemoteErrno = 0;
+  #flushSeq = 0;
+  #flushSentAt = 0;
+  #flushWanted = false;
+  #lastFlushAt = 0;
+
+  // Resync: the extents being copied, at most SYNC_WINDOW.
+  #syncActive = false;
+  #syncCopiedAny = false;
+  #peerErrors = 0;
+  #syncRetryAt = 0;
+  #syncEnding: "no" | "flush" | "record" = "no";
+  /** The flush that ends the pass began after its last copy. */
+  #syncFlushFresh = false;
+  readonly #extent: Int32Array = new Int32Array(SYNC_WINDOW).fill(-1);
+  readonly #extentNext: Float64Array = new Float64Array(SYNC_WINDOW);
+  readonly #extentEnd: Float64Array = new Float64Array(SYNC_WINDOW);
+  readonly #extentChunks: Int32Array = new Int32Array(SYNC_WINDOW);
+  readonly #extentFailed: Uint8Array = new Uint8Array(SYNC_WINDOW);
+  #extentCursor = 0;
+
+  #stopping = false;
+  #stopStep: "drain" | "flush" | "map" | "done" = "drain";
+  #failed = false;
+
+  constructor(options: PrimaryOptions) {
+    this.map = options.map;
+    this.#mode = options.mode;
+    this.#effectiveMode = options.mode;
+    this.#timeoutMs = options.timeoutMs;
+    this.#hasRemote = options.hasRemote;
+    this.#record = options.record;
+    this.#gateOpen = !options.hasRemote;
+    // A target of an unfinished resync: what our map marks is stale here.
+    this.#stale = options.record.state === "inconsistent";
+    for (let slot = 0; slot < SLOT_COUNT; slot++) this.#freeSlots[slot] = SLOT_COUNT - 1 - slot;
+  }
+
+  // ---- what others may know -------------------------------------------------------------------
+
+  get connected(): boolean {
+    return this.#link === "up";
+  }
+
+  get record(): PrimaryRecord {
+    return this.#record;
+  }
+
+  /** True while dirty extents must be read from the peer. */
+  get stale(): boolean {
+    return this.#stale;
+  }
+
+  get resyncing(): boolean {
+    return this.#syncActive;
+  }
+
+  get peerCannotFlush(): boolean {
+    return this.#peerCannotFlush;
+  }
+
+  /** Requests that wait for a peer because this node's own copy is stale. */
+  get waitingForPeer(): number {
+    return this.#peerWaitCount;
+  }
+
+  /** Slots by place, as status counts queues (wire protocol §12.4). */
+  queues(): { idle: number; local: number; send: number; recv: number; done: number } {
+    let local = 0;
+    let send = 0;
+    let recv = 0;
+    let done = 0;
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      const state = this.#state[slot]!;
+      if (state !== ISSUED) send++;
+      else if (this.#local[slot] === PENDING) local++;
+      else if (this.#remote[slot] === PENDING || this.#remote[slot] === RECEIVED) recv++;
+      else done++;
+    }
+    return { idle: this.#freeCount, local, send, recv, done };
+  }
+
+  /** How many more requests submit() will take now. */
+  get room(): number {
+    return this.#failed ? 0 : Math.max(0, this.#freeCount - SYNC_RESERVE);
+  }
+
+  // ---- the application -------------------------------------------------------------------------
+
+  /**
+   * Accepts a request. READ and WRITE are at most IO_MAX bytes; the range lies in the data area.
+   *
+   * @param memory where the data lies or shall lie in the arena; stays the caller's until release()
+   * @returns its slot, or -1 when there is no room: try again after a release()
+   */
+  submit(
+    kind: Kind,
+    offset: number,
+    length: number,
+    memory: number,
+    punch: boolean,
+    out: PrimaryOutbox,
+  ): number {
+    if (this.room === 0) return -1;
+    assert(kind === FLUSH || (length > 0 && offset + length <= this.map.dataSize));
+    assert(kind === ZERO || length <= IO_MAX);
+    const slot = this.#take(kind, offset, length);
+    this.memory[slot] = memory;
+    this.punch[slot] = punch ? 1 : 0;
+    this.#appCount++;
+    if (kind === READ) this.statistics.reads++;
+    else if (kind === WRITE) this.statistics.writes++;
+    else if (kind === ZERO) this.statistics.deletes++;
+    else this.statistics.flushes++;
+    if (this.#gateOpen) this.#begin(slot, out);
+    else this.#setState(slot, HELD);
+    return slot;
+  }
+
+  #take(kind: Kind, offset: number, length: number): number {
+    assert(this.#freeCount > 0);
+    const slot = this.#freeSlots[--this.#freeCount]!;
+    assert(this.#state[slot] === FREE);
+    this.kind[slot] = kind;
+    this.offset[slot] = offset;
+    this.length[slot] = length;
+    this.memory[slot] = -1;
+    this.seq[slot] = 0;
+    this.memsync[slot] = 0;
+    this.#local[slot] = NONE;
+    this.#localErrno[slot] = 0;
+    this.#remote[slot] = NONE;
+    this.#remoteErrno[slot] = 0;
+    this.#answered[slot] = UNANSWERED;
+    this.#riding[slot] = 0;
+    this.#syncStep[slot] = 0;
+    this.#active[this.#activeCount++] = slot;
+    return slot;
+  }
+
+  #free(slot: number, out: PrimaryOutbox): void {
+    assert(this.#answered[slot] === ANSWERED || this.kind[slot] === SYNC);
+    this.#setState(slot, FREE);
+    if (this.kind[slot] === SYNC) this.#syncCount--;
+    else this.#appCount--;
+    let index = 0;
+    while (this.#active[index] !== slot) index++;
+    this.#active.copyWithin(index, index + 1, this.#activeCount);
+    this.#activeCount--;
+    this.#freeSlots[this.#freeCount++] = slot;
+    out.release(slot);
+  }
+
+  #setState(slot: number, state: number): void {
+    const before = this.#state[slot]!;
+    if (before === HELD) this.#heldCount--;
+    else if (before === CONFLICT) this.#conflictCount--;
+    else if (before === MAP_WAIT) this.#mapWaitCount--;
+    if (state === HELD) this.#heldCount++;
+    else if (state === CONFLICT) this.#conflictCount++;
+    else if (state === MAP_WAIT) this.#mapWaitCount++;
+    this.#state[slot] = state;
+  }
+
+  #setAnswered(slot: number, answered: number): void {
+    const before = this.#answered[slot]!;
+    if (before === WANTS_MARK) this.#markWaitCount--;
+    else if (before === WANTS_PEER) this.#peerWaitCount--;
+    if (answered === WANTS_MARK) this.#markWaitCount++;
+    else if (answered === WANTS_PEER) {
+      this.#peerWaitCount++;
+      if (before !== WANTS_PEER) this.#waitingSince[slot] = this.#nowMs;
+    }
+    this.#answered[slot] = answered;
+  }
+
+  #answer(slot: number, errno: number, out: PrimaryOutbox): void {
+    assert(this.#answered[slot] !== ANSWERED);
+    this.#setAnswered(slot, ANSWERED);
+    out.answer(slot, errno);
+  }
+
+  // ---- from arrival to issue --------------------------------------------------------------------
+
+  /** Takes the first step that is possible now: wait behind an overlapping request, or go on. */
+  #begin(slot: number, out: PrimaryOutbox): void {
+    const kind = this.kind[slot]!;
+    if (kind === READ) {
+      this.#setState(slot, ISSUED);
+      this.#routeRead(slot, out);
+    } else if (kind === FLUSH) {
+      this.#setState(slot, ISSUED);
+      this.#flushWanted = true;
+    } else if (this.#conflicts(slot)) {
+      this.#setState(slot, CONFLICT);
+    } else if (kind === SYNC) {
+      this.#syncRead(slot, out);
+    } else {
+      this.#cover(slot, out);
+    }
+  }
+
+  /** Does an earlier request overlap that this one must not overtake? */
+  #conflicts(slot: number): boolean {
+    const start = this.offset[slot]!;
+    const end = start + this.length[slot]!;
+    const sync = this.kind[slot] === SYNC;
+    for (let index = 0; index < this.#activeCount; index++) {
+      const other = this.#active[index]!;
+      if (other === slot) return false;
+      const kind = this.kind[other]!;
+      if (kind === READ || kind === FLUSH) continue;
+      const otherStart = this.offset[other]!;
+      if (otherStart >= end || otherStart + this.length[other]! <= start) continue;
+      // The connection keeps the order on the peer, so another write need only wait for our own
+      // disk. A copy must see both nodes settled, and is itself waited for until it has ended.
+      if (sync || kind === SYNC) {
+        if (!this.#settled(other)) return true;
+      } else if (this.#state[other] !== ISSUED || this.#local[other] === PENDING) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Have both legs of a write ended? (It may still wait for its answer.) */
+  #settled(slot: number): boolean {
+    if (this.kind[slot] === SYNC) return false;
+    return this.#state[slot] === ISSUED && this.#local[slot]! >= OK && this.#remote[slot]! >= OK;
+  }
+
+  #cover(slot: number, out: PrimaryOutbox): void {
+    const verdict = this.map.writeStart(this.offset[slot]!, this.length[slot]!);
+    if (verdict === "covered") this.#issueWrite(slot, out);
+    else this.#setState(slot, MAP_WAIT);
+  }
+
+  /** The extents are marked on disk: to the peer first, then here (performance: the peer works meanwhile). */
+  #issueWrite(slot: number, out: PrimaryOutbox): void {
+    assert(this.map.isPersisted(this.offset[slot]!, this.length[slot]!));
+    this.#setState(slot, ISSUED);
+    this.#sendWrite(slot, out);
+    this.#local[slot] = PENDING;
+    if (this.kind[slot] === WRITE) out.localWrite(slot);
+    else out.localZero(slot);
+  }
+
+  #sendWrite(slot: number, out: PrimaryOutbox): void {
+    // A peer without ranged zeroes gets zero WRITEs, which are at most IO_MAX long.
+    const sendable = this.kind[slot] === WRITE || this.#peerZeroes || this.length[slot]! <= IO_MAX;
+    if (this.#link !== "up" || !sendable) {
+      this.#remote[slot] = FAILED;
+      this.map.schedule(this.offset[slot]!, this.length[slot]!);
+      return;
+    }
+    this.memsync[slot] = this.kind[slot] === WRITE && this.#effectiveMode === "memsync" ? 1 : 0;
+    this.#send(slot, this.kind[slot] as Kind, out);
+  }
+
+  #send(slot: number, kind: Kind, out: PrimaryOutbox): void {
+    this.seq[slot] = this.#allocateSeq(slot);
+    this.#remote[slot] = PENDING;
+    this.#remoteErrno[slot] = 0;
+    this.#sentAt[slot] = this.#nowMs;
+    this.#lastSentAt = this.#nowMs;
+    out.sendRequest(slot, kind);
+  }
+
+  #allocateSeq(slot: number): number {
+    while (this.#seqSlot[this.#nextSeq % SEQ_RING] !== -1) this.#nextSeq++;
+    const seq = this.#nextSeq++;
+    this.#seqSlot[seq % SEQ_RING] = slot;
+    return seq;
+  }
+
+  #slotOfSeq(seq: number): number {
+    if (seq <= 0 || seq >= this.#nextSeq) return -1;
+    const slot = this.#seqSlot[seq % SEQ_RING]!;
+    if (slot === -1) return -1;
+    const expected = slot === SLOT_COUNT ? this.#flushSeq : this.seq[slot];
+    return expected === seq ? slot : -1;
+  }
+
+  // ---- reads --------------------------------------------------------------------------------------
+
+  #routeRead(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!)) {
+      this.#local[slot] = NONE;
+      this.#readFromPeer(slot, out);
+      return;
+    }
+    this.#local[slot] = PENDING;
+    out.localRead(slot);
+  }
+
+  /** The local copy is stale or unreadable. */
+  #readFromPeer(slot: number, out: PrimaryOutbox): void {
+    if (this.#link === "up") {
+      if (this.#answered[slot] === WANTS_PEER) this.#setAnswered(slot, UNANSWERED);
+      this.#send(slot, READ, out);
+    } else if (this.#stale) {
+      this.#setAnswered(slot, WANTS_PEER);
+    } else {
+      this.#finishRead(slot, this.#localErrno[slot]! || ERR_IO, out);
+    }
+  }
+
+  #finishRead(slot: number, errno: number, out: PrimaryOutbox): void {
+    this.#answer(slot, errno, out);
+    this.#free(slot, out);
+  }
+
+  // ---- the local disk -------------------------------------------------------------------------------
+
+  /** The slot's local read, write or zero has ended. */
+  localDone(slot: number, errno: number, out: PrimaryOutbox): void {
+    if (this.kind[slot] === SYNC) {
+      this.#syncLocalDone(slot, errno, out);
+      return;
+    }
+    assert(this.#local[slot] === PENDING);
+    this.#local[slot] = errno === 0 ? OK : FAILED;
+    this.#localErrno[slot] = errno;
+    const kind = this.kind[slot]!;
+    if (kind === READ) {
+      if (errno === 0) {
+        // A resync from the peer may have begun while the disk was reading.
+        if (this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!)) {
+          this.#routeRead(slot, out);
+        } else {
+          this.#finishRead(slot, 0, out);
+        }
+        return;
+      }
+      this.statistics.readErrors++;
+      // The peer's copy serves where it is known to be good.
+      const peerGood =
+        this.#stale || !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
+      if (peerGood) this.#readFromPeer(slot, out);
+      else this.#finishRead(slot, errno, out);
+      return;
+    }
+    if (errno !== 0) {
+      if (kind === WRITE) this.statistics.writeErrors++;
+      else this.statistics.deleteErrors++;
+    }
+    this.#advanceWrite(slot, out);
+  }
+
+  // ---- the peer's answers -------------------------------------------------------------------------
+
+  /** Which slot a reply belongs to: 0 … SLOT_COUNT − 1, SLOT_COUNT for the flush, or −1 if unknown. */
+  slotOfReply(seq: number): number {
+    return this.#slotOfSeq(seq);
+  }
+
+  /** Does this slot await READ data from the peer? Its memory takes exactly `length` bytes then. */
+  awaitsData(slot: number): boolean {
+    if (slot >= SLOT_COUNT || this.#remote[slot] !== PENDING) return false;
+    const kind = this.kind[slot]!;
+    return kind === READ || (kind === SYNC && this.#syncStep[slot] === 1);
+  }
+
+  /**
+   * A reply has arrived whole (READ data already lies in the slot's memory).
+   *
+   * @param received the first of a memsync write's two replies
+   * @param errno 0 or a Linux errno
+   * @returns null, or what is wrong with it: the caller disconnects
+   */
+  replied(slot: number, received: boolean, errno: number, out: PrimaryOutbox): string | null {
+    if (slot === SLOT_COUNT) {
+      if (received) return "a FLUSH was answered with `received`";
+      this.#forgetSeq(this.#flushSeq);
+      this.#flushRemote = errno === 0 ? OK : FAILED;
+      this.#flushRemoteErrno = errno;
+      this.#advanceFlush(out);
+      return null;
+    }
+    if (received && errno === 0) {
+      if (this.memsync[slot] === 0) return "`received` for a request that is no memsync write";
+      if (this.#remote[slot] !== PENDING) return "`received` twice";
+      this.#remote[slot] = RECEIVED;
+      this.#sentAt[slot] = this.#nowMs;
+      this.#advanceWrite(slot, out);
+      return null;
+    }
+    if (errno === 0 && this.memsync[slot] === 1 && this.#remote[slot] !== RECEIVED) {
+      return "a memsync write was answered without `received`";
+    }
+    this.#forgetSeq(this.seq[slot]!);
+    this.#remote[slot] = errno === 0 ? OK : FAILED;
+    this.#remoteErrno[slot] = errno;
+    const kind = this.kind[slot]!;
+    if (kind === SYNC) {
+      this.#syncRemoteDone(slot, errno, out);
+    } else if (kind === READ) {
+      this.#finishRead(slot, errno, out);
+    } else {
+      if (errno !== 0) {
+        this.#peerRefused(slot, errno, out);
+      }
+      this.#advanceWrite(slot, out);
+    }
+    return null;
+  }
+
+  /** The peer could not write (BD-2): it lacks this range now. */
+  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
+    this.map.schedule(this.offset[slot]!, this.length[slot]!);
+    this.#syncActive = true;
+    this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+    if (this.#answered[slot] === ANSWERED) {
+      this.#owes = true;
+      this.#mark(out);
+    }
+    if (this.#peerErrors++ === 0) {
+      out.notice(
+        `the peer could not write at offset ${this.offset[slot]} (error ${errno}); its copy is synchronized again from here`,
+      );
+    }
+  }
+
+  #forgetSeq(seq: number): void {
+    assert(this.#seqSlot[seq % SEQ_RING] !== -1);
+    this.#seqSlot[seq % SEQ_RING] = -1;
+  }
+
+  // ---- when a write may be answered ---------------------------------------------------------------
+
+  /** A leg of a WRITE or ZERO has moved. */
+  #advanceWrite(slot: number, out: PrimaryOutbox): void {
+    const local = this.#local[slot]!;
+    const remote = this.#remote[slot]!;
+    if (this.#answered[slot] !== ANSWERED) this.#maybeAnswer(slot, out);
+    if (local < OK || remote < OK || this.#answered[slot] !== ANSWERED) return;
+    // Both nodes are done with it. A failed leg leaves the extents in line for resync.
+    if (local === FAILED) this.map.schedule(this.offset[slot]!, this.length[slot]!);
+    this.map.writeDone(this.offset[slot]!, this.length[slot]!);
+    this.#free(slot, out);
+  }
+
+  #maybeAnswer(slot: number, out: PrimaryOutbox): void {
+    const local = this.#local[slot]!;
+    const remote = this.#remote[slot]!;
+    if (local === PENDING || local === NONE) return;
+    if (local === FAILED) {
+      // Never masked by the peer's success (BD-3, BD-4): the application learns that this range
+      // is undefined, after the peer has ended, so that nothing of it comes later.
+      if (remote >= OK) this.#answer(slot, this.#localErrno[slot]!, out);
+      return;
+    }
+    switch (remote) {
+      case OK:
+        this.#answer(slot, 0, out);
+        return;
+      case RECEIVED:
+        if (this.#effectiveMode !== "fullsync") this.#answer(slot, 0, out);
+        return;
+      case PENDING:
+        if (this.#effectiveMode === "async" && !this.#stale) this.#answer(slot, 0, out);
+        return;
+      default:
+        this.#answerAlone(slot, out);
+    }
+  }
+
+  /** The peer has not done its part: nothing is acknowledged before that is on record. */
+  #answerAlone(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale) {
+      // Our own copy is not whole, so it must not go on alone (S-6).
+      if (this.#link === "up") this.#answer(slot, this.#remoteErrno[slot]! || ERR_IO, out);
+      else this.#setAnswered(slot, WANTS_PEER);
+      return;
+    }
+    if (this.#marked) {
+      this.#answer(slot, 0, out);
+      return;
+    }
+    this.#setAnswered(slot, WANTS_MARK);
+    this.#mark(out);
+  }
+
+  /** Starts to make "went on alone" stable: localcnt + 1, once per outage (invariant 3). */
+  #mark(out: PrimaryOutbox): void {
+    // During a handshake the counters are on the wire: nothing changes until the peer has judged.
+    if (this.#marked || this.#marking || this.#handshaking) return;
+    this.#marking = true;
+    this.#setRecord({ ...this.#record, localcnt: this.#record.localcnt + 1n }, out);
+  }
+
+  #setRecord(record: PrimaryRecord, out: PrimaryOutbox): void {
+    this.#record = record;
+    if (this.#recordWriting) {
+      this.#recordChanged = true;
+      return;
+    }
+    this.#recordWriting = true;
+    this.#recordChanged = false;
+    out.writeRecord(record);
+  }
+
+  /** The metadata block is on stable storage (or not). */
+  recordWritten(errno: number, out: PrimaryOutbox): void {
+    assert(this.#recordWriting);
+    this.#recordWriting = false;
+    if (errno !== 0) {
+      this.#diskFailed("the metadata block", errno, out);
+      return;
+    }
+    if (this.#recordChanged) {
+      this.#setRecord(this.#record, out);
+      return;
+    }
+    if (this.#syncEnding === "record") {
+      this.#syncEnding = "no";
+      this.#syncActive = this.map.resyncCount > 0;
+      if (this.#syncCopiedAny) out.event("syncdone");
+      this.#syncCopiedAny = false;
+    }
+    if (this.#marking) {
+      this.#marking = false;
+      this.#marked = true;
+      this.#eachWaiting(WANTS_MARK, out);
+    }
+    if (this.#link === "merging") this.#maybeMerged(out);
+  }
+
+  /** Tries again to answer the slots that waited for the mark or for the peer. */
+  #eachWaiting(reason: number, out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount; ) {
+      const slot = this.#active[index]!;
+      if (this.#answered[slot] === reason) {
+        this.#setAnswered(slot, UNANSWERED);
+        if (this.kind[slot] === FLUSH) this.#answerFlush(slot, out);
+        else if (this.kind[slot] === READ) this.#routeRead(slot, out);
+        else this.#advanceWrite(slot, out);
+      }
+      // The slot may have been freed, and the list closed up behind it.
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
+  // ---- the activemap on disk --------------------------------------------------------------------
+
+  /** The changes taken at writeMap() are on stable storage (or not). */
+  mapWritten(errno: number, out: PrimaryOutbox): void {
+    assert(this.#mapWriting);
+    this.#mapWriting = false;
+    if (errno !== 0) {
+      this.#diskFailed("the activemap", errno, out);
+      return;
+    }
+    for (let index = 0; index < this.#activeCount && this.#mapWaitCount > 0; index++) {
+      const slot = this.#active[index]!;
+      if (this.#state[slot] !== MAP_WAIT) continue;
+      if (this.map.isPersisted(this.offset[slot]!, this.length[slot]!)) this.#issueWrite(slot, out);
+    }
+    if (this.#link === "merging") this.#maybeMerged(out);
+  }
+
+  // ---- the joint flush ------------------------------------------------------------------------------
+
+  #startFlush(out: PrimaryOutbox): void {
+    assert(!this.#flushing);
+    this.#flushing = true;
+    this.#flushWanted = false;
+    this.#lastFlushAt = this.#nowMs;
+    this.map.flushStart();
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      if (this.kind[slot] === FLUSH && this.#state[slot] === ISSUED) this.#riding[slot] = 1;
+    }
+    this.#flushRemoteErrno = 0;
+    if (this.#link === "up") {
+      this.#flushSeq = this.#allocateSeq(SLOT_COUNT);
+      this.#flushRemote = PENDING;
+      this.#flushSentAt = this.#nowMs;
+      this.#lastSentAt = this.#nowMs;
+      out.sendFlush(this.#flushSeq);
+    } else {
+      this.#flushRemote = FAILED;
+    }
+    this.#flushLocal = PENDING;
+    out.localFlush();
+  }
+
+  /** The local flush has ended. errno 25, 95 or 22 means that the device has none: written is stable. */
+  localFlushed(errno: number, out: PrimaryOutbox): void {
+    assert(this.#flushLocal === PENDING);
+    const unsupported = errno === 25 || errno === 95 || errno === 22;
+    this.#flushLocal = errno === 0 || unsupported ? OK : FAILED;
+    this.#flushLocalErrno = unsupported ? 0 : errno;
+    if (this.#flushLocal === FAILED) this.statistics.flushErrors++;
+    this.#advanceFlush(out);
+  }
+
+  #advanceFlush(out: PrimaryOutbox): void {
+    if (this.#flushLocal === PENDING) return;
+    if (this.#flushLocal === OK && this.#flushRemote === PENDING) {
+      if (this.#effectiveMode === "async" && !this.#stale) this.#answerRiders(out);
+      return;
+    }
+    if (this.#flushRemote === PENDING) return;
+    // ENOTTY and EOPNOTSUPP: the peer has nothing to flush, so what it has written is stable (S-15).
+    const errno = this.#flushRemoteErrno;
+    if (this.#flushRemote === FAILED && (errno === 25 || errno === 95)) {
+      this.#peerCannotFlush = true;
+      this.#flushRemote = OK;
+    }
+    this.#flushing = false;
+    if (this.#flushLocal === OK && this.#flushRemote === OK) {
+      this.map.flushDone();
+      if (this.#syncEnding === "flush") this.#endSync(out);
+    } else {
+      this.map.flushFailed();
+      if (this.#syncEnding === "flush") this.#syncEnding = "no";
+      // What the peer may have lost must be copied again.
+      if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
+      if (this.#link === "up") {
+        this.#syncActive = true;
+        this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+      }
+    }
+    this.#answerRiders(out);
+    if (this.#flushLocal === FAILED) {
+      // What the page cache shows after a failed flush cannot be believed (invariant 6).
+      this.#diskFailed("a cache flush", this.#flushLocalErrno, out);
+    }
+  }
+
+  #answerRiders(out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount; ) {
+      const slot = this.#active[index]!;
+      if (this.kind[slot] === FLUSH && this.#riding[slot] === 1) this.#answerFlush(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
+  /** A FLUSH whose round has ended (async: whose local part has). */
+  #answerFlush(slot: number, out: PrimaryOutbox): void {
+    assert(this.#riding[slot] === 1);
+    if (this.#flushLocal === FAILED) {
+      this.#answer(slot, this.#flushLocalErrno, out);
+    } else if (this.#flushRemote === OK || this.#flushRemote === PENDING) {
+      this.#answer(slot, 0, out);
+    } else if (this.map.resyncCount === 0 && this.map.unflushedCount === 0 && !this.#stale) {
+      this.#answer(slot, 0, out); // nothing that the peer could lack
+    } else {
+      this.#answerAlone(slot, out);
+      if (this.#answered[slot] !== ANSWERED) return;
+    }
+    this.#free(slot, out);
+  }
+
+  // ---- the connection -------------------------------------------------------------------------------
+
+  /**
+   * A handshake is about to send our counters: from now to linkUp() or handshakeFailed() they stand.
+   *
+   * @returns the counters to send, or null while a metadata write is under way: ask again later
+   */
+  handshakeBegin(): PrimaryRecord | null {
+    assert(this.#link === "down");
+    if (this.#recordWriting) return null;
+    this.#handshaking = true;
+    return this.#record;
+  }
+
+  /** Gives the resource its id, stably, before the first P2 carries it (disk format §2.1). */
+  adoptResuid(resuid: bigint, out: PrimaryOutbox): void {
+    assert(this.#record.resuid === 0n && resuid !== 0n);
+    this.#setRecord({ ...this.#record, resuid }, out);
+  }
+
+  /** Is a metadata write under way? */
+  get recordPending(): boolean {
+    return this.#recordWriting;
+  }
+
+  handshakeFailed(out: PrimaryOutbox): void {
+    this.#handshaking = false;
+    if (this.#markWaitCount > 0 || this.#owesMark()) this.#mark(out);
+  }
+
+  /** The first connection attempt has ended, or took too long to wait for: requests may start. */
+  openGate(out: PrimaryOutbox): void {
+    if (this.#gateOpen) return;
+    this.#gateOpen = true;
+    this.#releaseHeld(out);
+  }
+
+  #releaseHeld(out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount && this.#heldCount > 0; ) {
+      const slot = this.#active[index]!;
+      if (this.#state[slot] === HELD) this.#begin(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
+  /**
+   * The peer accepted us. Its map is merged and stored before the first request goes out:
+   * `connected` turns true then.
+   */
+  linkUp(peer: PeerState, out: PrimaryOutbox): void {
+    assert(this.#link === "down" && this.#handshaking);
+    this.#link = "merging";
+    this.#gateOpen = false;
+    this.#peerLocal = peer.localcnt;
+    this.#peerRemote = peer.remotecnt;
+    this.#peerZeroes = peer.zeroes;
+    this.#peerCannotFlush = false;
+    this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
+    let record = this.#record;
+    if (peer.virgin && record.localcnt === 0n) record = { ...record, localcnt: 1n };
+    if (peer.map !== null) this.map.merge(peer.map);
+    if (peer.source === "secondary") {
+      // Stable before the first copy: a mix of old and new blocks must say so (BD-15).
+      this.#stale = true;
+      record = { ...record, state: "inconsistent" };
+    }
+    if (record !== this.#record) this.#setRecord(record, out);
+    this.#maybeMerged(out);
+  }
+
+  #maybeMerged(out: PrimaryOutbox): void {
+    assert(this.#link === "merging");
+    if (this.#recordWriting || this.#mapWriting || this.map.mustWrite) return;
+    this.#link = "up";
+    this.#handshaking = false;
+    this.#lastSentAt = this.#nowMs;
+    this.#resend(out);
+    this.#syncActive = true;
+    this.#syncCopiedAny = false;
+    this.#peerErrors = 0;
+    this.#syncRetryAt = 0;
+    this.#syncEnding = "no";
+    this.statistics.syncCopied = 0;
+    this.statistics.syncExtents = 0;
+    this.statistics.syncStartedAt = this.#nowMs;
+    this.statistics.syncTotalExtents = this.map.resyncCount;
+    if (this.map.resyncCount > 0) out.event("syncstart");
+    this.#gateOpen = true;
+    this.#eachWaiting(WANTS_PEER, out);
+    this.#releaseHeld(out);
+  }
+
+  /** Unanswered writes and flushes of the time without a peer go to it after all, oldest first. */
+  #resend(out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      const kind = this.kind[slot]!;
+      if (this.#state[slot] !== ISSUED || this.#answered[slot] === ANSWERED) continue;
+      if (kind === FLUSH) {
+        // The round it rode in, if any, did not include this peer.
+        this.#setAnswered(slot, UNANSWERED);
+        this.#riding[slot] = 0;
+        this.#flushWanted = true;
+        continue;
+      }
+      if ((kind !== WRITE && kind !== ZERO) || this.#local[slot] === FAILED) continue;
+      assert(this.#remote[slot] === FAILED);
+      this.#setAnswered(slot, UNANSWERED);
+      this.#sendWrite(slot, out);
+    }
+  }
+
+  /** The connection is gone: everything not known to be stable on both nodes is in line for resync. */
+  linkDown(out: PrimaryOutbox): void {
+    this.#handshaking = false;
+    if (this.#link === "down") return;
+    const wasSyncing = this.#syncActive && this.map.resyncCount > 0;
+    this.#link = "down";
+    this.#gateOpen = true;
+    this.#seqSlot.fill(-1);
+    this.#syncActive = false;
+    this.#syncEnding = "no";
+    this.map.scheduleUnflushed();
+    this.map.abandonSyncing();
+    this.#extent.fill(-1);
+    if (wasSyncing) out.event("syncintr");
+
+    if (this.#flushing && this.#flushRemote === PENDING) {
+      this.#flushRemote = FAILED;
+      this.#advanceFlush(out);
+    }
+    for (let index = 0; index < this.#activeCount; ) {
+      const slot = this.#active[index]!;
+      this.#loseRemote(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+    this.#releaseHeld(out);
+    // Acknowledged writes that the peer may lack (async; memsync after `received`): S-4.
+    if (this.#owesMark()) this.#mark(out);
+  }
+
+  #owesMark(): boolean {
+    return this.#owes && !this.#marked && !this.#stale;
+  }
+
+  #loseRemote(slot: number, out: PrimaryOutbox): void {
+    const kind = this.kind[slot]!;
+    if (kind === SYNC) {
+      // Reading or writing the local disk goes on; the slot ends with it.
+      this.#remote[slot] = NONE;
+      if (this.#state[slot] !== ISSUED || this.#local[slot] !== PENDING) this.#free(slot, out);
+      else this.#syncStep[slot] = 3;
+      return;
+    }
+    if (this.#state[slot] !== ISSUED) return;
+    const remote = this.#remote[slot]!;
+    if (remote !== PENDING && remote !== RECEIVED) return;
+    this.#remote[slot] = FAILED;
+    if (kind === READ) {
+      this.#readFromPeer(slot, out);
+      return;
+    }
+    this.map.schedule(this.offset[slot]!, this.length[slot]!);
+    if (this.#answered[slot] === ANSWERED) this.#owes = true;
+    this.#advanceWrite(slot, out);
+  }
+
+  // ---- resync ------------------------------------------------------------------------------------
+
+  /** Starts copies while there is room (behaviour §8, pipelined: BD-28). */
+  #pumpSync(out: PrimaryOutbox): void {
+    if (this.#link !== "up" || !this.#syncActive || this.#stopping || this.#failed) return;
+    if (this.#nowMs < this.#syncRetryAt) return;
+    while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
+      const index = this.#nextSyncExtent();
+      if (index < 0) break;
+      const offset = this.#extentNext[index]!;
+      const length = Math.min(IO_MAX, this.#extentEnd[index]! - offset);
+      this.#extentNext[index] = offset + length;
+      this.#extentChunks[index]! += 1;
+      const slot = this.#take(SYNC, offset, length);
+      this.#syncCount++;
+      this.#syncIndex[slot] = index;
+      this.#begin(slot, out);
+    }
+    this.#maybeEndSync();
+  }
+
+  /** An extent with chunks left to issue, taking a new one if need be; its index, or -1. */
+  #nextSyncExtent(): number {
+    let empty = -1;
+    for (let index = 0; index < SYNC_WINDOW; index++) {
+      if (this.#extent[index] === -1) empty = empty < 0 ? index : empty;
+      else if (this.#extentNext[index]! < this.#extentEnd[index]!) return index;
+    }
+    if (empty < 0) return -1;
+    const extent = this.map.takeScheduled(this.#extentCursor);
+    if (extent < 0) return -1;
+    this.#extentCursor = extent + 1;
+    this.#extent[empty] = extent;
+    this.#extentNext[empty] = extent * this.map.extentSize;
+    this.#extentEnd[empty] = Math.min((extent + 1) * this.map.extentSize, this.map.dataSize);
+    this.#extentChunks[empty] = 0;
+    this.#extentFailed[empty] = 0;
+    return empty;
+  }
+
+  #syncRead(slot: number, out: PrimaryOutbox): void {
+    this.#setState(slot, ISSUED);
+    this.#syncStep[slot] = 1;
+    if (this.#stale) {
+      this.#send(slot, READ, out);
+    } else {
+      this.#local[slot] = PENDING;
+      out.localRead(slot);
+    }
+  }
+
+  #syncLocalDone(slot: number, errno: number, out: PrimaryOutbox): void {
+    assert(this.#local[slot] === PENDING);
+    this.#local[slot] = errno === 0 ? OK : FAILED;
+    if (this.#syncStep[slot] === 3) {
+      this.#free(slot, out); // the connection went meanwhile
+    } else if (errno !== 0) {
+      if (this.#syncStep[slot] === 1) this.statistics.readErrors++;
+      else this.statistics.writeErrors++;
+      this.#syncChunkDone(slot, false, out);
+    } else if (this.#syncStep[slot] === 1) {
+      this.#syncStep[slot] = 2;
+      this.#send(slot, WRITE, out);
+    } else {
+      this.#syncChunkDone(slot, true, out);
+    }
+  }
+
+  #syncRemoteDone(slot: number, errno: number, out: PrimaryOutbox): void {
+    if (errno !== 0) {
+      this.#syncChunkDone(slot, false, out);
+    } else if (this.#syncStep[slot] === 1) {
+      this.#syncStep[slot] = 2;
+      this.#local[slot] = PENDING;
+      out.localWrite(slot);
+    } else {
+      this.#syncChunkDone(slot, true, out);
+    }
+  }
+
+  #syncChunkDone(slot: number, copied: boolean, out: PrimaryOutbox): void {
+    const index = this.#syncIndex[slot]!;
+    assert(this.#extent[index]! >= 0);
+    if (copied) {
+      this.statistics.syncCopied += this.length[slot]!;
+      this.#syncCopiedAny = true;
+    } else {
+      this.#extentFailed[index] = 1;
+    }
+    this.#extentChunks[index]! -= 1;
+    this.#free(slot, out);
+    if (this.#extentChunks[index]! > 0) return;
+    if (this.#extentFailed[index] === 0) {
+      if (this.#extentNext[index]! < this.#extentEnd[index]!) return;
+      this.map.extentCopied(this.#extent[index]!);
+      this.statistics.syncExtents++;
+    } else {
+      // Stays in line (BD-8); not at once, or a bad sector would keep both nodes busy.
+      this.map.extentFailed(this.#extent[index]!);
+      this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+      out.notice(
+        `synchronization: an extent at offset ${this.#extent[index]! * this.map.extentSize} could not be copied; trying again in 5 s`,
+      );
+    }
+    this.#extent[index] = -1;
+  }
+
+  /** Nothing is left to copy: flush both nodes, then record that they are in step. */
+  #maybeEndSync(): void {
+    if (!this.#syncActive || this.#syncEnding !== "no" || this.map.resyncCount > 0) return;
+    const record = this.#record;
+    const inStep = record.localcnt === this.#peerRemote && record.remotecnt === this.#peerLocal;
+    if (inStep && !this.#syncCopiedAny && record.state === "uptodate" && !this.#stale) {
+      this.#syncActive = false;
+      this.#marked = false;
+      this.#owes = false;
+      return;
+    }
+    this.#syncEnding = "flush";
+    this.#flushWanted = true;
+    // A flush under way began before the last copy ended: it does not count.
+    this.#syncFlushFresh = !this.#flushing;
+  }
+
+  /** Both nodes have flushed. The counters are equalised as the reference does (behaviour §10). */
+  #endSync(out: PrimaryOutbox): void {
+    if (!this.#syncFlushFresh) {
+      this.#syncFlushFresh = true;
+      this.#flushWanted = true;
+      return;
+    }
+    if (this.map.resyncCount > 0) {
+      this.#syncEnding = "no";
+      return;
+    }
+    this.#stale = false;
+    this.#owes = false;
+    this.#marked = false;
+    this.#syncEnding = "record";
+    this.#setRecord(
+      {
+        ...this.#record,
+        localcnt: this.#peerRemote,
+        remotecnt: this.#peerLocal,
+        state: "uptodate",
+      },
+      out,
+    );
+  }
+
+  // ---- time and batches -----------------------------------------------------------------------------
+
+  /** Call about once a second with the monotonic clock, and once before anything else. */
+  onTick(nowMs: number, out: PrimaryOutbox): void {
+    assert(nowMs >= this.#nowMs);
+    this.#nowMs = nowMs;
+    if (this.#link === "up") {
+      if (nowMs - this.#lastSentAt >= KEEPALIVE_MS) {
+        this.#lastSentAt = nowMs;
+        out.sendKeepalive();
+      }
+      if (this.#peerOverdue()) {
+        out.disconnect(`no answer from the peer for ${this.#timeoutMs / 1000} s`);
+        return;
+      }
+    }
+    for (let index = 0; index < this.#activeCount && this.#peerWaitCount > 0; ) {
+      const slot = this.#active[index]!;
+      if (
+        this.#answered[slot] === WANTS_PEER &&
+        nowMs - this.#waitingSince[slot]! >= this.#timeoutMs
+      ) {
+        this.#answer(slot, ERR_IO, out);
+        if (this.kind[slot] === READ || this.kind[slot] === FLUSH) this.#free(slot, out);
+        else this.#advanceWrite(slot, out);
+      }
+      if (this.#active[index] === slot) index++;
+    }
+    // With no flush from the application, one of our own, seldom: so that extents become clean.
+    if (
+      this.#link === "up" &&
+      this.map.unflushedCount > 0 &&
+      nowMs - this.#lastFlushAt >= (this.#appCount === 0 ? OWN_FLUSH_IDLE_MS : OWN_FLUSH_BUSY_MS)
+    ) {
+      this.#flushWanted = true;
+    }
+    if (nowMs - this.#agedAt >= AGE_MS) {
+      this.#agedAt = nowMs;
+      this.map.ageWarm();
+      this.#tidyMap = this.map.hasChanges;
+    }
+  }
+
+  #peerOverdue(): boolean {
+    const limit = this.#nowMs - this.#timeoutMs;
+    if (this.#flushing && this.#flushRemote === PENDING && this.#flushSentAt <= limit) return true;
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      const remote = this.#remote[slot]!;
+      if ((remote === PENDING || remote === RECEIVED) && this.#sentAt[slot]! <= limit) return true;
+    }
+    return false;
+  }
+
+  /** Call after every batch of events: starts what has become possible. */
+  pump(out: PrimaryOutbox): void {
+    if (this.#failed) return;
+    if (this.#conflictCount > 0) this.#pumpConflicts(out);
+    this.#pumpSync(out);
+    if (this.#flushWanted && !this.#flushing) this.#startFlush(out);
+    if (!this.#mapWriting && (this.map.mustWrite || this.#tidyMap)) {
+      this.#tidyMap = false;
+      this.#mapWriting = true;
+      this.statistics.activemapUpdates++;
+      out.writeMap();
+    }
+    if (this.#stopping) this.#pumpStop(out);
+  }
+
+  #pumpConflicts(out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount && this.#conflictCount > 0; ) {
+      const slot = this.#active[index]!;
+      if (this.#state[slot] === CONFLICT && !this.#conflicts(slot)) this.#begin(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
+  // ---- the end -------------------------------------------------------------------------------------
+
+  /** No request will be submitted any more: finish what was accepted, flush, clean the map; then stopped(). */
+  stop(out: PrimaryOutbox): void {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    this.openGate(out);
+    this.pump(out);
+  }
+
+  /** Time is up: what the peer has not confirmed is put on record as written without it (S-4e). */
+  stopNow(out: PrimaryOutbox): void {
+    out.disconnect("stopping");
+  }
+
+  #pumpStop(out: PrimaryOutbox): void {
+    if (this.#failed) return;
+    if (this.#stopStep === "drain") {
+      if (this.#appCount > 0 || this.#syncCount > 0 || this.#flushing || this.#recordWriting)
+        return;
+      if (this.#link === "merging") return;
+      this.#stopStep = "flush";
+      this.#startFlush(out);
+    }
+    if (this.#stopStep === "flush") {
+      if (this.#flushing || this.#recordWriting) return;
+      this.map.coolAll();
+      this.#stopStep = "map";
+    }
+    if (this.#stopStep === "map") {
+      if (this.#mapWriting) return;
+      if (this.map.hasChanges) {
+        this.#mapWriting = true;
+        out.writeMap();
+        return;
+      }
+      this.#stopStep = "done";
+      out.stopped();
+    }
+  }
+
+  #diskFailed(what: string, errno: number, out: PrimaryOutbox): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    // Whatever has not been acknowledged never will be.
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      if (this.kind[slot] !== SYNC && this.#answered[slot] !== ANSWERED) {
+        this.#answer(slot, ERR_IO, out);
+      }
+    }
+    out.diskFailed(what, errno);
+  }
+
+  get peerZeroes(): boolean {
+    return this.#peerZeroes;
+  }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * The secondary of one resource: judges a primary's counters, then executes its requests.
+ *
+ *   request ─▶ overlaps an earlier one? ─▶ disk ─▶ reply
+ *                (waits for it)
+ *
+ * Requests run in parallel where they do not overlap; what overlaps keeps the order of arrival, and
+ * a FLUSH covers every WRITE that arrived before it (wire protocol §8). What was received whole is
+ * executed even if the connection is gone by then (safety case S-5).
+ *
+ * Sans I/O, like the primary. Source: behaviour §6, wire protocol §6.5.
+ */
+
+import { assert } from "../base/assert.ts";
+import { type DataState, FLUSH, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "./primary.ts";
+import { type Side, syncVerdict } from "./sync-verdict.ts";
+
+/** The part of the metadata that a secondary may change. */
+export interface SecondaryRecord {
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+  readonly state: DataState;
+}
+
+export interface Hello {
+  readonly virgin: boolean;
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+}
+
+export type Judgement =
+  | {
+      readonly kind: "accept";
+      readonly source: Side;
+      readonly virgin: boolean;
+      /** Which map S2 carries: none, the one on our disk, or all ones. */
+      readonly map: "none" | "own" | "full";
+      /** To be stored before S2 is sent, or null if nothing changes. */
+      readonly record: SecondaryRecord | null;
+    }
+  /** `message` goes to the peer as it is; `splitBrain` raises the event. */
+  | {
+      readonly kind: "refuse";
+      readonly message: string;
+      readonly splitBrain: boolean;
+      /** For our own operator. */
+      readonly reason: string;
+    };
+
+/** Matched by exact string equality by the other side. */
+export const SPLIT_BRAIN = "Split-brain condition!";
+
+/** The table of wire protocol §6.5, first match wins. */
+export function judge(own: SecondaryRecord, peer: Hello): Judgement {
+  if (own.resuid === 0n) {
+    if (own.localcnt !== 0n) {
+      // We took writes before we ever met (S-18): neither copy may vanish silently.
+      return {
+        kind: "refuse",
+        message: SPLIT_BRAIN,
+        splitBrain: true,
+        reason: "this node holds data of its own from before the two nodes ever met",
+      };
+    }
+    const record = { ...own, resuid: peer.resuid };
+    return peer.virgin
+      ? { kind: "accept", source: "primary", virgin: true, map: "none", record }
+      : { kind: "accept", source: "primary", virgin: true, map: "full", record };
+  }
+  if (own.resuid !== peer.resuid) {
+    const message = `Resource unique ID mismatch (primary=${peer.resuid}, secondary=${own.resuid}).`;
+    return {
+      kind: "refuse",
+      message,
+      splitBrain: false,
+      reason:
+        "the two nodes' components belong to different resources; one of them was created anew or swapped",
+    };
+  }
+  const verdict = syncVerdict(
+    { local: peer.localcnt, remote: peer.remotecnt },
+    { local: own.localcnt, remote: own.remotecnt },
+  );
+  switch (verdict.kind) {
+    case "regular":
+      return { kind: "accept", source: verdict.from, virgin: false, map: "own", record: null };
+    case "split-brain":
+      return {
+        kind: "refuse",
+        message: SPLIT_BRAIN,
+        splitBrain: true,
+        reason: "both nodes took writes while they were apart",
+      };
+    case "impossible":
+      return {
+        kind: "refuse",
+        message:
+          `Modification counters ran backwards (primary=${peer.localcnt}/${peer.remotecnt}, ` +
+          `secondary=${own.localcnt}/${own.remotecnt}): metadata of one node was lost or rolled back.`,
+        splitBrain: false,
+        reason: "a modification counter ran backwards: one node's metadata was lost or rolled back",
+      };
+  }
+}
+
+// Where a slot is.
+const FREE = 0;
+const WAITING = 1;
+const RUNNING = 2;
+
+export interface SecondaryOutbox {
+  localRead(slot: number): void;
+  localWrite(slot: number): void;
+  localZero(slot: number): void;
+  localFlush(slot: number): void;
+  /** Answer on channel B; errno 0 or a Linux errno. A READ's data lies in the slot's memory. */
+  reply(slot: number, received: boolean, errno: number): void;
+  /** The slot is free; its memory may still be on its way to the peer (READ). */
+  release(slot: number): void;
+  /** Zero our own map on disk: a request proves that the primary has merged and stored it. */
+  clearMap(): void;
+  /** After drain(): nothing is running any more. */
+  drained(): void;
+}
+
+export class Secondary {
+  readonly kind: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly offset: Float64Array = new Float64Array(SLOT_COUNT);
+  readonly length: Float64Array = new Float64Array(SLOT_COUNT);
+  readonly memory: Float64Array = new Float64Array(SLOT_COUNT);
+  readonly seqHi: Uint32Array = new Uint32Array(SLOT_COUNT);
+  readonly seqLo: Uint32Array = new Uint32Array(SLOT_COUNT);
+  readonly #state: Uint8Array = new Uint8Array(SLOT_COUNT);
+  readonly #free: Int32Array = new Int32Array(SLOT_COUNT);
+  #freeCount = SLOT_COUNT;
+  readonly #active: Int32Array = new Int32Array(SLOT_COUNT);
+  #activeCount = 0;
+  #waitingCount = 0;
+  #draining = false;
+  #mapCleared = false;
+
+  reads = 0;
+  writes = 0;
+  deletes = 0;
+  flushes = 0;
+  readErrors = 0;
+  writeErrors = 0;
+  deleteErrors = 0;
+  flushErrors = 0;
+
+  constructor() {
+    for (let slot = 0; slot < SLOT_COUNT; slot++) this.#free[slot] = SLOT_COUNT - 1 - slot;
+  }
+
+  /** How many more requests submit() will take now. */
+  get room(): number {
+    return this.#freeCount;
+  }
+
+  get running(): number {
+    return this.#activeCount - this.#waitingCount;
+  }
+
+  /**
+   * A request has arrived whole and is valid.
+   *
+   * @param memory where its data lies or shall lie in the arena
+   * @param memsync answer `received` at once
+   * @returns its slot
+   */
+  submit(
+    kind: Kind,
+    seqHi: number,
+    seqLo: number,
+    offset: number,
+    length: number,
+    memory: number,
+    memsync: boolean,
+    out: SecondaryOutbox,
+  ): number {
+    assert(this.#freeCount > 0);
+    const slot = this.#free[--this.#freeCount]!;
+    this.kind[slot] = kind;
+    this.seqHi[slot] = seqHi;
+    this.seqLo[slot] = seqLo;
+    this.offset[slot] = offset;
+    this.length[slot] = length;
+    this.memory[slot] = memory;
+    this.#active[this.#activeCount++] = slot;
+    if (kind === READ) this.reads++;
+    else if (kind === WRITE) this.writes++;
+    else if (kind === ZERO) this.deletes++;
+    else this.flushes++;
+    if (memsync) out.reply(slot, true, 0);
+    if (!this.#mapCleared) {
+      this.#mapCleared = true;
+      out.clearMap();
+    }
+    if (this.#mustWait(slot)) {
+      this.#state[slot] = WAITING;
+      this.#waitingCount++;
+    } else {
+      this.#start(slot, out);
+    }
+    return slot;
+  }
+
+  /** The map could not be cleared: the next request tries again. */
+  mapClearFailed(): void {
+    this.#mapCleared = false;
+  }
+
+  #mustWait(slot: number): boolean {
+    const kind = this.kind[slot]!;
+    const start = this.offset[slot]!;
+    const end = start + this.length[slot]!;
+    for (let index = 0; index < this.#activeCount; index++) {
+      const other = this.#active[index]!;
+      if (other === slot) return false;
+      const otherKind = this.kind[other]!;
+      if (otherKind === FLUSH) continue;
+      if (kind === FLUSH) {
+        if (otherKind !== READ) return true;
+        continue;
+      }
+      if (kind === READ && otherKind === READ) continue;
+      const otherStart = this.offset[other]!;
+      if (otherStart < end && otherStart + this.length[other]! > start) return true;
+    }
+    return false;
+  }
+
+  #start(slot: number, out: SecondaryOutbox): void {
+    this.#state[slot] = RUNNING;
+    switch (this.kind[slot]) {
+      case READ:
+        out.localRead(slot);
+        return;
+      case WRITE:
+        out.localWrite(slot);
+        return;
+      case ZERO:
+        out.localZero(slot);
+        return;
+      default:
+        out.localFlush(slot);
+    }
+  }
+
+  /** The disk has finished this slot. */
+  localDone(slot: number, errno: number, out: SecondaryOutbox): void {
+    assert(this.#state[slot] === RUNNING);
+    const kind = this.kind[slot]!;
+    if (errno !== 0) {
+      if (kind === READ) this.readErrors++;
+      else if (kind === WRITE) this.writeErrors++;
+      else if (kind === ZERO) this.deleteErrors++;
+      else this.flushErrors++;
+    }
+    out.reply(slot, false, errno);
+    this.#state[slot] = FREE;
+    let index = 0;
+    while (this.#active[index] !== slot) index++;
+    this.#active.copyWithin(index, index + 1, this.#activeCount);
+    this.#activeCount--;
+    this.#free[this.#freeCount++] = slot;
+    out.release(slot);
+  }
+
+  /** Call after every batch of events: starts what no longer has to wait. */
+  pump(out: SecondaryOutbox): void {
+    for (let index = 0; index < this.#activeCount && this.#waitingCount > 0; index++) {
+      const slot = this.#active[index]!;
+      if (this.#state[slot] !== WAITING || this.#mustWait(slot)) continue;
+      this.#waitingCount--;
+      this.#start(slot, out);
+    }
+    if (this.#draining && this.#activeCount === 0) {
+      this.#draining = false;
+      out.drained();
+    }
+  }
+
+  /** No more requests will come; drained() follows once everything received has been executed. */
+  drain(out: SecondaryOutbox): void {
+    this.#draining = true;
+    this.pump(out);
+  }
+}
