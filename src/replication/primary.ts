@@ -27,6 +27,9 @@ import type { Activemap } from "./activemap.ts";
 import type { Side } from "./sync-verdict.ts";
 
 export const SLOT_COUNT = 256;
+/** Stand-ins for a slot in the table of sequence numbers. */
+const FLUSH_SLOT = SLOT_COUNT;
+const STATE_SLOT = SLOT_COUNT + 1;
 /** The longest READ or WRITE, bytes: FreeBSD up to 12 refuses more (wire protocol §1). */
 export const IO_MAX = 131072;
 /** Slots that only resync may use, so that a busy application cannot stop it. */
@@ -102,6 +105,8 @@ export interface PrimaryOutbox {
   sendRequest(slot: number, kind: Kind): void;
   sendFlush(seq: number): void;
   sendKeepalive(): void;
+  /** Ours only: the peer shall store what its copy is worth, and our localcnt as its remotecnt. */
+  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void;
   /** Tell the application; errno 0 or a Linux errno. The slot may live on. */
   answer(slot: number, errno: number): void;
   /** The slot is free: so is its memory. */
@@ -143,6 +148,8 @@ export interface PeerState {
   readonly map: Uint8Array | null;
   /** The peer makes DELETE read as zeroes, of any length; a FreeBSD peer promises neither. */
   readonly zeroes: boolean;
+  /** The peer understands sendState(). */
+  readonly states: boolean;
 }
 
 /** Counts for status (behaviour §5.5). */
@@ -209,7 +216,7 @@ export class Primary {
   #appCount = 0;
   #syncCount = 0;
 
-  // Sequence numbers: a ring from number to slot (SLOT_COUNT stands for the joint flush).
+  // Sequence numbers: a ring from number to slot.
   readonly #seqSlot: Int16Array = new Int16Array(SEQ_RING).fill(-1);
   #nextSeq = 1;
 
@@ -227,6 +234,12 @@ export class Primary {
   #peerLocal = 0n;
   #peerRemote = 0n;
   #peerZeroes = false;
+  #peerStates = false;
+  #stateSeq = 0;
+  #stateSentAt = 0;
+  #stateLocalcnt = 0n;
+  /** What the peer was last asked to call its copy: resync must not begin before "inconsistent". */
+  #peerMarked: "no" | "asked" | "inconsistent" = "no";
   #lastSentAt = 0;
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
@@ -263,7 +276,7 @@ export class Primary {
   #syncCopiedAny = false;
   #peerErrors = 0;
   #syncRetryAt = 0;
-  #syncEnding: "no" | "flush" | "record" = "no";
+  #syncEnding: "no" | "flush" | "state" | "record" = "no";
   /** The flush that ends the pass began after its last copy. */
   #syncFlushFresh = false;
   readonly #extent: Int32Array = new Int32Array(SYNC_WINDOW).fill(-1);
@@ -532,7 +545,8 @@ export class Primary {
     if (seq <= 0 || seq >= this.#nextSeq) return -1;
     const slot = this.#seqSlot[seq % SEQ_RING]!;
     if (slot === -1) return -1;
-    const expected = slot === SLOT_COUNT ? this.#flushSeq : this.seq[slot];
+    const expected =
+      slot === FLUSH_SLOT ? this.#flushSeq : slot === STATE_SLOT ? this.#stateSeq : this.seq[slot];
     return expected === seq ? slot : -1;
   }
 
@@ -604,7 +618,7 @@ export class Primary {
 
   // ---- the peer's answers -------------------------------------------------------------------------
 
-  /** Which slot a reply belongs to: 0 … SLOT_COUNT − 1, SLOT_COUNT for the flush, or −1 if unknown. */
+  /** Which slot a reply belongs to (a value for replied(), not always below SLOT_COUNT), or −1 if unknown. */
   slotOfReply(seq: number): number {
     return this.#slotOfSeq(seq);
   }
@@ -624,7 +638,12 @@ export class Primary {
    * @returns null, or what is wrong with it: the caller disconnects
    */
   replied(slot: number, received: boolean, errno: number, out: PrimaryOutbox): string | null {
-    if (slot === SLOT_COUNT) {
+    if (slot === STATE_SLOT) {
+      this.#forgetSeq(this.#stateSeq);
+      this.#stateReplied(errno, out);
+      return null;
+    }
+    if (slot === FLUSH_SLOT) {
       if (received) return "a FLUSH was answered with `received`";
       this.#forgetSeq(this.#flushSeq);
       this.#flushRemote = errno === 0 ? OK : FAILED;
@@ -828,7 +847,7 @@ export class Primary {
     }
     this.#flushRemoteErrno = 0;
     if (this.#link === "up") {
-      this.#flushSeq = this.#allocateSeq(SLOT_COUNT);
+      this.#flushSeq = this.#allocateSeq(FLUSH_SLOT);
       this.#flushRemote = PENDING;
       this.#flushSentAt = this.#nowMs;
       this.#lastSentAt = this.#nowMs;
@@ -964,6 +983,8 @@ export class Primary {
     this.#peerLocal = peer.localcnt;
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
+    this.#peerStates = peer.states;
+    this.#peerMarked = "no";
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
     let record = this.#record;
@@ -1028,6 +1049,7 @@ export class Primary {
     this.#link = "down";
     this.#gateOpen = true;
     this.#seqSlot.fill(-1);
+    this.#stateSentAt = 0;
     this.#syncActive = false;
     this.#syncEnding = "no";
     this.map.scheduleUnflushed();
@@ -1081,6 +1103,13 @@ export class Primary {
   #pumpSync(out: PrimaryOutbox): void {
     if (this.#link !== "up" || !this.#syncActive || this.#stopping || this.#failed) return;
     if (this.#nowMs < this.#syncRetryAt) return;
+    if (this.#peerStates && !this.#stale && this.#peerMarked !== "inconsistent") {
+      // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
+      if (this.map.scheduledCount > 0) {
+        if (this.#peerMarked === "no") this.#sendState("inconsistent", out);
+        return;
+      }
+    }
     while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
       const index = this.#nextSyncExtent();
       if (index < 0) break;
@@ -1210,19 +1239,52 @@ export class Primary {
       this.#syncEnding = "no";
       return;
     }
+    if (this.#peerStates && !this.#stale) {
+      // The target first: from its one metadata write on, the counters agree (S-13).
+      this.#syncEnding = "state";
+      this.#sendState("uptodate", out);
+      return;
+    }
+    this.#recordInStep(this.#peerStates ? this.#record.localcnt : this.#peerRemote, out);
+  }
+
+  #recordInStep(localcnt: bigint, out: PrimaryOutbox): void {
     this.#stale = false;
     this.#owes = false;
     this.#marked = false;
     this.#syncEnding = "record";
-    this.#setRecord(
-      {
-        ...this.#record,
-        localcnt: this.#peerRemote,
-        remotecnt: this.#peerLocal,
-        state: "uptodate",
-      },
-      out,
-    );
+    const { resuid } = this.#record;
+    this.#setRecord({ resuid, localcnt, remotecnt: this.#peerLocal, state: "uptodate" }, out);
+  }
+
+  #sendState(state: "inconsistent" | "uptodate", out: PrimaryOutbox): void {
+    if (state === "inconsistent") this.#peerMarked = "asked";
+    this.#stateSeq = this.#allocateSeq(STATE_SLOT);
+    this.#stateSentAt = this.#nowMs;
+    this.#lastSentAt = this.#nowMs;
+    this.#stateLocalcnt = this.#record.localcnt;
+    out.sendState(this.#stateSeq, state, this.#record.localcnt);
+  }
+
+  #stateReplied(errno: number, out: PrimaryOutbox): void {
+    this.#stateSentAt = 0;
+    if (errno !== 0) {
+      out.notice(
+        `the peer could not store the state of its copy (error ${errno}); trying again in 5 s`,
+      );
+      this.#peerMarked = "no";
+      this.#syncEnding = "no";
+      this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+    } else if (this.#syncEnding === "state") {
+      this.#peerMarked = "no";
+      this.#peerRemote = this.#stateLocalcnt;
+      // Something went on alone while the message travelled: the pass is not over.
+      const overtaken = this.#record.localcnt !== this.#stateLocalcnt;
+      if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";
+      else this.#recordInStep(this.#record.localcnt, out);
+    } else {
+      this.#peerMarked = "inconsistent";
+    }
   }
 
   // ---- time and batches -----------------------------------------------------------------------------
@@ -1271,6 +1333,7 @@ export class Primary {
   #peerOverdue(): boolean {
     const limit = this.#nowMs - this.#timeoutMs;
     if (this.#flushing && this.#flushRemote === PENDING && this.#flushSentAt <= limit) return true;
+    if (this.#stateSentAt > 0 && this.#stateSentAt <= limit) return true;
     for (let index = 0; index < this.#activeCount; index++) {
       const slot = this.#active[index]!;
       const remote = this.#remote[slot]!;
