@@ -1,0 +1,14 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# npm test: types and lint, then every test. npm test -- FILE ...: only those test files.
+. "$(dirname "$0")/prepare.sh"
+prepare_packages
+prepare_tools fio=fio nbdinfo=libnbd-bin nbdcopy=libnbd-bin /usr/bin/nbdsh=python3-libnbd \
+  nbdkit=nbdkit qemu-img=qemu-utils qemu-io=qemu-utils qemu-nbd=qemu-utils \
+  mkfs.ext4=e2fsprogs
+
+if [ $# -eq 0 ]; then
+  node_modules/.bin/tsc -p .
+  node_modules/.bin/biome check --error-on-warnings
+fi
+exec "$NODE" scripts/test.ts "$@"
