@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * The system calls Node lacks, through koffi.
+ *
+ * Synchronous ones return what the call returned, or -errno. Asynchronous ones run on libuv's
+ * pool and report a positive errno, 0 for success. Constants: Linux, the same on x86-64 and arm64.
+ */
+import koffi from "koffi";
+
+const libc = koffi.load(null);
+
+const callFlock = libc.func("int flock(int fd, int operation)");
+const callFcntl = libc.func("int fcntl(int fd, int command, int argument)");
+const callFallocate = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
+const callIoctl = libc.func("int ioctl(int fd, ulong request, void *argument)");
+const callLseek = libc.func("int64_t lseek(int fd, int64_t offset, int whence)");
+const callGethostid = libc.func("long gethostid()");
+const callStrdup = libc.func("void *strdup(str text)");
+const callOpenlog = libc.func("void openlog(void *ident, int option, int facility)");
+const callSyslog = libc.func("void syslog(int priority, str format, str text)");
+
+/** errno values that the platform code tells apart. */
+export const EINTR = 4;
+export const EIO = 5;
+export const ENXIO = 6;
+export const EAGAIN = 11;
+export const EBUSY = 16;
+export const ENODEV = 19;
+export const EINVAL = 22;
+export const EOPNOTSUPP = 95;
+
+function negativeErrno(result: number): number {
+  return result < 0 ? -koffi.errno() : result;
+}
+
+/**
+ * Locks the open file description exclusively, without waiting. The lock lasts until its last
+ * descriptor is closed *and* the kernel has finished I/O begun through it.
+ *
+ * @returns 0, -EAGAIN where another description holds the lock, or another -errno
+ */
+export function flockExclusive(fd: number): number {
+  const LOCK_EX = 2;
+  const LOCK_NB = 4;
+  return negativeErrno(callFlock(fd, LOCK_EX | LOCK_NB));
+}
+
+/** Switches O_DIRECT on or off for an open description. @returns 0 or -errno (EINVAL: not supported) */
+export function setDirectIo(fd: number, on: boolean): number {
+  const F_GETFL = 3;
+  const F_SETFL = 4;
+  // The one open(2) flag here that differs between the two architectures.
+  const O_DIRECT = process.arch === "arm64" ? 0o200000 : 0o40000;
+  const flags = negativeErrno(callFcntl(fd, F_GETFL, 0));
+  if (flags < 0) return flags;
+  return negativeErrno(callFcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT));
+}
+
+export const FALLOC_KEEP_SIZE = 1;
+export const FALLOC_PUNCH_HOLE = 2;
+export const FALLOC_ZERO_RANGE = 16;
+
+/**
+ * fallocate(2) on libuv's pool.
+ *
+ * @param mode FALLOC_… flags
+ * @param done called later with koffi's error (our misuse, null otherwise) and the call's result;
+ *   inside it, {@link lastErrno} is that of the call
+ */
+export const fallocateAsync: (
+  fd: number,
+  mode: number,
+  offset: number,
+  length: number,
+  done: (error: Error | null, result: number) => void,
+) => void = callFallocate.async;
+
+/** errno of the call just made, or, inside the callback of an asynchronous call, of that one. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
+/** Where data begins at or after `offset`. @returns a byte offset, -ENXIO when only a hole follows, or -errno */
+export function seekData(fd: number, offset: number): number {
+  const SEEK_DATA = 3;
+  return negativeErrno(Number(callLseek(fd, offset, SEEK_DATA)));
+}
+
+/** Where a hole begins at or after `offset`; the end of the file counts as one. @returns a byte offset or -errno */
+export function seekHole(fd: number, offset: number): number {
+  const SEEK_HOLE = 4;
+  return negativeErrno(Number(callLseek(fd, offset, SEEK_HOLE)));
+}
+
+/** A block device's size in bytes, or -errno. */
+export function blockDeviceSize(fd: number): number {
+  const BLKGETSIZE64 = 0x80081272;
+  const argument = Buffer.alloc(8);
+  const result = negativeErrno(callIoctl(fd, BLKGETSIZE64, argument));
+  return result < 0 ? result : Number(argument.readBigUInt64LE());
+}
+
+/** A block device's logical sector size in bytes (what requests must be multiples of), or -errno. */
+export function logicalSectorSize(fd: number): number {
+  const BLKSSZGET = 0x1268;
+  const argument = Buffer.alloc(4);
+  const result = negativeErrno(callIoctl(fd, BLKSSZGET, argument));
+  return result < 0 ? result : argument.readInt32LE();
+}
+
+/** A block device's physical sector size in bytes (what it writes in one piece), or -errno. */
+export function physicalSectorSize(fd: number): number {
+  const BLKPBSZGET = 0x127b;
+  const argument = Buffer.alloc(4);
+  const result = negativeErrno(callIoctl(fd, BLKPBSZGET, argument));
+  return result < 0 ? result : argument.readUInt32LE();
+}
+
+/**
+ * This machine's host id, 32 bits, unsigned. Without /etc/hostid, glibc derives it from the address
+ * of the host name, which can ask a name server: call it at start, not while serving.
+ */
+export function hostId(): number {
+  return Number(callGethostid()) >>> 0;
+}
+
+/** Names this process to syslog, facility daemon, with its pid. Once per process. */
+export function openSyslog(ident: string): void {
+  const LOG_PID = 1;
+  const LOG_DAEMON = 3 << 3;
+  // syslog keeps the pointer, so the text must outlive this call: strdup, never freed.
+  callOpenlog(callStrdup(ident), LOG_PID, LOG_DAEMON);
+}
+
+/** @param priority 3 error, 4 warning, 5 notice, 6 info, 7 debug */
+export function syslog(priority: number, text: string): void {
+  callSyslog(priority, "%s", text);
+}
