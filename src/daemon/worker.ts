@@ -9,21 +9,11 @@
  */
 
 import { unreachable } from "../base/assert.ts";
-import type {
-  FromWorker,
-  ToWorker,
-  WorkerEvent,
-  WorkerReport,
-} from "../engine/worker-messages.ts";
+import type { FromWorker, ToWorker, WorkerEvent, WorkerReport } from "../engine/worker-messages.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
-import type {
-  ProcessExit,
-  Processes,
-  WorkerIdentity,
-  WorkerProcess,
-} from "../platform/process.ts";
+import type { ProcessExit, Processes, WorkerIdentity, WorkerProcess } from "../platform/process.ts";
 
 /** How long a status request may take before its entry does without the worker's part. */
 export const STATUS_TIMEOUT_MS = 1000;
