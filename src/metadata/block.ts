@@ -1,10 +1,27 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/** Stub: signatures are final. */
+/**
+ * The metadata block: 4096 bytes, one nv list, zeroes up to the end.
+ *
+ *   resource, datasize u64, extentsize u32, keepdirty u32, offset u64,
+ *   resuid u64, localcnt u64, remotecnt u64, prevrole                     FreeBSD's nine
+ *   state, sequence u64, crc u32                                          ours; FreeBSD drops them
+ *
+ * `crc` is the CRC-32 of all bytes before its own entry. With resource names of up to 183 characters the
+ * list fits the first 512 bytes, so that a sector is written whole or not at all.
+ * Source: FreeBSD sbin/hastd/metadata.c, metadata_read() and metadata_write(); docs/protocol.md, Disk §2.
+ */
+
+import { assert } from "../base/assert.ts";
+import { crc32 } from "../base/crc32.ts";
+import { WireError } from "../wire/error.ts";
+import { decodeNv, NV_UINT32, type NvList, NvWriter } from "../wire/nv.ts";
 
 /** Bytes of the metadata block, whatever the sector size. */
 export const METADATA_SIZE = 4096;
 
 export type PreviousRole = "init" | "primary" | "secondary";
+
+/** What a node's copy of the data is worth. */
 export type CopyState = "new" | "uptodate" | "consistent" | "outdated" | "inconsistent";
 
 export interface Metadata {
@@ -12,16 +29,19 @@ export interface Metadata {
   readonly datasize: number; // bytes
   readonly extentsize: number; // bytes
   readonly keepdirty: number; // extents
-  readonly localoff: number; // bytes
+  readonly localoff: number; // bytes into the component, of the first byte of data
   readonly resuid: bigint; // 0n = never paired
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
-  readonly prevrole: PreviousRole; // informational; a word we do not know reads as "init"
-  /** Null together with `sequence` on a block FreeBSD wrote. */
+  /** Informational. A word we do not know reads as "init". */
+  readonly prevrole: PreviousRole;
+  /** Null, together with `sequence`, on a block that FreeBSD wrote. */
   readonly state: CopyState | null;
+  /** Grows with every block we write. */
   readonly sequence: bigint | null;
 }
 
+/** Stable; docs/errors.md has a row for each. */
 export const METADATA_ERROR_CODES = [
   "ambiguous-layout",
   "bad-checksum",
@@ -31,8 +51,10 @@ export const METADATA_ERROR_CODES = [
   "missing-key",
   "not-metadata",
 ] as const;
+
 export type MetadataErrorCode = (typeof METADATA_ERROR_CODES)[number];
 
+/** The component does not hold metadata this resource can be run on. */
 export class MetadataError extends Error {
   override readonly name = "MetadataError";
   readonly code: MetadataErrorCode;
@@ -42,19 +64,153 @@ export class MetadataError extends Error {
   }
 }
 
-/** @returns METADATA_SIZE bytes */
-export function encodeMetadata(_metadata: Metadata): Uint8Array {
-  throw new Error("stub");
+/** @returns METADATA_SIZE bytes; without our own keys where `state` is null, as FreeBSD writes them */
+export function encodeMetadata(metadata: Metadata): Uint8Array {
+  assert(metadata.resource !== "");
+  assert((metadata.state === null) === (metadata.sequence === null));
+  const nv = new NvWriter()
+    .string("resource", metadata.resource)
+    .u64("datasize", metadata.datasize)
+    .u32("extentsize", metadata.extentsize)
+    .u32("keepdirty", metadata.keepdirty)
+    .u64("offset", metadata.localoff)
+    .u64("resuid", metadata.resuid)
+    .u64("localcnt", metadata.localcnt)
+    .u64("remotecnt", metadata.remotecnt)
+    .string("prevrole", metadata.prevrole);
+  if (metadata.state !== null && metadata.sequence !== null) {
+    nv.string("state", metadata.state).u64("sequence", metadata.sequence);
+    nv.u32("crc", crc32(nv.finish()));
+  }
+  assert(nv.size < METADATA_SIZE);
+  const block = new Uint8Array(METADATA_SIZE);
+  block.set(nv.finish());
+  return block;
 }
+
 /**
  * @param block METADATA_SIZE bytes
  * @param resource the name the block must carry, or null for any
  * @throws MetadataError
  */
-export function decodeMetadata(_block: Uint8Array, _resource: string | null): Metadata {
-  throw new Error("stub");
+export function decodeMetadata(block: Uint8Array, resource: string | null): Metadata {
+  assert(block.length === METADATA_SIZE);
+  const list = decodeBlock(block);
+
+  const owner = list.string("resource");
+  if (owner === null) throw missing("resource");
+  if (resource !== null && owner !== resource) {
+    throw new MetadataError(
+      "foreign-resource",
+      `the metadata belongs to resource ${JSON.stringify(owner)}, not ${JSON.stringify(resource)}`,
+    );
+  }
+  const prevrole = list.string("prevrole");
+  if (prevrole === null) throw missing("prevrole");
+  const state = list.string("state");
+  const sequence = list.u64("sequence");
+  if (state !== null && !isCopyState(state)) {
+    throw new MetadataError(
+      "bad-value",
+      `metadata key "state" is ${JSON.stringify(state)}, which this version does not know`,
+    );
+  }
+  if ((state === null) !== (sequence === null))
+    throw missing(state === null ? "state" : "sequence");
+  if (state !== null && list.u32("crc") === null) throw missing("crc");
+
+  return {
+    resource: owner,
+    datasize: size64(list, "datasize"),
+    extentsize: list.u32("extentsize") ?? raise(missing("extentsize")),
+    keepdirty: list.u32("keepdirty") ?? raise(missing("keepdirty")),
+    localoff: size64(list, "offset"),
+    resuid: list.u64("resuid") ?? raise(missing("resuid")),
+    localcnt: list.u64("localcnt") ?? raise(missing("localcnt")),
+    remotecnt: list.u64("remotecnt") ?? raise(missing("remotecnt")),
+    prevrole: prevrole === "primary" || prevrole === "secondary" ? prevrole : "init",
+    state,
+    sequence,
+  };
 }
+
+/** The block's nv list, its checksum verified if it has one. */
+function decodeBlock(block: Uint8Array): NvList {
+  let list: NvList;
+  try {
+    list = decodeNv(block);
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    throw new MetadataError(
+      "not-metadata",
+      `this is not HAST metadata, or it is damaged: ${error.message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  if (list.entries.length === 0) {
+    throw new MetadataError(
+      "not-metadata",
+      "there is no HAST metadata: the block begins with a zero",
+    );
+  }
+  const crc = list.entries.find((entry) => entry.name === "crc" && entry.type === NV_UINT32);
+  const stored = list.u32("crc");
+  if (crc !== undefined && stored !== null) {
+    const actual = crc32(block.subarray(0, crc.start));
+    if (actual !== stored) {
+      throw new MetadataError(
+        "bad-checksum",
+        `the metadata is damaged: bytes 0 to ${crc.start - 1} have CRC-32 ${hex(actual)}, not ${hex(stored)}`,
+      );
+    }
+  }
+  return list;
+}
+
 /** Whether a block is HAST metadata of whatever resource, sound or damaged: what `create` must not overwrite. */
-export function looksLikeMetadata(_block: Uint8Array): boolean {
-  throw new Error("stub");
+export function looksLikeMetadata(block: Uint8Array): boolean {
+  // Every writer puts the name first, so that much of a damaged block is enough.
+  const head = new NvWriter().string("resource", "x").finish();
+  if ((block[0]! & 0x7f) !== head[0] || block[1] !== head[1]) return false;
+  for (let index = 6; index < 6 + "resource\0".length; index++) {
+    if (block[index] !== head[index]) return false;
+  }
+  return true;
+}
+
+function isCopyState(word: string): word is CopyState {
+  return (
+    word === "new" ||
+    word === "uptodate" ||
+    word === "consistent" ||
+    word === "outdated" ||
+    word === "inconsistent"
+  );
+}
+
+/** A uint64 in bytes, which a number must hold exactly. */
+function size64(list: NvList, name: string): number {
+  const value = list.u64(name);
+  if (value === null) throw missing(name);
+  if (value > Number.MAX_SAFE_INTEGER) {
+    throw new MetadataError("bad-value", `metadata key "${name}" is ${value}: more than 8 PiB`);
+  }
+  return Number(value);
+}
+
+function missing(name: string): MetadataError {
+  return new MetadataError(
+    "missing-key",
+    `the metadata is incomplete: key "${name}" is missing, or of another type`,
+  );
+}
+
+function raise(error: Error): never {
+  throw error;
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(8, "0");
 }

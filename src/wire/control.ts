@@ -1,5 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/** Stub: signatures are final. Decoders take the nv block, encoders give whole messages, frame included. */
+/**
+ * What hastctl and hastd say to each other on the control socket: one request, one reply, close.
+ *
+ *   request  cmd u8, role u8 (set role only), [ext u8 = 1,] resource0, resource1, …
+ *   reply    per resource i, keys with i appended:  resource<i>, error<i>
+ *                                              or   resource<i>, role<i>               (set role)
+ *                                              or   resource<i>, provname<i>, …        (status)
+ *            errmsg<i>, note<i>_0, note<i>_1, …                 only if the request had `ext`
+ *            error i16                                          global, where not 0
+ *
+ * `ext`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and sends none.
+ * Decoders take an nv block and give values; encoders give whole messages, main header included.
+ * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
+ */
+
+import { assert } from "../base/assert.ts";
+import { WireError } from "./error.ts";
+import { encodeFrame, PROTOCOL_VERSION } from "./frame.ts";
+import { decodeNv, type NvList, NvWriter } from "./nv.ts";
 
 export type Role = "init" | "primary" | "secondary";
 
@@ -88,39 +106,258 @@ export interface ControlReply<Entry> {
   readonly entries: readonly Entry[];
 }
 
-/** @throws WireError */
-export function decodeControlRequest(_nv: Uint8Array): ControlRequest | ControlRefusal {
-  throw new Error("stub");
+const CMD_SET_ROLE = 1;
+const CMD_STATUS = 2;
+const ROLE_CODES: Readonly<Record<Role, number>> = { init: 1, primary: 2, secondary: 3 };
+
+/** Keys of a worker's part of a status entry: uint64 each, in the order sent. */
+const WORKER_COUNTS = [
+  ["stat_read", "reads"],
+  ["stat_write", "writes"],
+  ["stat_delete", "deletes"],
+  ["stat_flush", "flushes"],
+  ["stat_activemap_update", "activemapUpdates"],
+  ["stat_read_error", "readErrors"],
+  ["stat_write_error", "writeErrors"],
+  ["stat_delete_error", "deleteErrors"],
+  ["stat_flush_error", "flushErrors"],
+  ["idle_queue_size", "idleQueue"],
+  ["local_queue_size", "localQueue"],
+  ["send_queue_size", "sendQueue"],
+  ["recv_queue_size", "recvQueue"],
+  ["done_queue_size", "doneQueue"],
+] as const;
+
+/**
+ * Decodes a request, or says how one that is none is to be answered.
+ *
+ * @throws WireError: close without an answer
+ */
+export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRefusal {
+  const list = decodeNv(nv);
+  const cmd = list.u8("cmd") ?? 0;
+  if (cmd === 0) return { kind: "no-command" };
+  const resources: string[] = [];
+  for (;;) {
+    const resource = list.string(`resource${resources.length}`);
+    if (resource === null) break;
+    resources.push(resource);
+  }
+  if (resources.length === 0) return { kind: "refused", error: CONTROL_INVALID };
+  const extended = list.u8("ext") === 1;
+  if (cmd === CMD_SET_ROLE) {
+    const role = roleOfCode(list.u8("role") ?? 0);
+    if (role === null) return { kind: "refused", error: CONTROL_INVALID };
+    return { kind: "set-role", role, resources, extended };
+  }
+  if (cmd === CMD_STATUS) return { kind: "status", resources, extended };
+  return { kind: "refused", error: CONTROL_UNIMPLEMENTED };
 }
-export function encodeControlRequest(_request: ControlRequest): Uint8Array {
-  throw new Error("stub");
+
+export function encodeControlRequest(request: ControlRequest): Uint8Array {
+  assert(request.resources.length > 0);
+  const nv = new NvWriter();
+  if (request.kind === "set-role") {
+    nv.u8("cmd", CMD_SET_ROLE).u8("role", ROLE_CODES[request.role]);
+  } else {
+    nv.u8("cmd", CMD_STATUS);
+  }
+  for (const [index, resource] of request.resources.entries()) {
+    nv.string(`resource${index}`, resource);
+  }
+  if (request.extended) nv.u8("ext", 1);
+  return encodeFrame(PROTOCOL_VERSION, nv.finish());
 }
+
 /** @param extended as in the request; without it errmsg and notes stay behind */
 export function encodeSetRoleReply(
-  _reply: ControlReply<SetRoleEntry>,
-  _extended: boolean,
+  reply: ControlReply<SetRoleEntry>,
+  extended: boolean,
 ): Uint8Array {
-  throw new Error("stub");
+  const nv = new NvWriter();
+  for (const [index, entry] of reply.entries.entries()) {
+    nv.string(`resource${index}`, entry.resource);
+    if (entry.outcome.kind === "failed") nv.i16(`error${index}`, entry.outcome.error);
+    else nv.string(`role${index}`, entry.outcome.previousRole);
+    if (extended) encodeRemarks(nv, index, entry);
+  }
+  return encodeReply(nv, reply.error);
 }
-export function encodeStatusReply(
-  _reply: ControlReply<StatusEntry>,
-  _extended: boolean,
-): Uint8Array {
-  throw new Error("stub");
+
+/** @param extended as in the request; without it errmsg and notes stay behind */
+export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: boolean): Uint8Array {
+  const nv = new NvWriter();
+  for (const [index, entry] of reply.entries.entries()) {
+    nv.string(`resource${index}`, entry.resource);
+    if (entry.outcome.kind === "failed") nv.i16(`error${index}`, entry.outcome.error);
+    else encodeStatus(nv, index, entry.outcome.status);
+    if (extended) encodeRemarks(nv, index, entry);
+  }
+  return encodeReply(nv, reply.error);
 }
-/** A reply that consists of a global error. */
-export function encodeControlError(_error: number): Uint8Array {
-  throw new Error("stub");
+
+function encodeStatus(nv: NvWriter, index: number, status: ResourceStatus): void {
+  nv.string(`provname${index}`, status.provname)
+    .string(`localpath${index}`, status.localpath)
+    .string(`remoteaddr${index}`, status.remoteaddr);
+  if (status.sourceaddr !== null) nv.string(`sourceaddr${index}`, status.sourceaddr);
+  nv.string(`replication${index}`, status.replication)
+    .string(`checksum${index}`, status.checksum)
+    .string(`compression${index}`, status.compression)
+    .string(`role${index}`, status.role)
+    .i32(`workerpid${index}`, status.workerpid);
+  const worker = status.worker;
+  if (worker === null) return;
+  nv.string(`status${index}`, worker.status)
+    .u64(`dirty${index}`, worker.dirty)
+    .u32(`extentsize${index}`, worker.extentsize)
+    .u32(`keepdirty${index}`, worker.keepdirty);
+  for (const [key, field] of WORKER_COUNTS) nv.u64(`${key}${index}`, worker[field]);
 }
+
+function encodeRemarks(
+  nv: NvWriter,
+  index: number,
+  entry: { readonly errmsg: string | null; readonly notes: readonly string[] },
+): void {
+  if (entry.errmsg !== null) nv.string(`errmsg${index}`, entry.errmsg);
+  for (const [place, note] of entry.notes.entries()) nv.string(`note${index}_${place}`, note);
+}
+
+/** A reply that is nothing but a global error. */
+export function encodeControlError(error: number): Uint8Array {
+  assert(error !== CONTROL_OK);
+  return encodeReply(new NvWriter(), error);
+}
+
+/** The original sends no global error where there is none, except that an nv block must not be empty. */
+function encodeReply(nv: NvWriter, error: number): Uint8Array {
+  if (error !== CONTROL_OK || nv.size === 0) nv.i16("error", error);
+  return encodeFrame(PROTOCOL_VERSION, nv.finish());
+}
+
 /** @throws WireError */
-export function decodeSetRoleReply(_nv: Uint8Array): ControlReply<SetRoleEntry> {
-  throw new Error("stub");
+export function decodeSetRoleReply(nv: Uint8Array): ControlReply<SetRoleEntry> {
+  return decodeReply(nv, (list, index): SetRoleEntry => {
+    const error = list.i16(`error${index}`) ?? CONTROL_OK;
+    return {
+      resource: required(list, `resource${index}`),
+      outcome:
+        error === CONTROL_OK
+          ? { kind: "done", previousRole: roleOf(list, `role${index}`) }
+          : { kind: "failed", error },
+      ...decodeRemarks(list, index),
+    };
+  });
 }
+
 /** @throws WireError */
-export function decodeStatusReply(_nv: Uint8Array): ControlReply<StatusEntry> {
-  throw new Error("stub");
+export function decodeStatusReply(nv: Uint8Array): ControlReply<StatusEntry> {
+  return decodeReply(nv, (list, index): StatusEntry => {
+    const error = list.i16(`error${index}`) ?? CONTROL_OK;
+    return {
+      resource: required(list, `resource${index}`),
+      outcome:
+        error === CONTROL_OK
+          ? { kind: "known", status: decodeStatus(list, index) }
+          : { kind: "failed", error },
+      ...decodeRemarks(list, index),
+    };
+  });
 }
-/** Role numbers on the control socket. */
-export function roleCode(_role: Role): number {
-  throw new Error("stub");
+
+function decodeReply<Entry>(
+  nv: Uint8Array,
+  decodeEntry: (list: NvList, index: number) => Entry,
+): ControlReply<Entry> {
+  const list = decodeNv(nv);
+  const entries: Entry[] = [];
+  while (list.string(`resource${entries.length}`) !== null) {
+    entries.push(decodeEntry(list, entries.length));
+  }
+  return { error: list.i16("error") ?? CONTROL_OK, entries };
+}
+
+function decodeStatus(list: NvList, index: number): ResourceStatus {
+  return {
+    provname: required(list, `provname${index}`),
+    localpath: required(list, `localpath${index}`),
+    remoteaddr: required(list, `remoteaddr${index}`),
+    sourceaddr: list.string(`sourceaddr${index}`),
+    replication: required(list, `replication${index}`),
+    checksum: required(list, `checksum${index}`),
+    compression: required(list, `compression${index}`),
+    role: roleOf(list, `role${index}`),
+    workerpid: list.i32(`workerpid${index}`) ?? 0,
+    worker: decodeWorker(list, index),
+  };
+}
+
+function decodeWorker(list: NvList, index: number): WorkerStatus | null {
+  const status = list.string(`status${index}`);
+  if (status === null) return null;
+  if (status !== "complete" && status !== "degraded") {
+    throw invalid(`status${index} is ${JSON.stringify(status)}`);
+  }
+  const count = (key: string): number => Number(list.u64(`${key}${index}`) ?? 0n);
+  return {
+    status,
+    dirty: count("dirty"),
+    extentsize: list.u32(`extentsize${index}`) ?? 0,
+    keepdirty: list.u32(`keepdirty${index}`) ?? 0,
+    reads: count("stat_read"),
+    writes: count("stat_write"),
+    deletes: count("stat_delete"),
+    flushes: count("stat_flush"),
+    activemapUpdates: count("stat_activemap_update"),
+    readErrors: count("stat_read_error"),
+    writeErrors: count("stat_write_error"),
+    deleteErrors: count("stat_delete_error"),
+    flushErrors: count("stat_flush_error"),
+    idleQueue: count("idle_queue_size"),
+    localQueue: count("local_queue_size"),
+    sendQueue: count("send_queue_size"),
+    recvQueue: count("recv_queue_size"),
+    doneQueue: count("done_queue_size"),
+  };
+}
+
+function decodeRemarks(
+  list: NvList,
+  index: number,
+): { readonly errmsg: string | null; readonly notes: readonly string[] } {
+  const notes: string[] = [];
+  for (;;) {
+    const note = list.string(`note${index}_${notes.length}`);
+    if (note === null) break;
+    notes.push(note);
+  }
+  return { errmsg: list.string(`errmsg${index}`), notes };
+}
+
+function required(list: NvList, name: string): string {
+  const value = list.string(name);
+  if (value === null) throw invalid(`${name} is missing`);
+  return value;
+}
+
+function roleOf(list: NvList, name: string): Role {
+  const role = required(list, name);
+  if (role === "init" || role === "primary" || role === "secondary") return role;
+  throw invalid(`${name} is ${JSON.stringify(role)}`);
+}
+
+/** The role's number on the control socket. */
+export function roleCode(role: Role): number {
+  return ROLE_CODES[role];
+}
+
+function roleOfCode(code: number): Role | null {
+  if (code === ROLE_CODES.init) return "init";
+  if (code === ROLE_CODES.primary) return "primary";
+  return code === ROLE_CODES.secondary ? "secondary" : null;
+}
+
+function invalid(reason: string): WireError {
+  return new WireError("control-invalid", `control reply: ${reason}`);
 }

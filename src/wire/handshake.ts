@@ -1,49 +1,77 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/** Stub: signatures are final. Decoders take the nv block, encoders give whole messages, frame included. */
+/**
+ * The handshake: two messages of the primary, on two connections, and two answers, both on the first.
+ *
+ *   A  P1  resource, version [, ext]                                primary → secondary's daemon
+ *   A  S1  version, token [, ext]      or  errmsg [, wait]
+ *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt
+ *   A  S2  datasize, extentsize, localcnt, remotecnt [, virgin], syncsrc, mapsize [, payload keys, map]
+ *                                      or  …, remotecnt, errmsg
+ *
+ * `ext` is ours: a set of extensions (uint64) that P1 offers and S1 accepts; FreeBSD ignores it.
+ * Decoders take an nv block and give values; encoders give whole messages, main header included.
+ * Source: FreeBSD sbin/hastd/hastd.c, listen_accept(), primary.c, init_remote(), and secondary.c,
+ * init_remote(); wire protocol §6.
+ */
 
-import type { OutgoingPayload, PayloadHeader } from "./payload.ts";
+import { assert } from "../base/assert.ts";
+import { WireError } from "./error.ts";
+import { encodeFrame, PROTOCOL_VERSION } from "./frame.ts";
+import { decodeNv, type NvList, NvWriter } from "./nv.ts";
+import {
+  CHECKSUM_NONE,
+  COMPRESSION_NONE,
+  encodePayloadKeys,
+  type OutgoingPayload,
+  PAYLOAD_KEYS_MAX,
+  type PayloadHeader,
+  takePayloadKey,
+} from "./payload.ts";
 
+/** Bytes of the token that ties connection B to connection A. */
 export const TOKEN_SIZE = 16;
 
-/** Primary → secondary on connection A. */
+/** Exactly this text makes a FreeBSD primary raise its split-brain event. */
+export const SPLIT_BRAIN_ERRMSG = "Split-brain condition!";
+
 export interface P1 {
   readonly kind: "p1";
   readonly resource: string;
   /** As offered; 0 = missing, which means 1. */
   readonly version: number;
-  /** Our own bits, 0n from a FreeBSD peer. */
+  /** Offered extensions; 0n from a FreeBSD peer. */
   readonly extensions: bigint;
 }
 
-/** Primary → secondary on connection B. */
 export interface P2 {
   readonly kind: "p2";
   readonly resource: string;
   readonly token: Uint8Array; // TOKEN_SIZE bytes
+  /** The primary made up its resuid during this very handshake. */
   readonly virgin: boolean;
-  readonly resuid: bigint; // 0n = missing: refuse it
+  readonly resuid: bigint; // 0n = missing: refuse it, once the token is checked
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
 }
 
-/** Secondary → primary on A. */
 export type S1 =
   | {
       readonly kind: "accepted";
       readonly version: number; // 1 or 2
       readonly token: Uint8Array; // TOKEN_SIZE bytes
+      /** Extensions both sides have; 0n with a FreeBSD peer. */
       readonly extensions: bigint;
     }
   | Refusal;
 
-/** "Resource not configured." and so on; `wait`: the other node is primary, keep trying. */
+/** "Resource not configured." and the like, in answer to P1 or P2. */
 export interface Refusal {
   readonly kind: "refused";
   readonly errmsg: string;
+  /** The other node is primary itself: ask again later. */
   readonly wait: boolean;
 }
 
-/** Secondary → primary on A, after P2. */
 export type S2 = S2Accepted | S2Refused;
 
 export interface S2Accepted {
@@ -54,9 +82,11 @@ export interface S2Accepted {
   readonly remotecnt: bigint;
   readonly virgin: boolean;
   readonly syncsrc: "primary" | "secondary";
-  readonly mapsize: number; // bytes before compression, 0 = no map
+  /** Bytes of map before compression, 0 = none; the peer's claim, and it may exceed what our extents need. */
+  readonly mapsize: number;
 }
 
+/** A refusal by the secondary's worker; one by its daemon decodes to zeroes and the text. */
 export interface S2Refused {
   readonly kind: "refused";
   readonly datasize: number;
@@ -64,47 +94,206 @@ export interface S2Refused {
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
   readonly errmsg: string;
-  /** The other node is primary: only in a refusal of P2 by the main daemon. */
   readonly wait: boolean;
 }
 
-/** Exactly this text raises the split-brain event at a FreeBSD primary. */
-export const SPLIT_BRAIN_ERRMSG = "Split-brain condition!";
-
-/** What a secondary's daemon reads from a fresh connection: P2 where there is a token, else P1. @throws WireError */
-export function decodeHello(_nv: Uint8Array): P1 | P2 {
-  throw new Error("stub");
-}
-/** With version byte 1, which every peer accepts. */
-export function encodeP1(_hello: Omit<P1, "kind">): Uint8Array {
-  throw new Error("stub");
-}
-export function encodeP2(_version: number, _hello: Omit<P2, "kind">): Uint8Array {
-  throw new Error("stub");
-}
-/** @throws WireError */
-export function decodeS1(_nv: Uint8Array): S1 {
-  throw new Error("stub");
-}
-/** A refusal goes out with version byte 2, as the original's does. */
-export function encodeS1(_answer: S1): Uint8Array {
-  throw new Error("stub");
-}
 /**
- * @returns the value, and for an accepted one with a map what precedes decodePayload(): `payload.size` bytes follow
+ * Decodes what a primary says first on a fresh connection: P2 where there is a token, else P1.
+ *
+ * @throws WireError: close without an answer
+ */
+export function decodeHello(nv: Uint8Array): P1 | P2 {
+  const list = decodeNv(nv);
+  const resource = list.string("resource");
+  if (resource === null) throw invalid("the first message names no resource");
+  const token = list.bytes("token");
+  if (token === null) {
+    return {
+      kind: "p1",
+      resource,
+      version: list.u8("version") ?? 0,
+      extensions: list.u64("ext") ?? 0n,
+    };
+  }
+  return {
+    kind: "p2",
+    resource,
+    token: checkedToken(token),
+    virgin: list.exists("virgin"),
+    resuid: list.u64("resuid") ?? 0n,
+    localcnt: list.u64("localcnt") ?? 0n,
+    remotecnt: list.u64("remotecnt") ?? 0n,
+  };
+}
+
+/** The main header says version 1 whatever is offered, so that a version 1 peer reads on. */
+export function encodeP1(hello: Omit<P1, "kind">): Uint8Array {
+  const nv = new NvWriter().string("resource", hello.resource).u8("version", hello.version);
+  if (hello.extensions !== 0n) nv.u64("ext", hello.extensions);
+  return encodeFrame(1, nv.finish());
+}
+
+/** @param version as negotiated */
+export function encodeP2(version: number, hello: Omit<P2, "kind">): Uint8Array {
+  assert(hello.token.length === TOKEN_SIZE);
+  assert(hello.resuid !== 0n);
+  const nv = new NvWriter().string("resource", hello.resource).bytes("token", hello.token);
+  if (hello.virgin) nv.i8("virgin", 1);
+  nv.u64("resuid", hello.resuid).u64("localcnt", hello.localcnt).u64("remotecnt", hello.remotecnt);
+  return encodeFrame(version, nv.finish());
+}
+
+/** @throws WireError; also where the answer chose a version that was not offered */
+export function decodeS1(nv: Uint8Array): S1 {
+  const list = decodeNv(nv);
+  const errmsg = list.string("errmsg");
+  if (errmsg !== null) return { kind: "refused", errmsg, wait: list.exists("wait") };
+  const version = list.u8("version") || 1;
+  if (version > PROTOCOL_VERSION) {
+    throw invalid(
+      `the secondary chose protocol version ${version}; ${PROTOCOL_VERSION} was offered`,
+    );
+  }
+  const token = list.bytes("token");
+  if (token === null) throw invalid("the secondary sent no token");
+  return {
+    kind: "accepted",
+    version,
+    token: checkedToken(token),
+    extensions: list.u64("ext") ?? 0n,
+  };
+}
+
+/** Also encodes the refusal of P2. A refusal has version byte 2, as the original's has. */
+export function encodeS1(answer: S1): Uint8Array {
+  const nv = new NvWriter();
+  if (answer.kind === "refused") {
+    nv.string("errmsg", answer.errmsg);
+    if (answer.wait) nv.u8("wait", 1);
+    return encodeFrame(PROTOCOL_VERSION, nv.finish());
+  }
+  assert(answer.token.length === TOKEN_SIZE);
+  nv.u8("version", answer.version).bytes("token", answer.token);
+  if (answer.extensions !== 0n) nv.u64("ext", answer.extensions);
+  return encodeFrame(answer.version, nv.finish());
+}
+
+/**
+ * Decodes the answer to P2.
+ *
+ * @returns the answer; and, for one accepted with a map, what the decodePayload() of it needs: its
+ *   `payload.size` (> 0, at most answer.mapsize) bytes follow the message, else none do (size 0)
  * @throws WireError
  */
-export function decodeS2(_nv: Uint8Array): {
-  readonly answer: S2;
-  readonly payload: PayloadHeader;
-} {
-  throw new Error("stub");
+export function decodeS2(nv: Uint8Array): { readonly answer: S2; readonly payload: PayloadHeader } {
+  const list = decodeNv(nv);
+  const payload = payloadOf(nv, list);
+  const errmsg = list.string("errmsg");
+  if (errmsg !== null) {
+    const answer: S2 = {
+      kind: "refused",
+      datasize: size64(list, "datasize") ?? 0,
+      extentsize: list.i32("extentsize") ?? 0,
+      localcnt: list.u64("localcnt") ?? 0n,
+      remotecnt: list.u64("remotecnt") ?? 0n,
+      errmsg,
+      wait: list.exists("wait"),
+    };
+    return { answer, payload };
+  }
+
+  const datasize = size64(list, "datasize");
+  if (datasize === null || datasize <= 0) throw invalid("the secondary sent no valid datasize");
+  const extentsize = list.i32("extentsize");
+  if (extentsize === null || extentsize <= 0)
+    throw invalid("the secondary sent no valid extentsize");
+  const syncsrc = list.u8("syncsrc");
+  if (syncsrc !== 1 && syncsrc !== 2) throw invalid("the secondary sent no valid syncsrc");
+  const mapsize = list.u32("mapsize");
+  if (mapsize === null) throw invalid("the secondary sent no mapsize");
+  // Compression never makes data larger, but that four bytes stand for a hole.
+  const sizeMax = mapsize === 0 ? 0 : Math.max(mapsize, 4);
+  if (payload.size > sizeMax || (payload.size === 0 && mapsize > 0)) {
+    throw new WireError(
+      "payload-length",
+      `the secondary sends ${payload.size} bytes for a map of ${mapsize}`,
+    );
+  }
+  const answer: S2 = {
+    kind: "accepted",
+    datasize,
+    extentsize,
+    localcnt: list.u64("localcnt") ?? 0n,
+    remotecnt: list.u64("remotecnt") ?? 0n,
+    virgin: list.exists("virgin"),
+    syncsrc: syncsrc === 1 ? "primary" : "secondary",
+    mapsize,
+  };
+  return { answer, payload };
 }
-/** @param payload the map, or null where answer.mapsize is 0 or the answer is a refusal; its bytes are included */
-export function encodeS2(
-  _version: number,
-  _answer: S2,
-  _payload: OutgoingPayload | null,
-): Uint8Array {
-  throw new Error("stub");
+
+/**
+ * @param version as negotiated
+ * @param payload the map, its bytes included in the result; null where answer.mapsize is 0, and for a refusal
+ */
+export function encodeS2(version: number, answer: S2, payload: OutgoingPayload | null): Uint8Array {
+  const nv = new NvWriter()
+    .i64("datasize", answer.datasize)
+    .i32("extentsize", answer.extentsize)
+    .u64("localcnt", answer.localcnt)
+    .u64("remotecnt", answer.remotecnt);
+  if (answer.kind === "refused") {
+    assert(payload === null);
+    nv.string("errmsg", answer.errmsg);
+    if (answer.wait) nv.u8("wait", 1);
+    return encodeFrame(version, nv.finish());
+  }
+  if (answer.virgin) nv.i8("virgin", 1);
+  nv.u8("syncsrc", answer.syncsrc === "primary" ? 1 : 2).u32("mapsize", answer.mapsize);
+  assert(answer.mapsize > 0 === (payload !== null));
+  if (payload === null) return encodeFrame(version, nv.finish());
+
+  const own = nv.finish();
+  const keys = new Uint8Array(PAYLOAD_KEYS_MAX);
+  const keysSize = encodePayloadKeys(keys, 0, payload);
+  const block = new Uint8Array(own.length + keysSize);
+  block.set(own);
+  block.set(keys.subarray(0, keysSize), own.length);
+  const frame = encodeFrame(version, block);
+  const message = new Uint8Array(frame.length + payload.size);
+  message.set(frame);
+  message.set(payload.bytes.subarray(payload.at, payload.at + payload.size), frame.length);
+  return message;
+}
+
+function payloadOf(nv: Uint8Array, list: NvList): PayloadHeader {
+  const payload: PayloadHeader = {
+    compression: COMPRESSION_NONE,
+    checksum: CHECKSUM_NONE,
+    hash: new Uint8Array(32),
+    hashLength: 0,
+    size: 0,
+  };
+  let seen = 0;
+  for (const entry of list.entries) seen = takePayloadKey(nv, entry.start, seen, payload);
+  return payload;
+}
+
+/** An int64 as a size in bytes; null where it is missing, negative or above 2^53 - 1. */
+function size64(list: NvList, name: string): number | null {
+  const value = list.i64(name);
+  if (value === null || value < 0n || value > Number.MAX_SAFE_INTEGER) return null;
+  return Number(value);
+}
+
+/** A copy: it outlives the message's bytes. */
+function checkedToken(token: Uint8Array): Uint8Array {
+  if (token.length !== TOKEN_SIZE) {
+    throw invalid(`token has ${token.length} bytes, not ${TOKEN_SIZE}`);
+  }
+  return token.slice();
+}
+
+function invalid(reason: string): WireError {
+  return new WireError("handshake-invalid", reason);
 }
