@@ -7,8 +7,8 @@ import {
   FakeProcesses,
   FakeSocket,
   QUIET_REPORT,
-  settle,
   settingsOf,
+  settle,
 } from "../../test/daemon/fakes.ts";
 import type { WorkerEvent } from "../engine/worker-messages.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
@@ -127,7 +127,10 @@ test("role primary is refused with the worker's own reason, which status keeps u
     reason: "/disks/r0 holds no HAST metadata.",
   });
   assert.equal(world.resource.role, "init");
-  assert.match((await world.notes())[0]!, /primary was refused: \/disks\/r0 holds no HAST metadata\.$/);
+  assert.match(
+    (await world.notes())[0]!,
+    /primary was refused: \/disks\/r0 holds no HAST metadata\.$/,
+  );
   assert(world.log.says("ERROR [r0] (init) Role primary refused"));
   assert.equal(world.processes.workers.length, 1);
   assert.equal(world.clock.timerCount, 0);
@@ -181,7 +184,10 @@ test("role secondary is refused with the reason why the local component cannot b
   });
   assert.equal(world.resource.role, "init");
   world.probe = async () => null;
-  assert.deepEqual(await world.resource.changeRole("secondary"), { kind: "done", previousRole: "init" });
+  assert.deepEqual(await world.resource.changeRole("secondary"), {
+    kind: "done",
+    previousRole: "init",
+  });
   assert.equal(world.processes.workers.length, 0);
   assert.deepEqual(await world.notes(), []);
 });
@@ -241,10 +247,17 @@ test("a worker that survives SIGKILL keeps the next one from starting, until it 
   assert(outcome.kind === "failed");
   assert.match(outcome.reason, /old worker \(pid 100\) cannot be killed/);
   assert.equal(world.resource.role, "init");
-  assert.equal(await world.workerpid().catch(() => 100), 100);
+  const entry = world.resource.statusEntry();
+  await world.clock.advance(1000);
+  const status = (await entry).outcome;
+  assert(status.kind === "known");
+  assert.equal(status.status.workerpid, 100);
 
   primary.exit({ kind: "signal", signal: "SIGKILL" });
-  assert.deepEqual(await world.resource.changeRole("primary"), { kind: "done", previousRole: "init" });
+  assert.deepEqual(await world.resource.changeRole("primary"), {
+    kind: "done",
+    previousRole: "init",
+  });
   assert.equal(world.processes.alive.length, 1);
 });
 
@@ -565,7 +578,10 @@ test("a half-open connection whose peer closes, or sends more, is dropped (BD-40
 test("no token is accepted before the first P1, not even zeros (BD-40)", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");
-  const refusal = world.resource.secondStep(new FakeSocket("10.0.0.2"), world.p2(new Uint8Array(16)));
+  const refusal = world.resource.secondStep(
+    new FakeSocket("10.0.0.2"),
+    world.p2(new Uint8Array(16)),
+  );
   assert.equal(refusal?.errmsg, "Token doesn't match.");
 });
 
@@ -704,7 +720,9 @@ test("stop() during a role change lets no new worker start", async () => {
   const world = new World();
   await world.resource.changeRole("primary");
   world.processes.last.obedient = false;
-  const change = world.resource.changeRole("secondary").then(() => world.resource.changeRole("primary"));
+  const change = world.resource
+    .changeRole("secondary")
+    .then(() => world.resource.changeRole("primary"));
   await settle();
   const stopped = world.resource.stop(1000);
   await world.clock.advance(1000);

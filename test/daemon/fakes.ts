@@ -2,9 +2,18 @@
 /** A pretend world for the main daemon: a clock that is turned by hand, workers and sockets that record. */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { FromWorker, ToWorker, WorkerReport, WorkerSettings } from "../../src/engine/worker-messages.ts";
+import type {
+  FromWorker,
+  ToWorker,
+  WorkerReport,
+  WorkerSettings,
+} from "../../src/engine/worker-messages.ts";
 import type { Clock, Timer } from "../../src/platform/clock.ts";
-import { type HandshakeSocket, HandshakeSocketError, type Resolver } from "../../src/platform/handshake-socket.ts";
+import {
+  type HandshakeSocket,
+  HandshakeSocketError,
+  type Resolver,
+} from "../../src/platform/handshake-socket.ts";
 import type { Log } from "../../src/platform/log.ts";
 import type { Stream, StreamReader } from "../../src/platform/net.ts";
 import type {
@@ -165,8 +174,8 @@ export class FakeSocket implements HandshakeSocket {
     this.peer = `tcp://${peerHost}:${port}`;
   }
 
-  get written(): Uint8Array {
-    return Buffer.concat(this.#written);
+  get written(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(Buffer.concat(this.#written));
   }
 
   /** The peer sends. */
@@ -250,13 +259,13 @@ export class FakeResolver implements Resolver {
 
 /** One end of a control connection, the test holding the other. */
 export class FakeStream implements Stream {
-  readonly peer = "unix:///run/hastctl";
+  readonly peer: string = "unix:///run/hastctl";
   state: "open" | "ended" | "destroyed" = "open";
   #written: Uint8Array[] = [];
   #reader: StreamReader | null = null;
 
-  get written(): Uint8Array {
-    return Buffer.concat(this.#written);
+  get written(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(Buffer.concat(this.#written));
   }
 
   /** The client sends, in pieces as the daemon has room. */
