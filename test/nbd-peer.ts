@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** The other side of an NBD session, for tests: a client's bytes, a server's answers taken apart, a sink that remembers. */
 
-import type { NbdExport, NbdSink } from "../src/nbd/session.ts";
+import type { NbdExport } from "../src/nbd/export.ts";
+import type { NbdSink } from "../src/nbd/session.ts";
 
 export function exportOf(change: Partial<NbdExport> = {}): NbdExport {
   return {

@@ -14,7 +14,8 @@ import {
   u16,
   u32,
 } from "../../test/nbd-peer.ts";
-import { type NbdExport, NbdSession } from "./session.ts";
+import type { NbdExport } from "./export.ts";
+import { NbdSession } from "./session.ts";
 
 // Numbers as the specification prints them, not our constants.
 const READ = 0;

@@ -16,8 +16,6 @@ import { Negotiation } from "./negotiation.ts";
 import * as nbd from "./protocol.ts";
 import { putBlockStatus, putError, putNone, putOffsetData, putSimpleReply } from "./reply.ts";
 
-export type { NbdContext, NbdExport } from "./export.ts";
-
 export interface NbdSink {
   /** Bytes for the client (negotiation). The callee copies them. */
   send(bytes: Uint8Array): void;
