@@ -250,7 +250,7 @@ test("a WRITE longer than the maximum payload ends the session at its header", (
   }
 });
 
-test("the payload of a refused WRITE is passed over as it arrives", () => {
+test("the payload of a refused WRITE is passed over as it arrives, and then answered", () => {
   const here = talk();
   const bytes = request({
     type: WRITE,
@@ -259,6 +259,7 @@ test("the payload of a refused WRITE is passed over as it arrives", () => {
   });
   for (let at = 0; at < bytes.length; at += 28) {
     expect.ok(here.session.wanted <= 28);
+    expect.equal(here.sink.calls.length, 0);
     const piece = bytes.subarray(at, at + 28);
     expect.equal(feed(here, piece), piece.length);
   }
@@ -315,7 +316,6 @@ test("without room, feed() stops before the command and takes it up again", () =
   for (const second of [
     request({ type: WRITE, cookie: 2n, payload: Buffer.alloc(512, 1) }),
     request({ type: READ, cookie: 2n, offset: SIZE, length: 512 }),
-    request({ type: WRITE, cookie: 2n, offset: SIZE, payload: Buffer.alloc(512, 1) }),
   ]) {
     const here = talk();
     const bytes = Buffer.concat([first, second, first]);
@@ -330,6 +330,22 @@ test("without room, feed() stops before the command and takes it up again", () =
     expect.equal(here.sink.calls.length, 3);
     expect.equal(here.session.wanted, 28);
   }
+});
+
+test("without room for its answer, a refused WRITE leaves its last byte to feed again", () => {
+  const here = talk();
+  const bytes = request({ type: WRITE, cookie: 2n, offset: SIZE, payload: Buffer.alloc(512) });
+  here.sink.room = 0;
+  for (let again = 0; again < 2; again++) {
+    expect.equal(here.session.feed(bytes, again * 539, bytes.length), 539);
+    expect.equal(here.session.wanted, 1);
+  }
+  here.sink.room = 1;
+  expect.equal(here.session.feed(bytes, 539, bytes.length), 540);
+  expect.deepEqual(here.sink.calls, [
+    { call: "refuse", type: WRITE, cookie: 2n, nbdErrno: ENOSPC },
+  ]);
+  expect.equal(here.session.wanted, 28);
 });
 
 test("a payload is found where it lies in the buffer", () => {
