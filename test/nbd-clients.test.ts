@@ -562,6 +562,7 @@ test("fio verifies what it wrote at random, many requests at a time", async () =
       "--fsync=64",
       "--verify=crc32c",
       "--verify_fatal=1",
+      "--verify_state_save=0", // it would go to the current directory
       "--randseed=7",
     ];
     await run("fio", ...job, "--do_verify=0");

@@ -486,6 +486,37 @@ const anyConversation = fc
     Buffer.concat([hello, ...options, go, ...commands, garbage]),
   );
 
+const validCommand = fc
+  .record({
+    type: fc.constantFrom(READ, WRITE, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS),
+    cookie: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+    first: fc.integer({ min: 0, max: SIZE / 512 - 8 }),
+    count: fc.integer({ min: 1, max: 8 }),
+  })
+  .map(({ type, cookie, first, count }) => ({
+    ...ranged(type, first * 512, count * 512),
+    cookie,
+  }));
+
+test("valid commands arrive as they were sent, one after another", () => {
+  fc.assert(
+    fc.property(fc.array(validCommand, { maxLength: 20 }), (commands) => {
+      const here = talk(HELLO_STRUCTURED);
+      feed(here, Buffer.concat(commands.map(request)));
+      const expected = commands.map(({ type, cookie, offset, length, payload }) => ({
+        call: "command",
+        type,
+        flags: 0,
+        cookie,
+        offset,
+        length: payload?.length ?? length,
+        payload: Buffer.from(payload ?? []).toString("hex"),
+      }));
+      expect.deepEqual(here.sink.calls, expected);
+    }),
+  );
+});
+
 test("a conversation cut at any byte gives the same calls and the same answers", () => {
   fc.assert(
     fc.property(anyConversation, fc.array(fc.integer({ min: 1, max: 700 })), (bytes, cuts) => {
