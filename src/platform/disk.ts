@@ -59,3 +59,14 @@ export interface Disk {
   /** Waits for requests in flight, then closes (which unlocks). `done` is called once. */
   close(done: () => void): void;
 }
+
+/** A component that cannot be used. The message names the path, what is true and what to do next. */
+export class DiskError extends Error {
+  override readonly name = "DiskError";
+  /** An errno name: "ENOENT", "EACCES", "EBUSY" (in use), "EFTYPE" (neither file nor block device), … */
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -27,6 +27,7 @@ export const EAGAIN = 11;
 export const EBUSY = 16;
 export const ENODEV = 19;
 export const EINVAL = 22;
+export const ENOSYS = 38;
 export const EOPNOTSUPP = 95;
 
 function negativeErrno(result: number): number {

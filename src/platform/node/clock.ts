@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import type { Clock, Timer } from "../clock.ts";
+
+/** setTimeout()'s own limit; beyond it Node fires at once. 24.8 days. */
+const DELAY_MAX_MS = 2 ** 31 - 1;
+
+export const nodeClock: Clock = {
+  // CLOCK_MONOTONIC: stops while the machine is suspended.
+  now: () => performance.now(),
+  wallTime: () => Date.now(),
+  after(delayMs: number, run: () => void): Timer {
+    const timeout = setTimeout(run, Math.min(delayMs, DELAY_MAX_MS));
+    return { cancel: () => clearTimeout(timeout) };
+  },
+};
