@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * The control socket: one request and one reply per connection, many connections at once.
+ *
+ *   hastctl ─► main header, nv ─► set-role or status of some resources ─► main header, nv ─► closed
+ *
+ * A client has {@link REQUEST_TIMEOUT_MS} to ask; the answer may take as long as the role change does.
+ * Source: FreeBSD sbin/hastd/control.c; wire protocol §12; behaviour BD-22, BD-36.
+ */
+
+import { unreachable } from "../base/assert.ts";
+import type { Clock, Timer } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import type { Stream, StreamReader } from "../platform/net.ts";
+import {
+  CONTROL_INVALID,
+  CONTROL_NO_SUCH_RESOURCE,
+  CONTROL_OK,
+  type ControlRequest,
+  decodeControlRequest,
+  encodeControlError,
+  encodeSetRoleReply,
+  encodeStatusReply,
+  type SetRoleEntry,
+  type StatusEntry,
+} from "../wire/control.ts";
+import { WireError } from "../wire/error.ts";
+import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
+import type { Resource } from "./resource.ts";
+
+/** How long a request may take to arrive. */
+export const REQUEST_TIMEOUT_MS = 10_000;
+/** How long a client may take to read its answer. */
+export const REPLY_TIMEOUT_MS = 10_000;
+/** Clients at once; more are closed unheard. */
+export const CLIENTS_MAX = 256;
+/** Where `resource0` has this name, every resource is meant. */
+const ALL = "all";
+
+export interface ControlServerParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  /** In the order of hast.conf. */
+  readonly resources: () => ReadonlyMap<string, Resource>;
+}
+
+export class ControlServer {
+  readonly #parts: ControlServerParts;
+  readonly #clients = new Set<Client>();
+
+  constructor(parts: ControlServerParts) {
+    this.#parts = parts;
+  }
+
+  accept(stream: Stream): void {
+    if (this.#clients.size >= CLIENTS_MAX) {
+      this.#parts.log.warning(`Control connection closed: there are ${CLIENTS_MAX} already.`);
+      stream.destroy();
+      return;
+    }
+    const client = new Client(stream, this.#parts, (request) => this.#answer(request));
+    this.#clients.add(client);
+    client.start(() => this.#clients.delete(client));
+  }
+
+  /** Closes every connection, answered or not. */
+  close(): void {
+    for (const client of this.#clients) client.destroy();
+  }
+
+  async #answer(request: ControlRequest): Promise<Uint8Array> {
+    const names =
+      request.resources[0] === ALL ? [...this.#parts.resources().keys()] : request.resources;
+    switch (request.kind) {
+      case "status": {
+        const entries = await Promise.all(names.map((name) => this.#status(name)));
+        return encodeStatusReply({ error: CONTROL_OK, entries }, request.extended);
+      }
+      case "set-role": {
+        const { role } = request;
+        const entries = await Promise.all(names.map((name) => this.#setRole(name, role)));
+        return encodeSetRoleReply({ error: CONTROL_OK, entries }, request.extended);
+      }
+      default:
+        return unreachable(request);
+    }
+  }
+
+  async #status(name: string): Promise<StatusEntry> {
+    const resource = this.#parts.resources().get(name);
+    if (resource !== undefined) return await resource.statusEntry();
+    return {
+      resource: name,
+      outcome: { kind: "failed", error: CONTROL_NO_SUCH_RESOURCE },
+      errmsg: noSuchResource(name),
+      notes: [],
+    };
+  }
+
+  async #setRole(name: string, role: SetRoleRole): Promise<SetRoleEntry> {
+    const resource = this.#parts.resources().get(name);
+    if (resource === undefined) {
+      return {
+        resource: name,
+        outcome: { kind: "failed", error: CONTROL_NO_SUCH_RESOURCE },
+        errmsg: noSuchResource(name),
+        notes: [],
+      };
+    }
+    const change = await resource.changeRole(role);
+    if (change.kind === "done") {
+      const outcome = { kind: "done", previousRole: change.previousRole } as const;
+      return { resource: name, outcome, errmsg: null, notes: [] };
+    }
+    const outcome = { kind: "failed", error: CONTROL_INVALID } as const;
+    return { resource: name, outcome, errmsg: change.reason, notes: [] };
+  }
+}
+
+type SetRoleRole = Extract<ControlRequest, { kind: "set-role" }>["role"];
+
+function noSuchResource(name: string): string {
+  return `There is no resource ${name} in this node's configuration.`;
+}
+
+class Client implements StreamReader {
+  readonly #stream: Stream;
+  readonly #parts: ControlServerParts;
+  readonly #answer: (request: ControlRequest) => Promise<Uint8Array>;
+  #gone: () => void = () => undefined;
+  #deadline: Timer | null = null;
+  /** Main header at first; grows to header and nv block once the claimed size has been checked. */
+  #bytes: Uint8Array = new Uint8Array(FRAME_HEADER_SIZE);
+  #filled = 0;
+  #heard = false;
+  #closed = false;
+  /** Where bytes after the request go. */
+  readonly #surplus = new Uint8Array(64);
+
+  constructor(
+    stream: Stream,
+    parts: ControlServerParts,
+    answer: (request: ControlRequest) => Promise<Uint8Array>,
+  ) {
+    this.#stream = stream;
+    this.#parts = parts;
+    this.#answer = answer;
+  }
+
+  start(gone: () => void): void {
+    this.#gone = gone;
+    this.#limit(REQUEST_TIMEOUT_MS);
+    this.#stream.start(this);
+  }
+
+  destroy(): void {
+    this.#stream.destroy();
+  }
+
+  space(): Uint8Array {
+    return this.#heard ? this.#surplus : this.#bytes.subarray(this.#filled);
+  }
+
+  received(length: number): void {
+    // The original reads one request and no more.
+    if (this.#heard || this.#closed) return;
+    this.#filled += length;
+    if (this.#filled < this.#bytes.length) return;
+    try {
+      const size = peekFrame(this.#bytes, 0, this.#filled, NV_SIZE_MAX);
+      if (size === "incomplete") return;
+      if (this.#filled < FRAME_HEADER_SIZE + size) {
+        const whole = new Uint8Array(FRAME_HEADER_SIZE + size);
+        whole.set(this.#bytes);
+        this.#bytes = whole;
+        return;
+      }
+      this.#request(this.#bytes.subarray(FRAME_HEADER_SIZE));
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      this.#parts.log.warning(`Control connection closed: ${error.message}`);
+      this.#stream.destroy();
+    }
+  }
+
+  sent(): void {}
+
+  closed(): void {
+    this.#closed = true;
+    this.#deadline?.cancel();
+    this.#gone();
+  }
+
+  #request(nv: Uint8Array): void {
+    this.#heard = true;
+    const request = decodeControlRequest(nv);
+    switch (request.kind) {
+      case "no-command":
+        this.#stream.destroy();
+        return;
+      case "refused":
+        this.#reply(encodeControlError(request.error));
+        return;
+      default:
+        this.#deadline?.cancel();
+        this.#answer(request).then(
+          (reply) => this.#reply(reply),
+          (error) => {
+            // Our mistake, but one client's: the resources need not suffer for it.
+            this.#parts.log.error(
+              `Internal error while answering on the control socket: ${error instanceof Error ? error.stack : error}`,
+            );
+            this.#stream.destroy();
+          },
+        );
+    }
+  }
+
+  #reply(bytes: Uint8Array): void {
+    if (this.#closed) return;
+    this.#limit(REPLY_TIMEOUT_MS);
+    this.#stream.write(bytes);
+    this.#stream.end();
+  }
+
+  #limit(timeoutMs: number): void {
+    this.#deadline?.cancel();
+    this.#deadline = this.#parts.clock.after(timeoutMs, () => this.#stream.destroy());
+  }
+}

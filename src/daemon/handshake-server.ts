@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * Fresh connections from primaries, up to the moment a resource takes them.
+ *
+ *   accepted ─► whose host? ─► one message ─► resource? role? ─► P1: connection A, P2: connection B
+ *
+ * The checks and their order are those of wire protocol §6.3. Strangers are closed without a word.
+ * Source: FreeBSD sbin/hastd/hastd.c, listen_accept().
+ */
+
+import type { Clock } from "../platform/clock.ts";
+import { type HandshakeSocket, HandshakeSocketError } from "../platform/handshake-socket.ts";
+import type { Log } from "../platform/log.ts";
+import { WireError } from "../wire/error.ts";
+import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
+import { decodeHello, encodeS1, type Refusal } from "../wire/handshake.ts";
+import type { Access } from "./access.ts";
+import { type Resource, refuse, roleRefusal } from "./resource.ts";
+
+/** How long a message may take to arrive. */
+export const MESSAGE_TIMEOUT_MS = 20_000;
+/** Connections of one host whose message has not arrived, beyond two for each of its resources. */
+const PENDING_SPARE = 8;
+
+export interface HandshakeServerParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly access: Access;
+  /** Called for each connection, so that it may change. */
+  readonly resources: () => ReadonlyMap<string, Resource>;
+}
+
+export class HandshakeServer {
+  readonly #parts: HandshakeServerParts;
+  /** Connections whose message has not arrived, by host. */
+  readonly #pending = new Map<string, Set<HandshakeSocket>>();
+  #closed = false;
+
+  constructor(parts: HandshakeServerParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes a connection; resolves when it is closed, or a resource's. */
+  async accept(socket: HandshakeSocket): Promise<void> {
+    if (this.#closed || !this.#admit(socket)) {
+      socket.destroy();
+      return;
+    }
+    const timer = this.#parts.clock.after(MESSAGE_TIMEOUT_MS, () => socket.destroy());
+    // From here on, other deadlines hold.
+    const received = () => {
+      timer.cancel();
+      this.#dismiss(socket);
+    };
+    try {
+      await this.#serve(socket, received);
+    } catch (error) {
+      socket.destroy();
+      if (error instanceof WireError || error instanceof HandshakeSocketError) {
+        this.#parts.log.debug(1, `Connection from ${socket.peer} closed: ${error.message}`);
+      } else {
+        // Our mistake, but one connection's: the resources need not suffer for it.
+        this.#parts.log.error(
+          `Internal error while serving ${socket.peer}: ${error instanceof Error ? error.stack : error}`,
+        );
+      }
+    } finally {
+      received();
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const sockets of this.#pending.values()) for (const socket of sockets) socket.destroy();
+  }
+
+  async #serve(socket: HandshakeSocket, received: () => void): Promise<void> {
+    const { access, log } = this.#parts;
+    const remotes = [...this.#parts.resources().values()].map(({ settings }) => settings.remote);
+    if (!(await access.allows(socket.peerHost, remotes))) {
+      log.warning(`Connection from ${socket.peer} closed: no resource has it as its remote.`);
+      socket.destroy();
+      return;
+    }
+    const message = await socket.receive(FRAME_HEADER_SIZE, nvSize);
+    received();
+    const hello = decodeHello(message.subarray(FRAME_HEADER_SIZE));
+
+    const resource = this.#parts.resources().get(hello.resource);
+    if (resource === undefined) {
+      log.warning(`Connection from ${socket.peer} refused: no resource ${hello.resource} here.`);
+      this.#refuse(socket, refuse("Resource not configured."));
+      return;
+    }
+    if (!(await access.allows(socket.peerHost, [resource.settings.remote]))) {
+      resource.log.warning(`Connection from ${socket.peer} refused: not its remote.`);
+      this.#refuse(socket, refuse("No access to the resource."));
+      return;
+    }
+    const role = resource.announcedRole;
+    if (role !== "secondary") {
+      resource.log.debug(1, `Connection from ${socket.peer} refused: the role here is ${role}.`);
+      this.#refuse(socket, roleRefusal(role));
+      return;
+    }
+    if (hello.kind === "p1") {
+      await resource.firstStep(socket, hello);
+      return;
+    }
+    const refusal = resource.secondStep(socket, hello);
+    if (refusal !== null) {
+      resource.log.warning(`Connection from ${socket.peer} refused: ${refusal.errmsg}`);
+      this.#refuse(socket, refusal);
+    }
+  }
+
+  #refuse(socket: HandshakeSocket, refusal: Refusal): void {
+    socket.write(encodeS1(refusal));
+    socket.end();
+  }
+
+  #admit(socket: HandshakeSocket): boolean {
+    const sockets = this.#pending.get(socket.peerHost);
+    if (sockets === undefined) {
+      this.#pending.set(socket.peerHost, new Set([socket]));
+      return true;
+    }
+    // A peer that has just started connects for all of its resources at once.
+    if (sockets.size >= 2 * this.#parts.resources().size + PENDING_SPARE) {
+      this.#parts.log.debug(1, `Connection from ${socket.peer} closed: too many unfinished ones.`);
+      return false;
+    }
+    sockets.add(socket);
+    return true;
+  }
+
+  #dismiss(socket: HandshakeSocket): void {
+    const sockets = this.#pending.get(socket.peerHost);
+    if (sockets?.delete(socket) && sockets.size === 0) this.#pending.delete(socket.peerHost);
+  }
+}
+
+function nvSize(head: Uint8Array): number {
+  const size = peekFrame(head, 0, head.length, NV_SIZE_MAX);
+  if (size === "incomplete") throw new WireError("frame-empty", "the main header is incomplete");
+  return size;
+}

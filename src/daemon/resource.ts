@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * One resource in the main daemon: its role, its worker, and a handshake in progress.
+ *
+ *   init ──► primary     a worker at once, and again when it dies of a signal or of code 75
+ *   init ──► secondary   no worker, until a primary has made both connections
+ *
+ *   P1 on A ─► the old worker stops ─► S1, half-open (20 s) ─► P2 on B ─► worker gets A and B
+ *
+ * Role changes of one resource happen one after the other; nothing here waits without a deadline.
+ * Source: FreeBSD sbin/hastd/hastd.c, control.c; behaviour §2.2, §3; wire protocol §6.3.
+ */
+
+import { assert, unreachable } from "../base/assert.ts";
+import type { PeerHello, WorkerEvent, WorkerSettings } from "../engine/worker-messages.ts";
+import type { Clock, Timer } from "../platform/clock.ts";
+import type { Entropy } from "../platform/entropy.ts";
+import type { HandshakeSocket } from "../platform/handshake-socket.ts";
+import type { Log } from "../platform/log.ts";
+import type { Processes } from "../platform/process.ts";
+import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
+import { encodeS1, type P1, type P2, type Refusal, TOKEN_SIZE } from "../wire/handshake.ts";
+import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
+
+/** How long a worker may take to finish what it accepted, in a role change or for a new connection. */
+export const STOP_GRACE_MS = 30_000;
+/** How long a new primary may take to open its disk and to listen. */
+export const READY_TIMEOUT_MS = 60_000;
+/** How long a local component may take to be read when a resource becomes secondary. */
+export const PROBE_TIMEOUT_MS = 20_000;
+/** How long a half-open connection A waits for its P2. */
+export const HALF_OPEN_TIMEOUT_MS = 20_000;
+/** Pause before a dead primary worker is started again; doubles while it keeps dying. */
+export const RESTART_DELAY_MIN_MS = 1000;
+export const RESTART_DELAY_MAX_MS = 10_000;
+/** A worker that lived this long did not die of its start. */
+export const RESTART_FORGIVEN_MS = 60_000;
+/** A worker that dies of this exit code is started again: lost contact, no memory. */
+const EX_TEMPFAIL = 75;
+
+const STOPPING = "hastd is stopping.";
+
+/** Extensions of the protocol that we have: none yet. */
+export const EXTENSIONS_SUPPORTED = 0n;
+const VERSION_MIN = 1;
+const VERSION_MAX = 2;
+
+export interface ResourceSurroundings {
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly processes: Processes;
+  /** Why the local component cannot be used, or null when its metadata was read. */
+  readonly probe: (settings: WorkerSettings) => Promise<string | null>;
+  /** Where log lines of this resource go; its prefix is replaced as the role changes. */
+  readonly log: Log;
+  readonly workerLog: "stdio" | "syslog";
+  /** Where events of workers go: connect, disconnect, … */
+  readonly event: (resource: Resource, event: WorkerEvent) => void;
+}
+
+export type RoleChange =
+  | { readonly kind: "done"; readonly previousRole: Role }
+  /** The role asked for does not work. After a change from another role, the role is now init. */
+  | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
+
+/** Connection A, from its P1 to its P2. */
+interface Attempt {
+  readonly socket: HandshakeSocket;
+  readonly version: number;
+  readonly extensions: bigint;
+  /** Null until S1 has been sent: the old worker still lives. */
+  token: Uint8Array | null;
+  expiry: Timer | null;
+}
+
+export class Resource implements WorkerOwner {
+  readonly settings: WorkerSettings;
+  readonly #surroundings: ResourceSurroundings;
+  #log: Log;
+  #role: Role = "init";
+  /** Where a role change under way leads. */
+  #target: Role | null = null;
+  #worker: Worker | null = null;
+  /** What status says about how we got here. */
+  #note: string | null = null;
+  #attempt: Attempt | null = null;
+  #restart: Timer | null = null;
+  #restartDelayMs = RESTART_DELAY_MIN_MS;
+  #stopping = false;
+  /** Resolves when every role change asked for so far has ended. */
+  #changes: Promise<unknown> = Promise.resolve();
+
+  constructor(settings: WorkerSettings, surroundings: ResourceSurroundings) {
+    this.settings = settings;
+    this.#surroundings = surroundings;
+    this.#log = surroundings.log;
+    this.#setRole("init");
+  }
+
+  get name(): string {
+    return this.settings.resource;
+  }
+
+  get role(): Role {
+    return this.#role;
+  }
+
+  /**
+   * What a peer that wants to connect is told. A node on its way to or from primary counts as
+   * primary, since then the peer keeps waiting for it.
+   */
+  get announcedRole(): Role {
+    if (this.#target === null) return this.#role;
+    if (this.#role === "primary" || this.#target === "primary") return "primary";
+    return "init";
+  }
+
+  get log(): Log {
+    return this.#log;
+  }
+
+  // --- Roles.
+
+  /** Resolves when the role works, or with the reason why not. */
+  async changeRole(wanted: Role): Promise<RoleChange> {
+    const change = this.#changes.then(() => this.#changeRole(wanted));
+    // A failure is this caller's to hear; the next change only waits for the end.
+    this.#changes = change.catch(() => undefined);
+    return await change;
+  }
+
+  async #changeRole(wanted: Role): Promise<RoleChange> {
+    const previousRole = this.#role;
+    if (this.#stopping) return { kind: "failed", previousRole, reason: STOPPING };
+    if (wanted === previousRole) return await this.#keepRole(wanted);
+
+    this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
+    this.#target = wanted;
+    this.#cancelRestart();
+    this.#refuseAttempt(roleRefusal(this.announcedRole));
+    let reason: string | null;
+    try {
+      reason = await this.#enterRole(wanted);
+    } finally {
+      this.#target = null;
+    }
+    if (reason === null) {
+      this.#note = null;
+      this.#log.info(`Role changed from ${previousRole} to ${wanted}.`);
+      return { kind: "done", previousRole };
+    }
+    this.#setRole("init");
+    this.#log.error(`Role ${wanted} refused; the role is now init: ${reason}`);
+    this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
+    return { kind: "failed", previousRole, reason };
+  }
+
+  /** Takes the resource there, or says why that cannot be. */
+  async #enterRole(wanted: Role): Promise<string | null> {
+    const stuck = await this.#retireWorker();
+    if (stuck !== null) return stuck;
+    switch (wanted) {
+      case "init":
+        this.#setRole("init");
+        return null;
+      case "secondary": {
+        const reason = await this.#probe();
+        if (reason !== null) return reason;
+        if (this.#stopping) return STOPPING;
+        this.#setRole("secondary");
+        return null;
+      }
+      case "primary":
+        if (this.#stopping) return STOPPING;
+        this.#setRole("primary");
+        this.#restartDelayMs = RESTART_DELAY_MIN_MS;
+        return await this.#awaitReady(this.#startPrimary());
+      default:
+        return unreachable(wanted);
+    }
+  }
+
+  /** Asked for the role it has: true already, unless a primary is between two workers. */
+  async #keepRole(role: Role): Promise<RoleChange> {
+    if (role === "primary") {
+      if (this.#worker === null) {
+        this.#cancelRestart();
+        this.#startPrimary();
+      }
+      const worker = this.#worker;
+      assert(worker !== null);
+      const reason = await this.#awaitReady(worker);
+      if (reason !== null) return { kind: "failed", previousRole: role, reason };
+    }
+    return { kind: "done", previousRole: role };
+  }
+
+  async #retireWorker(): Promise<string | null> {
+    const worker = this.#worker;
+    if (worker === null) return null;
+    if ((await worker.stop(STOP_GRACE_MS)) === "gone") return null;
+    return (
+      `the old worker (pid ${worker.pid}) cannot be killed; it probably waits for a disk that ` +
+      "does not answer. Try again when that process has gone."
+    );
+  }
+
+  async #probe(): Promise<string | null> {
+    const { clock, probe } = this.#surroundings;
+    return await new Promise((resolve, reject) => {
+      const timer = clock.after(PROBE_TIMEOUT_MS, () =>
+        resolve(`${this.settings.local} could not be read within ${PROBE_TIMEOUT_MS / 1000} s.`),
+      );
+      probe(this.settings).then(
+        (reason) => {
+          timer.cancel();
+          resolve(reason);
+        },
+        (error) => {
+          timer.cancel();
+          reject(error);
+        },
+      );
+    });
+  }
+
+  async #awaitReady(worker: Worker): Promise<string | null> {
+    const outcome = await worker.started(READY_TIMEOUT_MS);
+    return outcome === "ready" ? null : describeEnd(outcome);
+  }
+
+  #setRole(role: Role): void {
+    this.#role = role;
+    this.#log = this.#surroundings.log.withPrefix(`[${this.name}] (${role}) `);
+  }
+
+  // --- Workers.
+
+  #startPrimary(): Worker {
+    assert(this.#worker === null);
+    return this.#startWorker("primary", null);
+  }
+
+  #startWorker(role: "primary" | "secondary", hello: PeerHello | null): Worker {
+    this.#worker = new Worker(
+      { resource: this.name, role },
+      {
+        kind: "start",
+        role,
+        settings: this.settings,
+        debug: this.#log.debugLevel,
+        log: this.#surroundings.workerLog,
+        hello,
+      },
+      this,
+      { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
+    );
+    return this.#worker;
+  }
+
+  workerReady(worker: Worker): void {
+    assert(worker === this.#worker);
+    this.#note = null;
+    this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
+  }
+
+  workerEvent(worker: Worker, event: WorkerEvent): void {
+    assert(worker === this.#worker);
+    this.#surroundings.event(this, event);
+  }
+
+  workerGone(worker: Worker, end: WorkerEnd): void {
+    assert(worker === this.#worker);
+    this.#worker = null;
+    const { role } = worker.identity;
+    if (end.requested || this.#stopping || role !== this.#role) {
+      this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
+      return;
+    }
+    if (role === "secondary") {
+      // Usual when the link is lost. What it said is worth keeping: split-brain, another disk, …
+      if (end.failure !== null) this.#note = sentence(end.failure.message);
+      this.#log.debug(1, `The worker has gone: ${describeEnd(end)}. Waiting for a connection.`);
+      return;
+    }
+    // While the role is being entered, whoever asked for it hears the reason and decides.
+    if (this.#target === "primary") return;
+    this.#primaryDied(end);
+  }
+
+  #primaryDied(end: WorkerEnd): void {
+    const { exit } = end;
+    const again = exit.kind !== "code" || exit.code === EX_TEMPFAIL;
+    if (!again) {
+      this.#setRole("init");
+      this.#note = `The primary worker gave up, and the role fell back to init: ${sentence(describeEnd(end))} When the cause is gone: hastctl role primary ${this.name}`;
+      this.#log.error(this.#note);
+      return;
+    }
+    if (end.wasReady && end.lifetimeMs >= RESTART_FORGIVEN_MS) {
+      this.#restartDelayMs = RESTART_DELAY_MIN_MS;
+    }
+    const delayMs = this.#restartDelayMs;
+    this.#restartDelayMs = Math.min(delayMs * 2, RESTART_DELAY_MAX_MS);
+    this.#note = `The primary worker died and is started again in ${delayMs / 1000} s: ${sentence(describeEnd(end))}`;
+    this.#log.error(this.#note);
+    this.#restart = this.#surroundings.clock.after(delayMs, () => {
+      this.#restart = null;
+      const worker = this.#startPrimary();
+      // Only the deadline matters here: how it ends is workerGone()'s business.
+      void worker.started(READY_TIMEOUT_MS);
+    });
+  }
+
+  #cancelRestart(): void {
+    this.#restart?.cancel();
+    this.#restart = null;
+  }
+
+  /** Ends the worker and all that is pending; no role change succeeds any more. */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#cancelRestart();
+    this.#dropAttempt("hastd is stopping");
+    const worker = this.#worker;
+    if (worker === null) return;
+    if ((await worker.stop(graceMs)) === "stuck") {
+      this.#log.error(`The worker (pid ${worker.pid}) cannot be killed and is left behind.`);
+    }
+  }
+
+  // --- Handshake.
+
+  /**
+   * P1 has come on `socket`, the peer may use this resource, and we are secondary: the newest
+   * attempt counts. Answers when the old worker has applied what it received and has gone.
+   */
+  async firstStep(socket: HandshakeSocket, p1: P1): Promise<void> {
+    assert(this.announcedRole === "secondary");
+    this.#dropAttempt(`replaced by ${socket.peer}`);
+    const attempt: Attempt = {
+      socket,
+      version: Math.min(p1.version === 0 ? VERSION_MIN : p1.version, VERSION_MAX),
+      extensions: p1.extensions & EXTENSIONS_SUPPORTED,
+      token: null,
+      expiry: null,
+    };
+    this.#attempt = attempt;
+    socket.whenBroken((reason) => {
+      if (this.#attempt === attempt) this.#dropAttempt(reason);
+    });
+    const stuck = await this.#retireWorker();
+    // Closed, replaced, or not wanted any more.
+    if (this.#attempt !== attempt) return;
+    if (stuck !== null) {
+      this.#log.error(`Connection from ${socket.peer} refused: ${stuck}`);
+      this.#dropAttempt(stuck);
+      return;
+    }
+    const token = new Uint8Array(TOKEN_SIZE);
+    this.#surroundings.entropy.fill(token);
+    attempt.token = token;
+    attempt.expiry = this.#surroundings.clock.after(HALF_OPEN_TIMEOUT_MS, () =>
+      this.#dropAttempt(`no second connection within ${HALF_OPEN_TIMEOUT_MS / 1000} s`),
+    );
+    socket.write(
+      encodeS1({
+        kind: "accepted",
+        version: attempt.version,
+        token,
+        extensions: attempt.extensions,
+      }),
+    );
+    this.#log.debug(1, `Half-open connection from ${socket.peer}, version ${attempt.version}.`);
+  }
+
+  /**
+   * P2 has come on `socket`; the rest as for firstStep().
+   *
+   * @returns null, and the sockets are a worker's; or why not, and connection A, if there was one, has
+   *   been told and closed, while B is still the caller's
+   */
+  secondStep(socket: HandshakeSocket, p2: P2): Refusal | null {
+    assert(this.announcedRole === "secondary");
+    const attempt = this.#attempt;
+    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {
+      const refusal = refuse("Token doesn't match.");
+      // The primary waits for its answer on A. Only its own host may spoil its attempt.
+      if (attempt?.token != null && attempt.socket.peerHost === socket.peerHost) {
+        this.#refuseAttempt(refusal);
+      }
+      return refusal;
+    }
+    if (p2.resuid === 0n) {
+      const refusal = refuse("Resource unique ID is missing.");
+      this.#refuseAttempt(refusal);
+      return refusal;
+    }
+    this.#attempt = null;
+    attempt.expiry?.cancel();
+    // S1 was sent when the old worker had gone, and only a second step makes a new one.
+    assert(this.#worker === null);
+    this.#log.debug(1, `Connected from ${attempt.socket.peer} and ${socket.peer}.`);
+    const worker = this.#startWorker("secondary", {
+      version: attempt.version,
+      extensions: attempt.extensions,
+      virgin: p2.virgin,
+      resuid: p2.resuid,
+      localcnt: p2.localcnt,
+      remotecnt: p2.remotecnt,
+    });
+    worker.handOver("a", attempt.socket);
+    worker.handOver("b", socket);
+    return null;
+  }
+
+  /** Tells the peer on A why, and closes it. */
+  #refuseAttempt(refusal: Refusal): void {
+    const attempt = this.#attempt;
+    if (attempt === null) return;
+    this.#attempt = null;
+    attempt.expiry?.cancel();
+    this.#log.debug(1, `Connection from ${attempt.socket.peer} refused: ${refusal.errmsg}`);
+    attempt.socket.write(encodeS1(refusal));
+    attempt.socket.end();
+  }
+
+  #dropAttempt(reason: string): void {
+    const attempt = this.#attempt;
+    if (attempt === null) return;
+    this.#attempt = null;
+    attempt.expiry?.cancel();
+    this.#log.debug(1, `Half-open connection from ${attempt.socket.peer} closed: ${reason}`);
+    attempt.socket.destroy();
+  }
+
+  // --- Status.
+
+  async statusEntry(): Promise<StatusEntry> {
+    const worker = this.#worker;
+    const report = worker === null ? null : await worker.report();
+    const { settings } = this;
+    const notes: string[] = [];
+    if (this.#note !== null) notes.push(this.#note);
+    if (report !== null) notes.push(...report.notes);
+    else if (worker !== null && worker.pid !== 0) {
+      notes.push(
+        worker.ready
+          ? `The worker (pid ${worker.pid}) does not answer.`
+          : `The worker (pid ${worker.pid}) is still starting.`,
+      );
+    }
+    const status: ResourceStatus = {
+      provname: settings.provname,
+      localpath: settings.local,
+      remoteaddr: settings.remote,
+      sourceaddr: settings.source,
+      replication: settings.replication,
+      checksum: settings.checksum,
+      compression: settings.compression,
+      role: this.#role,
+      workerpid: this.#worker?.pid ?? 0,
+      worker: report,
+    };
+    return { resource: this.name, outcome: { kind: "known", status }, errmsg: null, notes };
+  }
+}
+
+/** An answer to P1 or P2 other than the one hoped for. */
+export function refuse(errmsg: string): Refusal {
+  return { kind: "refused", errmsg, wait: false };
+}
+
+/** Source: FreeBSD sbin/hastd/hastd.c, listen_accept(). */
+export function roleRefusal(role: Role): Refusal {
+  const errmsg = `Remote node acts as ${role} for the resource and not as secondary.`;
+  return { kind: "refused", errmsg, wait: role === "primary" };
+}
+
+function sentence(text: string): string {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
+}
+
+function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  let difference = 0;
+  for (let index = 0; index < a.length; index++) difference |= a[index]! ^ b[index]!;
+  return difference === 0;
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** hast.conf, as the main daemon and its workers need it. */
+
+import type { Config, ResourceConfig } from "../config/config.ts";
+import type { WorkerSettings } from "../engine/worker-messages.ts";
+import type { DaemonSettings } from "./daemon.ts";
+
+export function daemonSettings(config: Config): DaemonSettings {
+  return {
+    control: config.control,
+    listen: config.listen,
+    listenByDefault: config.listenByDefault,
+    resources: config.resources.map(workerSettings),
+  };
+}
+
+/** Everything about one resource that can be sent to another process. */
+export function workerSettings(resource: ResourceConfig): WorkerSettings {
+  return {
+    resource: resource.name,
+    provname: resource.provname,
+    local: resource.local,
+    remote: resource.remote,
+    source: resource.source,
+    replication: resource.replication,
+    checksum: resource.checksum,
+    compression: resource.compression,
+    timeout: resource.timeout,
+    metaflush: resource.metaflush,
+    export: resource.export,
+  };
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * One worker process, as the main daemon sees it.
+ *
+ *   spawn ─► start ─► ready ─► status, events … ─► stop ─► gone
+ *                 └─► failed ─────────────────────────────► gone
+ *
+ * Nothing here waits without a deadline: the process may be stopped, stuck in the kernel, or gone.
+ */
+
+import { unreachable } from "../base/assert.ts";
+import type { FromWorker, ToWorker, WorkerEvent, WorkerReport } from "../engine/worker-messages.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { HandshakeSocket } from "../platform/handshake-socket.ts";
+import type { Log } from "../platform/log.ts";
+import type { ProcessExit, Processes, WorkerIdentity, WorkerProcess } from "../platform/process.ts";
+
+/** How long a status request may take before its entry does without the worker's part. */
+export const STATUS_TIMEOUT_MS = 1000;
+/** How long a killed process may take to vanish before we say that it is stuck. */
+export const KILL_TIMEOUT_MS = 5000;
+
+export interface WorkerEnd {
+  readonly exit: ProcessExit;
+  /** What it said before it went. */
+  readonly failure: { readonly exitCode: number; readonly message: string } | null;
+  readonly wasReady: boolean;
+  /** We had asked it to stop, or killed it. */
+  readonly requested: boolean;
+  /** How long it lived. */
+  readonly lifetimeMs: number;
+}
+
+export interface WorkerOwner {
+  workerReady(worker: Worker): void;
+  workerEvent(worker: Worker, event: WorkerEvent): void;
+  /** The last call. */
+  workerGone(worker: Worker, end: WorkerEnd): void;
+}
+
+export interface WorkerSurroundings {
+  readonly clock: Clock;
+  readonly processes: Processes;
+  readonly log: Log;
+}
+
+export class Worker {
+  readonly identity: WorkerIdentity;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #owner: WorkerOwner;
+  readonly #process: WorkerProcess;
+  readonly #bornMs: number;
+  #ready = false;
+  #requested = false;
+  #failure: WorkerEnd["failure"] = null;
+  #end: WorkerEnd | null = null;
+  /** Asked and not answered: at most one, so that a worker that never answers costs nothing. */
+  #question: { readonly id: number; readonly askers: Set<(report: WorkerReport) => void> } | null =
+    null;
+  #questionCount = 0;
+  readonly #startWaiters = new Set<() => void>();
+  readonly #goneWaiters = new Set<() => void>();
+
+  /** Starts the process. `start` is its first message. */
+  constructor(
+    identity: WorkerIdentity,
+    start: Extract<ToWorker, { kind: "start" }>,
+    owner: WorkerOwner,
+    surroundings: WorkerSurroundings,
+  ) {
+    this.identity = identity;
+    this.#clock = surroundings.clock;
+    this.#log = surroundings.log;
+    this.#owner = owner;
+    this.#bornMs = this.#clock.now();
+    this.#process = surroundings.processes.spawn(identity, {
+      message: (message) => this.#received(message),
+      exited: (exit) => this.#exited(exit),
+    });
+    this.#send(start);
+  }
+
+  get pid(): number {
+    return this.#end === null ? this.#process.pid : 0;
+  }
+
+  get ready(): boolean {
+    return this.#ready;
+  }
+
+  /** The socket is the worker's from now on. */
+  handOver(channel: "a" | "b", socket: HandshakeSocket): void {
+    const message: ToWorker = { kind: "socket", channel, peer: socket.peer };
+    this.#process.send(message, socket);
+  }
+
+  /**
+   * Waits until the role works or the process has gone; one that takes longer than `timeoutMs` is
+   * killed and reported as gone.
+   */
+  async started(timeoutMs: number): Promise<"ready" | WorkerEnd> {
+    if (!this.#ready && this.#end === null) {
+      const waited = await this.#wait(this.#startWaiters, timeoutMs);
+      if (waited === "timeout") {
+        this.#log.error(
+          `The worker (pid ${this.pid}) was not ready after ${timeoutMs / 1000} s and is killed.`,
+        );
+        this.#process.kill("SIGKILL");
+        await this.#wait(this.#goneWaiters, KILL_TIMEOUT_MS);
+      }
+    }
+    if (this.#ready && this.#end === null) return "ready";
+    return this.#end ?? this.#describe({ kind: "signal", signal: "SIGKILL" });
+  }
+
+  /** What the worker says about itself, or null if it does not answer in time. */
+  async report(): Promise<WorkerReport | null> {
+    if (this.#end !== null) return null;
+    if (this.#question === null) {
+      this.#question = { id: ++this.#questionCount, askers: new Set() };
+      this.#send({ kind: "status", id: this.#question.id });
+    }
+    const { askers } = this.#question;
+    return await new Promise<WorkerReport | null>((resolve) => {
+      const finish = (report: WorkerReport | null) => {
+        timer.cancel();
+        askers.delete(finish);
+        this.#goneWaiters.delete(gone);
+        resolve(report);
+      };
+      const gone = () => finish(null);
+      const timer = this.#clock.after(STATUS_TIMEOUT_MS, gone);
+      askers.add(finish);
+      this.#goneWaiters.add(gone);
+    });
+  }
+
+  /**
+   * Asks the worker to finish what it accepted and to go; kills it after `graceMs`.
+   *
+   * @returns "stuck" when even a kill has not ended it: then no other process may touch its disk
+   */
+  async stop(graceMs: number): Promise<"gone" | "stuck"> {
+    if (this.#end !== null) return "gone";
+    if (!this.#requested) {
+      this.#requested = true;
+      this.#send({ kind: "stop" });
+    }
+    // Every caller has its own patience; the shortest counts.
+    const graceful = await this.#wait(this.#goneWaiters, graceMs);
+    if (graceful === "done") return "gone";
+    this.#log.warning(
+      `The worker (pid ${this.pid}) did not stop within ${graceMs / 1000} s and is killed.`,
+    );
+    this.#process.kill("SIGKILL");
+    const killed = await this.#wait(this.#goneWaiters, KILL_TIMEOUT_MS);
+    return killed === "done" ? "gone" : "stuck";
+  }
+
+  #send(message: ToWorker): void {
+    this.#process.send(message);
+  }
+
+  #received(unchecked: unknown): void {
+    if (this.#end !== null) return;
+    // Our own program at the other end: of one version with us, but perhaps confused.
+    const message = unchecked as FromWorker;
+    switch (message?.kind) {
+      case "ready":
+        if (this.#ready) return;
+        this.#ready = true;
+        this.#owner.workerReady(this);
+        this.#release(this.#startWaiters);
+        return;
+      case "failed":
+        this.#failure = { exitCode: message.exitCode, message: message.message };
+        return;
+      case "event":
+        this.#owner.workerEvent(this, message.event);
+        return;
+      case "status": {
+        const question = this.#question;
+        if (question === null || question.id !== message.id) return;
+        this.#question = null;
+        for (const answer of [...question.askers]) answer(message.report);
+        return;
+      }
+      default:
+        message satisfies never;
+        this.#log.error(`The worker (pid ${this.pid}) sent a message that is not understood.`);
+    }
+  }
+
+  #exited(exit: ProcessExit): void {
+    if (this.#end !== null) return;
+    this.#end = this.#describe(exit);
+    this.#owner.workerGone(this, this.#end);
+    this.#release(this.#startWaiters);
+    this.#release(this.#goneWaiters);
+  }
+
+  #describe(exit: ProcessExit): WorkerEnd {
+    return {
+      exit,
+      failure: this.#failure,
+      wasReady: this.#ready,
+      requested: this.#requested,
+      lifetimeMs: this.#clock.now() - this.#bornMs,
+    };
+  }
+
+  #release(waiters: Set<() => void>): void {
+    for (const run of [...waiters]) run();
+  }
+
+  async #wait(waiters: Set<() => void>, timeoutMs: number): Promise<"done" | "timeout"> {
+    return await new Promise((resolve) => {
+      const done = () => {
+        timer.cancel();
+        waiters.delete(done);
+        resolve("done");
+      };
+      const timer = this.#clock.after(timeoutMs, () => {
+        waiters.delete(done);
+        resolve("timeout");
+      });
+      waiters.add(done);
+    });
+  }
+}
+
+/** For messages: "it was killed by SIGKILL", "it ended with exit code 66: …". */
+export function describeEnd(end: WorkerEnd): string {
+  if (end.failure !== null) return end.failure.message;
+  switch (end.exit.kind) {
+    case "code":
+      return `it ended with exit code ${end.exit.code}`;
+    case "signal":
+      return `it was killed by ${end.exit.signal}`;
+    case "not-started":
+      return `it could not be started: ${end.exit.reason}`;
+    default:
+      return unreachable(end.exit);
+  }
+}
