@@ -71,7 +71,7 @@ export class NbdClient {
       socket.on("error", (error) => over(error.message));
       socket.on("close", () => over("connection closed"));
       socket.on("end", () => socket.destroy());
-      socket.on("data", (chunk) => this.#received(chunk));
+      socket.on("data", (chunk: Buffer) => this.#received(chunk));
     });
     if (surplus.length > 0) this.#received(surplus);
     socket.resume();

@@ -28,7 +28,13 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expectCommand, type Outcome, runCommand } from "./command.ts";
-import { killMarked, markedEnvironment, markedProcesses, signal, titleOf } from "./marked-processes.ts";
+import {
+  killMarked,
+  markedEnvironment,
+  markedProcesses,
+  signal,
+  titleOf,
+} from "./marked-processes.ts";
 import { NbdClient } from "./nbd-client.ts";
 import { TcpProxy } from "./tcp-proxy.ts";
 import { type Patience, until } from "./until.ts";
@@ -211,7 +217,8 @@ export class TwoNodes {
         const length = Math.min(extentSize, size - offset);
         const [a, b] = buffers.map((buffer, index) => {
           const got = readSync(files[index]!, buffer, 0, length, offsets[index]! + offset);
-          if (got !== length) throw new Error(`${this.nodes[index]!.local}: short read at ${offset}`);
+          if (got !== length)
+            throw new Error(`${this.nodes[index]!.local}: short read at ${offset}`);
           return buffer.subarray(0, length);
         });
         if (!a!.equals(b!)) different.push(offset);
@@ -429,7 +436,8 @@ export class Node {
 
   async #expect(command: string, ...args: readonly string[]): Promise<string> {
     const { code, stdout, stderr } = await this.hastctl(command, ...args);
-    if (code !== 0) throw new Error(`${this.name}: ${command}: exit code ${code}\n${stdout}${stderr}`);
+    if (code !== 0)
+      throw new Error(`${this.name}: ${command}: exit code ${code}\n${stdout}${stderr}`);
     return stdout;
   }
 
