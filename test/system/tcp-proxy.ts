@@ -23,6 +23,8 @@ interface Lane {
   readonly direction: Direction;
   readonly from: Socket;
   readonly to: Socket;
+  /** On their way: chunks, or null for the end of the stream, and when each is due. */
+  readonly queue: { readonly dueMs: number; readonly chunk: Buffer | null }[];
 }
 
 interface Link {
@@ -41,8 +43,7 @@ export class TcpProxy {
   #delayMs = 0;
   #down = false;
   #silent = false;
-  /** Bytes that were on their way when silence fell. */
-  #held: (() => void)[] = [];
+  readonly #lanes = new Set<Lane>();
   #cutAt: { direction: Direction; count: number; done: () => void } | null = null;
 
   private constructor(server: Server, options: TcpProxyOptions) {
@@ -113,9 +114,7 @@ export class TcpProxy {
   heal(): void {
     this.#down = false;
     this.#silent = false;
-    const held = this.#held;
-    this.#held = [];
-    for (const deliver of held) deliver();
+    for (const lane of this.#lanes) this.#advance(lane);
     for (const link of this.#links) {
       link.client.resume();
       link.target.resume();
@@ -148,8 +147,8 @@ export class TcpProxy {
     this.#links.add(link);
     client.on("close", () => this.#closed(link));
     target.on("close", () => this.#closed(link));
-    this.#forward({ direction: "upstream", from: client, to: target });
-    this.#forward({ direction: "downstream", from: target, to: client });
+    this.#forward({ direction: "upstream", from: client, to: target, queue: [] });
+    this.#forward({ direction: "downstream", from: target, to: client, queue: [] });
     if (this.#silent) {
       client.pause();
       target.pause();
@@ -164,22 +163,35 @@ export class TcpProxy {
   }
 
   #forward(lane: Lane): void {
-    lane.from.on("data", (chunk: Buffer) => {
+    this.#lanes.add(lane);
+    const add = (chunk: Buffer | null): void => {
       if (this.#lost.has(lane.from)) return;
-      if (this.#delayMs === 0) this.#deliver(lane, chunk);
-      else setTimeout(() => this.#deliver(lane, chunk), this.#delayMs);
-    });
-    lane.from.on("end", () => {
-      if (!this.#lost.has(lane.from)) setTimeout(() => lane.to.end(), this.#delayMs);
-    });
+      lane.queue.push({ dueMs: performance.now() + this.#delayMs, chunk });
+      if (lane.queue.length === 1) this.#advance(lane);
+    };
+    lane.from.on("data", add);
+    lane.from.on("end", () => add(null));
+    lane.from.on("close", () => this.#lanes.delete(lane));
+  }
+
+  /** Delivers what is due, in order, and comes back for the rest. */
+  #advance(lane: Lane): void {
+    while (!this.#silent) {
+      const next = lane.queue[0];
+      if (next === undefined) return;
+      const waitMs = next.dueMs - performance.now();
+      if (waitMs > 0) {
+        setTimeout(() => this.#advance(lane), waitMs);
+        return;
+      }
+      lane.queue.shift();
+      if (next.chunk === null) lane.to.end();
+      else this.#deliver(lane, next.chunk);
+    }
   }
 
   #deliver(lane: Lane, chunk: Buffer): void {
     if (lane.to.destroyed || !lane.to.writable) return;
-    if (this.#silent) {
-      this.#held.push(() => this.#deliver(lane, chunk));
-      return;
-    }
     const cut = this.#cutAt;
     if (cut !== null && cut.direction === lane.direction) {
       if (chunk.length >= cut.count) {

@@ -146,9 +146,19 @@ export class TwoNodes {
 
   /** Writes hast.conf anew, with `more` statements in the resource section. */
   configure(...more: readonly string[]): void {
+    this.#configure(more, (node) => {
+      const proxy = node === this.alpha ? this.betaToAlpha : this.alphaToBeta;
+      return `tcp4://${node.place.host}:${proxy?.port ?? node.place.port}`;
+    });
+  }
+
+  /** Writes hast.conf anew: each node has `remote none`. */
+  configureAlone(): void {
+    this.#configure([], () => "none");
+  }
+
+  #configure(more: readonly string[], addressOf: (peer: Node) => string): void {
     const { replication, checksum, compression, timeout, statements } = this.#options;
-    const remote = (node: Node, proxy: TcpProxy | null): string =>
-      `tcp4://${node.place.host}:${proxy?.port ?? node.place.port}`;
     const lines = [
       ...this.nodes.flatMap((node) => [
         `on ${node.name} {`,
@@ -166,7 +176,7 @@ export class TwoNodes {
       ...this.nodes.flatMap((node) => [
         `  on ${node.name} {`,
         `    local ${node.local}`,
-        `    remote ${remote(this.other(node), node === this.alpha ? this.alphaToBeta : this.betaToAlpha)}`,
+        `    remote ${addressOf(this.other(node))}`,
         `    source tcp4://${node.place.host}`,
         `    export unix://${node.socket}`,
         `  }`,
