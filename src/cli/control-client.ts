@@ -71,7 +71,9 @@ export class ControlClient implements Control {
     const stream = await this.#connect();
     if ("failure" in stream) return this.#unreachable(stream.failure);
     try {
-      const reply = decode(await exchange(stream, request, { clock: this.#options.clock, timeoutMs }));
+      const reply = decode(
+        await exchange(stream, request, { clock: this.#options.clock, timeoutMs }),
+      );
       if (reply.error === 0) return { kind: "answered", entries: reply.entries };
       const lines = [`hastd at ${address} refused the request: ${refusal(reply.error)}.`];
       return { kind: "failed", lines, exitCode: EX_SOFTWARE };

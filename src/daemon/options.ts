@@ -63,7 +63,9 @@ export function parseOptions(argv: readonly string[]): Options {
           break;
         }
         default:
-          return mistake(word.startsWith("--") ? `unknown option ${word}` : `unknown option -${letter}`);
+          return mistake(
+            word.startsWith("--") ? `unknown option ${word}` : `unknown option -${letter}`,
+          );
       }
       break;
     }

@@ -247,7 +247,8 @@ export class PeerLink {
       this.#refused(answer.errmsg, answer.wait);
       return;
     }
-    if (this.#aReader!.pending > 0) throw new WireError("handshake-invalid", "bytes follow the first answer");
+    if (this.#aReader!.pending > 0)
+      throw new WireError("handshake-invalid", "bytes follow the first answer");
     this.#version = answer.version;
     this.#extensions = answer.extensions & EXTENSIONS;
     this.#token = answer.token;
@@ -390,7 +391,10 @@ export class PeerLink {
       );
     }
     if (payload.size > answer.mapsize) {
-      throw new WireError("handshake-invalid", `${payload.size} bytes sent for a map of ${answer.mapsize}`);
+      throw new WireError(
+        "handshake-invalid",
+        `${payload.size} bytes sent for a map of ${answer.mapsize}`,
+      );
     }
     const bytes = reader.peekPayload(payload.size);
     if (bytes === null) return "incomplete";
@@ -400,7 +404,8 @@ export class PeerLink {
     }
     reader.takeNv();
     reader.takePayload(payload.size);
-    if (reader.pending > 0) throw new WireError("handshake-invalid", "bytes follow the second answer");
+    if (reader.pending > 0)
+      throw new WireError("handshake-invalid", "bytes follow the second answer");
     return map;
   }
 
