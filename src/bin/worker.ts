@@ -36,17 +36,22 @@ const EXIT_ASSERTION = 70;
 /** How long a stopping primary waits for its peer. */
 const STOP_GRACE_MS = 10_000;
 
+/** Messages on their way to the daemon. */
+let unsent = 0;
+
 function tell(message: FromWorker): void {
+  if (!process.connected) return;
+  unsent++;
   // Fails only when the daemon is gone, which "disconnect" tells.
-  if (process.connected) process.send?.(message, undefined, undefined, () => {});
+  process.send?.(message, undefined, undefined, () => {
+    unsent--;
+  });
 }
 
-function exit(code: number): void {
-  // The channel keeps messages in order: the last one shall arrive before we go.
-  if (process.connected)
-    process.send?.({ kind: "bye" }, undefined, undefined, () => process.exit(code));
-  else process.exit(code);
-  setTimeout(() => process.exit(code), 1_000).unref();
+/** Ends the process once the daemon has been told everything; it may be too busy to listen. */
+function exit(code: number, patience = 100): void {
+  if (unsent === 0 || patience === 0) process.exit(code);
+  setTimeout(() => exit(code, patience - 1), 10);
 }
 
 class Worker {
