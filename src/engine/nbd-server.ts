@@ -11,6 +11,7 @@
  */
 
 import { assert } from "../base/assert.ts";
+import type { NbdExport } from "../nbd/export.ts";
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
@@ -23,7 +24,7 @@ import {
   NBD_CMD_WRITE,
   nbdError,
 } from "../nbd/protocol.ts";
-import { type NbdExport, NbdSession, type NbdSink } from "../nbd/session.ts";
+import { NbdSession, type NbdSink } from "../nbd/session.ts";
 import type { Stream, StreamReader } from "../platform/net.ts";
 import { FLUSH, IO_MAX, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "../replication/primary.ts";
 import { Inbox, LARGE, type Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
