@@ -199,6 +199,7 @@ export class Component implements DiskHandler {
       case MAP_WRITE:
         if (errno === 0) this.#nextMapRun();
         else this.#endMap(errno);
+        this.disk.submit();
         break;
       case MAP_FLUSH:
         this.#endMap(unsupported(errno) ? 0 : errno);
@@ -206,6 +207,7 @@ export class Component implements DiskHandler {
       case RECORD_WRITE:
         if (errno === 0) this.disk.flush(RECORD_FLUSH);
         else this.#handler!.recordWritten(errno);
+        this.disk.submit();
         break;
       case RECORD_FLUSH:
         this.#handler!.recordWritten(unsupported(errno) ? 0 : errno);
