@@ -17,6 +17,7 @@ const DISTANCE_MAX = 8192;
 const COPY_MIN = 3;
 const COPY_MAX = 264;
 const HASH_BITS = 14;
+const BASE_MAX = 1 << 26; // so rarely is the table cleared
 
 /** Owns the table of where three bytes were last seen. */
 export class LzfCompressor {
@@ -39,7 +40,7 @@ export class LzfCompressor {
     assert(length > 0);
     assert(at + length <= input.length);
     assert(outEnd <= out.length);
-    if (this.#base > 0x3fff_ffff - length) {
+    if (this.#base + length > BASE_MAX) {
       this.#seen.fill(0);
       this.#base = 1;
     }
