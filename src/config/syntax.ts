@@ -384,7 +384,7 @@ class Parser {
       address = parseAddress(token.text);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
-      this.#complain(token.at, `"${keyword}" has no valid address: ${error.message}`);
+      this.#complain(token.at, `"${keyword}": ${error.message}`);
       return false;
     }
     const wrong = wrongKind(keyword, address);

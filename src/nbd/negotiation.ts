@@ -59,7 +59,8 @@ export class Negotiation {
   /** What SET_META_CONTEXT selected last, and for which export: another one does not have them. */
   #selected: { readonly disk: NbdExport; readonly contexts: readonly NbdContext[] } | null = null;
   #optionCount = 0;
-  #skip = 0; // bytes of an oversized option still to pass over
+  #skip = 0; // bytes of an oversized option still to come, and which option it is
+  #skipOption = 0;
 
   state: NegotiationState = { kind: "open" };
   /** Contiguous bytes that feed() needs to get on. */
@@ -92,8 +93,11 @@ export class Negotiation {
         const passed = Math.min(this.#skip, end - at);
         this.#skip -= passed;
         at += passed;
-        this.wanted = this.#skip > 0 ? 1 : OPTION_HEADER_SIZE;
+        this.wanted = 1;
         if (this.#skip > 0) return at;
+        this.wanted = OPTION_HEADER_SIZE;
+        this.#skipped(this.#skipOption);
+        continue;
       }
       if (end - at < this.wanted) return at;
 
@@ -150,7 +154,7 @@ export class Negotiation {
     return this.state.kind === "open";
   }
 
-  /** Data that we do not look at is passed over; its option is refused before it has arrived. */
+  /** Data that we do not look at is passed over as it comes; then the option is refused. */
   #oversized(option: number, length: number): void {
     if (!this.#admit(option)) return;
     if (option === nbd.NBD_OPT_EXPORT_NAME || length > OPTION_SKIP_MAX) {
@@ -158,6 +162,10 @@ export class Negotiation {
       return;
     }
     this.#skip = length;
+    this.#skipOption = option;
+  }
+
+  #skipped(option: number): void {
     if (option === nbd.NBD_OPT_SET_META_CONTEXT) this.#selected = null;
     const verdict = option === nbd.NBD_OPT_ABORT ? this.#abort() : TOO_BIG;
     this.#reply(option, verdict.reply, utf8(verdict.message));

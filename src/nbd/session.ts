@@ -16,8 +16,6 @@ import { Negotiation } from "./negotiation.ts";
 import * as nbd from "./protocol.ts";
 import { putBlockStatus, putError, putNone, putOffsetData, putSimpleReply } from "./reply.ts";
 
-export type { NbdContext, NbdExport } from "./export.ts";
-
 export interface NbdSink {
   /** Bytes for the client (negotiation). The callee copies them. */
   send(bytes: Uint8Array): void;
@@ -62,7 +60,11 @@ export class NbdSession {
   #structured = false;
   #state: "negotiating" | "transmission" | "finished" = "negotiating";
   #wanted = 4;
-  #skip = 0; // bytes of a refused WRITE's payload still to pass over
+  // A refused WRITE, answered once its payload has passed: libnbd knows no answer to what it is still sending.
+  #skip = 0; // bytes of its payload still to come
+  #skipCookieHi = 0;
+  #skipCookieLo = 0;
+  #skipErrno = 0;
 
   /** @param exports at least one; the first is the default */
   constructor(exports: readonly NbdExport[], sink: NbdSink) {
@@ -142,13 +144,18 @@ export class NbdSession {
     let at = start;
     for (;;) {
       if (this.#skip > 0) {
-        const passed = Math.min(this.#skip, end - at);
+        // Its last byte stays until the answer is taken, so that there is something to feed again.
+        const passed = Math.min(this.#skip - 1, end - at);
         this.#skip -= passed;
         at += passed;
-        if (this.#skip > 0) {
-          this.#wanted = 1;
+        this.#wanted = 1;
+        if (at === end) return at;
+        const type = nbd.NBD_CMD_WRITE;
+        if (!this.#sink.refuse(type, this.#skipCookieHi, this.#skipCookieLo, this.#skipErrno)) {
           return at;
         }
+        this.#skip = 0;
+        at += 1;
       }
       if (end - at < nbd.NBD_REQUEST_SIZE) {
         this.#wanted = nbd.NBD_REQUEST_SIZE;
@@ -177,13 +184,20 @@ export class NbdSession {
       }
 
       const verdict = this.#judge(disk, type, flags, offset, length);
+      if (verdict !== FIT && payload > 0) {
+        this.#skip = payload;
+        this.#skipCookieHi = cookieHi;
+        this.#skipCookieLo = cookieLo;
+        this.#skipErrno = verdict;
+        at += nbd.NBD_REQUEST_SIZE;
+        continue;
+      }
       if (verdict !== FIT) {
         if (!this.#sink.refuse(type, cookieHi, cookieLo, verdict)) {
           this.#wanted = nbd.NBD_REQUEST_SIZE;
           return at;
         }
         at += nbd.NBD_REQUEST_SIZE;
-        this.#skip = payload;
         continue;
       }
 

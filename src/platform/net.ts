@@ -2,7 +2,10 @@
 /** Byte streams between machines, and on one machine. */
 
 export interface StreamReader {
-  /** Where the next bytes shall go: at least one byte of room, untouched until received() or closed(). */
+  /**
+   * Where the next bytes shall go, left alone until received(), pause() or closed(). May be empty
+   * if the stream has been paused.
+   */
   space(): Uint8Array;
   /** `length` bytes now lie at the beginning of what space() last returned. */
   received(length: number): void;
@@ -21,7 +24,10 @@ export interface Stream {
   write(bytes: Uint8Array): void;
   /** Sends several pieces with one system call; counts as `pieces.length` writes. */
   writeAll(pieces: readonly Uint8Array[]): void;
-  /** Stops received() calls (a read under way may still deliver once); resume() undoes it. Both idempotent. */
+  /**
+   * Stops reading at once: no received() follows until resume(), which asks for space() anew, so
+   * that a paused reader may move its buffer. Both idempotent.
+   */
   pause(): void;
   resume(): void;
   /** Sends what is queued, then closes. */

@@ -160,8 +160,9 @@ export class Secondary {
     return this.#freeCount;
   }
 
-  get running(): number {
-    return this.#activeCount - this.#waitingCount;
+  /** Requests accepted and not yet executed. */
+  get active(): number {
+    return this.#activeCount;
   }
 
   /**

@@ -15,6 +15,8 @@ export const WIRE_ERROR_CODES = [
   "payload-checksum",
   "payload-compression",
   "payload-length",
+  "reply-invalid",
+  "request-invalid",
 ] as const;
 
 export type WireErrorCode = (typeof WIRE_ERROR_CODES)[number];

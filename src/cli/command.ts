@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** What a hastctl command is, and what it is given. */
+import type { Config } from "../config/config.ts";
+import type { OpenComponent } from "../platform/component.ts";
+import type { Entropy } from "../platform/entropy.ts";
+import type { Control } from "./control-client.ts";
+
+/** Both take whole lines, newline included. */
+export interface Terminal {
+  out(text: string): void;
+  err(text: string): void;
+}
+
+/** What a command gets to work with: nothing is found in the air. */
+export interface Surroundings {
+  readonly terminal: Terminal;
+  readonly config: Config;
+  readonly control: Control;
+  readonly openComponent: OpenComponent;
+  readonly entropy: Entropy;
+  /** How often -d was given. */
+  readonly debug: number;
+}
+
+/** An option beyond -c, -d, -n and -h, which every command has. */
+export interface Option {
+  /** As typed: "-e" or "--datasize". */
+  readonly flag: string;
+  /** What the usage calls its argument; null for an option without one. */
+  readonly argument: string | null;
+}
+
+/** Options by flag; those without argument have the value "". */
+export type Options = ReadonlyMap<string, string>;
+
+export interface Command {
+  readonly name: string;
+  readonly options: readonly Option[];
+  /** Arguments as the usage shows them. */
+  readonly synopsis: string;
+  /**
+   * Whether arguments and options make sense, before the configuration is read.
+   *
+   * @returns null, or what is wrong: "" when the usage says it all
+   */
+  refuse(args: readonly string[], options: Options): string | null;
+  /** @returns the exit code; refuse() has returned null for these arguments */
+  run(args: readonly string[], options: Options, surroundings: Surroundings): Promise<number>;
+}
+
+/**
+ * Prints an error: what is true, then what to do next, the later lines indented.
+ *
+ * @param resource whom it concerns, or null
+ */
+export function printError(
+  terminal: Terminal,
+  resource: string | null,
+  [first, ...rest]: readonly string[],
+): void {
+  const prefix = resource === null ? "" : `[${resource}] `;
+  terminal.err(`[ERROR] ${prefix}${first}\n`);
+  for (const line of rest) terminal.err(`  ${line}\n`);
+}

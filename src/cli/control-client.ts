@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * Asks hastd over its control socket: one connection, one request, one reply (wire protocol §12).
+ *
+ * The original waits for ever; here each question has a deadline, so a script gets an exit code.
+ */
+import type { Clock } from "../platform/clock.ts";
+import type { Net, NetFailure, Stream, StreamReader } from "../platform/net.ts";
+import {
+  type ControlReply,
+  decodeSetRoleReply,
+  decodeStatusReply,
+  encodeControlRequest,
+  type Role,
+  type SetRoleEntry,
+  type StatusEntry,
+} from "../wire/control.ts";
+import { WireError } from "../wire/error.ts";
+import { CONTROL_NV_SIZE_MAX, FRAME_HEADER_SIZE, peekFrame } from "../wire/frame.ts";
+import { EX_OSERR, EX_SOFTWARE, EX_UNAVAILABLE } from "./exit-code.ts";
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const STATUS_TIMEOUT_MS = 20_000;
+/** hastd answers when the new role works, which can include opening disks and draining a peer. */
+const ROLE_TIMEOUT_MS = 120_000;
+const BUFFER_SIZE = 64 * 1024;
+
+export type Answer<Entry> =
+  | { readonly kind: "answered"; readonly entries: readonly Entry[] }
+  /** No use to be had of hastd: what to print, and the code to exit with. */
+  | { readonly kind: "failed"; readonly lines: readonly string[]; readonly exitCode: number };
+
+/** A hastd to ask; names as in the request: "all" as the first one means every resource. */
+export interface Control {
+  setRole(role: Role, names: readonly string[]): Promise<Answer<SetRoleEntry>>;
+  status(names: readonly string[]): Promise<Answer<StatusEntry>>;
+}
+
+export interface ControlClientOptions {
+  readonly net: Net;
+  readonly clock: Clock;
+  /** `control` of hast.conf. */
+  readonly address: string;
+  /** hast.conf's path, for the command that starts hastd. */
+  readonly configPath: string;
+}
+
+export class ControlClient implements Control {
+  readonly #options: ControlClientOptions;
+
+  constructor(options: ControlClientOptions) {
+    this.#options = options;
+  }
+
+  setRole(role: Role, names: readonly string[]): Promise<Answer<SetRoleEntry>> {
+    const request = { kind: "set-role", role, resources: names, extended: true } as const;
+    return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeSetRoleReply);
+  }
+
+  status(names: readonly string[]): Promise<Answer<StatusEntry>> {
+    const request = { kind: "status", resources: names, extended: true } as const;
+    return this.#ask(encodeControlRequest(request), STATUS_TIMEOUT_MS, decodeStatusReply);
+  }
+
+  async #ask<Entry>(
+    request: Uint8Array,
+    timeoutMs: number,
+    decode: (nv: Uint8Array) => ControlReply<Entry>,
+  ): Promise<Answer<Entry>> {
+    const { address } = this.#options;
+    const stream = await this.#connect();
+    if ("failure" in stream) return this.#unreachable(stream.failure);
+    try {
+      const reply = decode(
+        await exchange(stream, request, { clock: this.#options.clock, timeoutMs }),
+      );
+      if (reply.error === 0) return { kind: "answered", entries: reply.entries };
+      const lines = [`hastd at ${address} refused the request: ${refusal(reply.error)}.`];
+      return { kind: "failed", lines, exitCode: EX_SOFTWARE };
+    } catch (error) {
+      if (!(error instanceof WireError || error instanceof NoAnswer)) throw error;
+      const lines = [
+        `hastd at ${address} did not answer: ${error.message}.`,
+        "What was asked may or may not have been done. Look: hastctl status; and at hastd's log",
+      ];
+      return { kind: "failed", lines, exitCode: EX_UNAVAILABLE };
+    }
+  }
+
+  #connect(): Promise<Stream | NetFailure> {
+    const { net, address } = this.#options;
+    const options = { source: null, timeoutMs: CONNECT_TIMEOUT_MS };
+    return new Promise((resolve) => net.connect(address, options, resolve));
+  }
+
+  #unreachable<Entry>(failure: string): Answer<Entry> {
+    const { address, configPath } = this.#options;
+    const next = /permission/i.test(failure)
+      ? ["Run this as the user hastd runs as, normally root."]
+      : ["If hastd is not running, start it:", `  hastd -c ${configPath}`];
+    const lines = [`Unable to connect to hastd at ${address}: ${failure}.`, ...next];
+    return { kind: "failed", lines, exitCode: EX_OSERR };
+  }
+}
+
+/** Why no whole reply came. */
+class NoAnswer extends Error {
+  override readonly name = "NoAnswer";
+}
+
+/** @returns the nv block of the reply. @throws NoAnswer, WireError */
+function exchange(
+  stream: Stream,
+  request: Uint8Array,
+  { clock, timeoutMs }: { readonly clock: Clock; readonly timeoutMs: number },
+): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    let buffer = new Uint8Array(BUFFER_SIZE);
+    let filled = 0;
+    let over = false;
+    const finish = (settle: () => void): void => {
+      if (over) return;
+      over = true;
+      timer.cancel();
+      stream.destroy();
+      settle();
+    };
+    const timer = clock.after(timeoutMs, () => {
+      const error = new NoAnswer(`nothing came for ${Math.round(timeoutMs / 1000)} seconds`);
+      finish(() => reject(error));
+    });
+    const reader: StreamReader = {
+      space: () => {
+        if (filled === buffer.length) {
+          const larger = new Uint8Array(buffer.length * 2);
+          larger.set(buffer);
+          buffer = larger;
+        }
+        return buffer.subarray(filled);
+      },
+      received: (length) => {
+        if (over) return;
+        filled += length;
+        try {
+          const size = peekFrame(buffer, 0, filled, CONTROL_NV_SIZE_MAX);
+          if (size === "incomplete" || filled < FRAME_HEADER_SIZE + size) return;
+          const nv = buffer.slice(FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + size);
+          finish(() => resolve(nv));
+        } catch (error) {
+          finish(() => reject(error));
+        }
+      },
+      sent: () => {},
+      closed: (reason) => {
+        const error = new NoAnswer(reason ?? "it closed the connection");
+        finish(() => reject(error));
+      },
+    };
+    stream.start(reader);
+    stream.write(request);
+  });
+}
+
+/** The control protocol's global errors (wire protocol §12.2). */
+function refusal(error: number): string {
+  switch (error) {
+    case 1:
+      return "no such resource";
+    case 2:
+      return "it found the request invalid";
+    case 3:
+      return "it is out of memory";
+    case 4:
+      return "it does not know this command";
+    default:
+      return `error ${error}`;
+  }
+}

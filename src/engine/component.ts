@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** A resource's local component as a worker uses it: its metadata, its map, and the data behind them. */
+
+import { assert } from "../base/assert.ts";
+import { encodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import { type Layout, locate, trailerMetadataOffset } from "../metadata/layout.ts";
+import type { Disk, DiskHandler } from "../platform/disk.ts";
+import { SLOT_COUNT } from "../replication/primary.ts";
+import type { Memory } from "./memory.ts";
+
+// Disk tokens above the slots.
+const LOAD: number = SLOT_COUNT;
+const MAP_WRITE: number = SLOT_COUNT + 1;
+const MAP_FLUSH: number = SLOT_COUNT + 2;
+const RECORD_WRITE: number = SLOT_COUNT + 3;
+const RECORD_FLUSH: number = SLOT_COUNT + 4;
+const FLUSH: number = SLOT_COUNT + 5;
+
+/** Where in the arena: the metadata block, then a run of the map. */
+const RECORD_AT = 0;
+const MAP_AT = METADATA_SIZE;
+export const MAP_STAGING_SIZE: number = 256 * 1024;
+
+export interface ComponentHandler {
+  /** A slot's read, write or zero has ended. */
+  slotDone(slot: number, errno: number): void;
+  recordWritten(errno: number): void;
+  mapWritten(errno: number): void;
+  flushed(errno: number): void;
+  /** After completions that came by themselves. */
+  batchEnd(): void;
+}
+
+/** Where map changes come from: the activemap, or a secondary's all-zero map. */
+export interface MapChanges {
+  takeChanges(staging: Uint8Array): number;
+  readonly takenLength: number;
+  changesPersisted(offset: number, staging: Uint8Array, length: number): void;
+}
+
+export class Component implements DiskHandler {
+  readonly disk: Disk;
+  readonly #memory: Memory;
+  #metadata: Metadata | null = null;
+  #layout: Layout | null = null;
+  #handler: ComponentHandler | null = null;
+  #loaded: ((errno: number) => void) | null = null;
+
+  #mapSource: MapChanges | null = null;
+  #mapFlush = true;
+  /** The runs of this round, kept in staging until they are stable. */
+  readonly #mapRuns: { offset: number; at: number; length: number }[] = [];
+  #mapStaged = 0;
+
+  /** The disk must not have been attached to anything else. */
+  constructor(disk: Disk, memory: Memory) {
+    this.disk = disk;
+    this.#memory = memory;
+    disk.attach(this);
+  }
+
+  get metadata(): Metadata {
+    assert(this.#metadata !== null);
+    return this.#metadata;
+  }
+
+  get layout(): Layout {
+    assert(this.#layout !== null);
+    return this.#layout;
+  }
+
+  /**
+   * Reads and checks the metadata block.
+   * @throws MetadataError, or an Error with the errno of a failed read
+   */
+  async load(resource: string): Promise<void> {
+    const { mediaSize, sectorSize } = this.disk;
+    const first = await this.#read(0, METADATA_SIZE);
+    const lastOffset = trailerMetadataOffset(mediaSize);
+    const last = lastOffset === null ? null : await this.#read(lastOffset, METADATA_SIZE);
+    const found = locate(resource, { mediaSize, sectorSize }, { first, last });
+    this.#metadata = found.metadata;
+    this.#layout = found.layout;
+  }
+
+  /** Our own map as it is on disk. */
+  async loadMap(): Promise<Uint8Array> {
+    return await this.#read(this.layout.mapOffset, this.layout.mapSize);
+  }
+
+  async #read(offset: number, length: number): Promise<Uint8Array> {
+    const result = new Uint8Array(length);
+    for (let done = 0; done < length; ) {
+      const part = Math.min(length - done, MAP_STAGING_SIZE);
+      const errno = await new Promise<number>((resolve) => {
+        this.#loaded = resolve;
+        this.disk.read(LOAD, MAP_AT, part, offset + done);
+        this.disk.submit();
+      });
+      if (errno !== 0) {
+        throw new Error(`reading ${part} bytes at offset ${offset + done} failed (errno ${errno})`);
+      }
+      result.set(this.#memory.bytes.subarray(MAP_AT, MAP_AT + part), done);
+      done += part;
+    }
+    return result;
+  }
+
+  attach(handler: ComponentHandler): void {
+    assert(this.#handler === null);
+    this.#handler = handler;
+  }
+
+  /** @param offset bytes into the data area */
+  read(slot: number, memory: number, length: number, offset: number): void {
+    this.disk.read(slot, memory, length, this.layout.localoff + offset);
+  }
+
+  write(slot: number, memory: number, length: number, offset: number): void {
+    this.disk.write(slot, memory, length, this.layout.localoff + offset);
+  }
+
+  zero(slot: number, offset: number, length: number, punch: boolean): void {
+    this.disk.zero(slot, this.layout.localoff + offset, length, punch);
+  }
+
+  flush(): void {
+    this.disk.flush(FLUSH);
+  }
+
+  /** A flush on behalf of one slot. */
+  flushSlot(slot: number): void {
+    this.disk.flush(slot);
+  }
+
+  /** Writes the metadata block and flushes; recordWritten() follows. One at a time. */
+  writeRecord(changes: Partial<Metadata>): void {
+    const metadata: Metadata = {
+      ...this.metadata,
+      ...changes,
+      sequence: (this.metadata.sequence ?? 0n) + 1n,
+    };
+    this.#metadata = metadata;
+    this.#memory.bytes.set(encodeMetadata(metadata), RECORD_AT);
+    this.disk.write(RECORD_WRITE, RECORD_AT, METADATA_SIZE, this.layout.metadataOffset);
+  }
+
+  /** Writes every change of `source`, then flushes if `flush`; mapWritten() follows. One at a time. */
+  writeMap(source: MapChanges, flush: boolean): void {
+    assert(this.#mapSource === null);
+    this.#mapSource = source;
+    this.#mapFlush = flush;
+    this.#nextMapRun();
+  }
+
+  /** Starts the write of the next run of changes, or ends the round when staging is full. */
+  #nextMapRun(): void {
+    const source = this.#mapSource!;
+    const at = MAP_AT + this.#mapStaged;
+    const room = MAP_STAGING_SIZE - this.#mapStaged;
+    const offset =
+      room < this.disk.sectorSize
+        ? -1
+        : source.takeChanges(this.#memory.bytes.subarray(at, at + room));
+    if (offset >= 0) {
+      const length = source.takenLength;
+      this.#mapRuns.push({ offset, at, length });
+      this.#mapStaged += length;
+      this.disk.write(MAP_WRITE, at, length, this.layout.mapOffset + offset);
+    } else if (this.#mapFlush) {
+      this.disk.flush(MAP_FLUSH);
+    } else {
+      this.#endMap(0);
+    }
+  }
+
+  #endMap(errno: number): void {
+    const source = this.#mapSource!;
+    if (errno === 0) {
+      for (const { offset, at, length } of this.#mapRuns) {
+        source.changesPersisted(offset, this.#memory.bytes.subarray(at, at + length), length);
+      }
+    }
+    this.#mapSource = null;
+    this.#mapRuns.length = 0;
+    this.#mapStaged = 0;
+    this.#handler!.mapWritten(errno);
+  }
+
+  diskDone(token: number, errno: number): void {
+    if (token < SLOT_COUNT) {
+      this.#handler!.slotDone(token, errno);
+      return;
+    }
+    switch (token) {
+      case LOAD:
+        this.#loaded!(errno);
+        break;
+      case MAP_WRITE:
+        if (errno === 0) this.#nextMapRun();
+        else this.#endMap(errno);
+        this.disk.submit();
+        break;
+      case MAP_FLUSH:
+        this.#endMap(unsupported(errno) ? 0 : errno);
+        break;
+      case RECORD_WRITE:
+        if (errno === 0) this.disk.flush(RECORD_FLUSH);
+        else this.#handler!.recordWritten(errno);
+        this.disk.submit();
+        break;
+      case RECORD_FLUSH:
+        this.#handler!.recordWritten(unsupported(errno) ? 0 : errno);
+        break;
+      case FLUSH:
+        this.#handler!.flushed(errno);
+        break;
+      default:
+        assert(false, `unknown disk token ${token}`);
+    }
+  }
+
+  diskIdle(): void {
+    this.#handler?.batchEnd();
+  }
+}
+
+/** ENOTTY, EOPNOTSUPP, EINVAL: the device has no cache to flush, so what is written is stable (S-15). */
+export function unsupported(errno: number): boolean {
+  return errno === 25 || errno === 95 || errno === 22;
+}

@@ -1,0 +1,753 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * A primary's two connections to its peer: the handshake, then requests out on A, replies in on B.
+ *
+ *   idle ─▶ connect A ─▶ P1/S1 ─▶ connect B ─▶ P2/S2 + map ─▶ up ─▶ idle, and again
+ *
+ * Every step has the resource's timeout. A refusal that only an operator can lift (split-brain,
+ * sizes that differ) is retried seldom and quietly (BD-34); everything else soon, with jitter.
+ * Source: wire protocol §6, §8–§10; behaviour §4.2, §9.
+ */
+
+import { assert } from "../base/assert.ts";
+import { mapBytes } from "../metadata/layout.ts";
+import type { Clock, Timer } from "../platform/clock.ts";
+import type { Entropy } from "../platform/entropy.ts";
+import type { Net, NetFailure, Stream, StreamReader } from "../platform/net.ts";
+import {
+  IO_MAX,
+  type Kind,
+  type PeerState,
+  type Primary,
+  type PrimaryOutbox,
+  READ,
+  WRITE,
+} from "../replication/primary.ts";
+import { errnoFromWire } from "../wire/errno.ts";
+import { WireError } from "../wire/error.ts";
+import { EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
+import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
+import {
+  decodeS1,
+  decodeS2,
+  encodeP1,
+  encodeP2,
+  type S2Accepted,
+  SPLIT_BRAIN_ERRMSG,
+} from "../wire/handshake.ts";
+import {
+  CHECKSUM_NONE,
+  COMPRESSION_HOLE,
+  decodePayload,
+  type Hashes,
+  OutgoingPayload,
+  PayloadEncoder,
+  type PayloadHeader,
+} from "../wire/payload.ts";
+import { decodeReply, REPLY_HEADER_MAX, ReplyHeader } from "../wire/reply.ts";
+import {
+  CMD_DELETE,
+  CMD_FLUSH,
+  CMD_KEEPALIVE,
+  CMD_READ,
+  CMD_WRITE,
+  encodeRequest,
+  REQUEST_HEADER_MAX,
+} from "../wire/request.ts";
+import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
+import { Inbox, type Memory, NOBODY, PINNED } from "./memory.ts";
+import { Outgoing } from "./outgoing.ts";
+import type { WorkerSettings } from "./worker-messages.ts";
+
+const RETRY_FIRST_MS = 250;
+const RETRY_MAX_MS = 5_000;
+/** While the peer says that it is still primary (behaviour §4.2). */
+const RETRY_WAIT_MS = 500;
+/** After a refusal that only an operator can lift. */
+const RETRY_LATCHED_MS = 30_000;
+/** Bytes of handshake that a peer may make us keep: S2's nv block and a map. */
+const MAP_SIZE_MAX: number = 128 * 1024 * 1024;
+
+export interface PeerLinkHandler {
+  /** A handshake ended well: merge, then requests may follow. */
+  accepted(peer: PeerState): void;
+  /** An attempt ended without a connection. `wait`: the peer is primary, and may be on its way down. */
+  attemptFailed(reason: string, wait: boolean): void;
+  /** Both nodes have data that the other lacks. */
+  splitBrain(): void;
+  /** The connection, once accepted, is gone. */
+  lost(reason: string): void;
+  /** Events have been handed over: do what follows from them. */
+  turn(): void;
+  notice(text: string): void;
+  debug(level: number, text: string): void;
+}
+
+export interface PeerLinkOptions {
+  readonly settings: WorkerSettings;
+  readonly core: Primary;
+  /** Where the core's effects go. */
+  readonly out: PrimaryOutbox;
+  readonly memory: Memory;
+  readonly net: Net;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly hashes: Hashes;
+  readonly dataSize: number;
+  readonly extentSize: number;
+}
+
+type State = "idle" | "connecting" | "hello" | "counters" | "second" | "answer" | "up";
+
+export class PeerLink {
+  readonly #options: PeerLinkOptions;
+  readonly #handler: PeerLinkHandler;
+  #state: State = "idle";
+  #stopped = false;
+  #timer: Timer | null = null;
+  #abandon: (() => void) | null = null;
+  #retryMs = RETRY_FIRST_MS;
+  /** The last refusal, so that it is reported once and not at every retry. */
+  #lastFailure = "";
+
+  #a: Stream | null = null;
+  #b: Stream | null = null;
+  #aReader: HandshakeReader | null = null;
+  #bInbox: Inbox | null = null;
+  #bReader: ReplyReader | null = null;
+  #outgoing: Outgoing | null = null;
+  #version = 1;
+  #extensions = 0n;
+  #token: Uint8Array = new Uint8Array(0);
+  /** We made up the resource id in this very handshake. */
+  #virgin = false;
+  /** Which connection attempt callbacks belong to. */
+  #attempt = 0;
+
+  readonly #reply = new ReplyHeader();
+  readonly #payload = new OutgoingPayload();
+  readonly #encoder: PayloadEncoder;
+  readonly #checksum: number;
+  readonly #compression: number;
+  /** The application data of a legacy TRIM: zeroes, sent as a hole. */
+  readonly #zeroes: Uint8Array = new Uint8Array(IO_MAX);
+
+  constructor(options: PeerLinkOptions, handler: PeerLinkHandler) {
+    this.#options = options;
+    this.#handler = handler;
+    this.#encoder = new PayloadEncoder(options.hashes);
+    this.#checksum = CHECKSUM_CODE[options.settings.checksum];
+    this.#compression = COMPRESSION_CODE[options.settings.compression];
+  }
+
+  get up(): boolean {
+    return this.#state === "up";
+  }
+
+  /** In words, for status. */
+  get lastFailure(): string {
+    return this.#lastFailure;
+  }
+
+  /** Begins an attempt, if none is under way. */
+  connect(): void {
+    if (this.#stopped || this.#state !== "idle") return;
+    this.#cancelTimer();
+    const { settings, net } = this.#options;
+    this.#attempt++;
+    this.#virgin = false;
+    this.#state = "connecting";
+    this.#abandon = net.connect(
+      settings.remote,
+      { source: settings.source, timeoutMs: settings.timeout * 1000 },
+      (result) => this.#connectedA(result),
+    );
+  }
+
+  /** No further attempts; closes what is open. */
+  stop(): void {
+    this.#stopped = true;
+    if (this.#state === "idle") this.#cancelTimer();
+    else this.#close("stopping", RETRY_MAX_MS, false);
+    this.#cancelTimer();
+  }
+
+  /** Closes the connection because of what was seen on it. */
+  disconnect(reason: string): void {
+    if (this.#state !== "idle") this.#close(reason, this.#retryMs, false);
+  }
+
+  // ---- handshake ------------------------------------------------------------------------------
+
+  #connectedA(result: Stream | NetFailure): void {
+    this.#abandon = null;
+    if ("failure" in result) {
+      this.#close(
+        `cannot connect to ${this.#options.settings.remote}: ${result.failure}`,
+        this.#backoff(),
+        false,
+      );
+      return;
+    }
+    this.#a = result;
+    this.#state = "hello";
+    this.#aReader = new HandshakeReader(
+      () => this.#heardA(),
+      (reason) =>
+        this.#close(`the peer closed the connection${words(reason)}`, this.#backoff(), false),
+    );
+    result.start(this.#aReader);
+    result.write(
+      encodeP1({
+        resource: this.#options.settings.resource,
+        version: 2,
+        extensions: EXTENSIONS,
+      }),
+    );
+    this.#startTimer("the peer does not answer the handshake");
+  }
+
+  #startTimer(what: string): void {
+    this.#cancelTimer();
+    const seconds = this.#options.settings.timeout;
+    this.#timer = this.#options.clock.after(seconds * 1000, () =>
+      this.#close(`${what} (${seconds} s)`, this.#backoff(), false),
+    );
+  }
+
+  #cancelTimer(): void {
+    this.#timer?.cancel();
+    this.#timer = null;
+  }
+
+  #heardA(): void {
+    const attempt = this.#attempt;
+    try {
+      if (this.#state === "hello") this.#heardS1();
+      else if (this.#state === "answer") this.#heardS2();
+      else
+        this.#close(
+          "the peer sent data where none is due (on connection A)",
+          this.#backoff(),
+          false,
+        );
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      if (attempt === this.#attempt) {
+        this.#close(`the peer's handshake is broken: ${error.message}`, this.#backoff(), false);
+      }
+    }
+  }
+
+  #heardS1(): void {
+    const nv = this.#aReader!.takeNv();
+    if (nv === null) return;
+    const answer = decodeS1(nv);
+    if (answer.kind === "refused") {
+      this.#refused(answer.errmsg, answer.wait);
+      return;
+    }
+    if (this.#aReader!.pending > 0)
+      throw new WireError("handshake-invalid", "bytes follow the first answer");
+    this.#version = answer.version;
+    this.#extensions = answer.extensions & EXTENSIONS;
+    this.#token = answer.token;
+    this.#cancelTimer();
+    this.#state = "counters";
+    this.metadataIdle();
+  }
+
+  /**
+   * Goes on with the handshake once no metadata write is under way: the counters we send must be
+   * the ones on our disk. The engine calls this after every such write.
+   */
+  metadataIdle(): void {
+    if (this.#state !== "counters") return;
+    const { core, out, entropy, settings, net } = this.#options;
+    if (core.recordPending) return;
+    if (core.record.resuid === 0n) {
+      const bytes = new Uint8Array(8);
+      do entropy.fill(bytes);
+      while (bytes.every((byte) => byte === 0));
+      this.#virgin = true;
+      core.adoptResuid(
+        bytes.reduce((value, byte) => value * 256n + BigInt(byte), 0n),
+        out,
+      );
+      this.#handler.turn();
+      return;
+    }
+    this.#state = "second";
+    this.#abandon = net.connect(
+      settings.remote,
+      { source: settings.source, timeoutMs: settings.timeout * 1000 },
+      (result) => this.#connectedB(result),
+    );
+  }
+
+  #connectedB(result: Stream | NetFailure): void {
+    this.#abandon = null;
+    if ("failure" in result) {
+      this.#close(`the second connection failed: ${result.failure}`, this.#backoff(), false);
+      return;
+    }
+    this.#b = result;
+    this.#bInbox = new Inbox(this.#options.memory);
+    if (!this.#bInbox.makeRoom(1)) {
+      this.#close(
+        "no memory for the peer's replies while NBD clients hold all of it",
+        this.#backoff(),
+        false,
+      );
+      return;
+    }
+    this.#bReader = new ReplyReader(this, this.#bInbox);
+    result.start(this.#bReader);
+    this.#sendP2();
+  }
+
+  #sendP2(): void {
+    const record = this.#options.core.handshakeBegin();
+    if (record === null) {
+      // A metadata write began meanwhile; it is over within one disk write and flush.
+      this.#timer = this.#options.clock.after(1, () => this.#sendP2());
+      return;
+    }
+    this.#state = "answer";
+    this.#b!.write(
+      encodeP2(this.#version, {
+        resource: this.#options.settings.resource,
+        token: this.#token,
+        virgin: this.#virgin,
+        resuid: record.resuid,
+        localcnt: record.localcnt,
+        remotecnt: record.remotecnt,
+      }),
+    );
+    this.#startTimer("the peer does not answer the second handshake message");
+  }
+
+  #heardS2(): void {
+    const reader = this.#aReader!;
+    const frame = reader.peekNv();
+    if (frame === null) return;
+    const { answer, payload } = decodeS2(frame);
+    const { dataSize, extentSize } = this.#options;
+    if (answer.kind === "refused") {
+      this.#refused(answer.errmsg, answer.wait);
+      return;
+    }
+    if (answer.datasize !== dataSize || answer.extentsize !== extentSize) {
+      const what =
+        answer.datasize !== dataSize
+          ? `data sizes differ: ${dataSize} bytes here, ${answer.datasize} at the peer`
+          : `extent sizes differ: ${extentSize} bytes here, ${answer.extentsize} at the peer`;
+      this.#close(
+        `${what}; create the new one of the two components again with the other's size (hastctl create --datasize, -e)`,
+        RETRY_LATCHED_MS,
+        false,
+      );
+      return;
+    }
+    const map = this.#receiveMap(answer, payload);
+    if (map === "incomplete") return;
+    if (answer.virgin && (answer.syncsrc !== "primary" || answer.localcnt !== 0n)) {
+      throw new WireError("handshake-invalid", "a virgin peer claims to hold newer data");
+    }
+    this.#cancelTimer();
+    this.#state = "up";
+    this.#retryMs = RETRY_FIRST_MS;
+    this.#lastFailure = "";
+    this.#outgoing = new Outgoing(this.#a!, this.#options.memory);
+    reader.up(this.#outgoing);
+    this.#handler.accepted({
+      version: this.#version,
+      localcnt: answer.localcnt,
+      remotecnt: answer.remotecnt,
+      virgin: answer.virgin,
+      source: answer.syncsrc,
+      map,
+      zeroes: (this.#extensions & EXT_ZERO) !== 0n,
+      states: (this.#extensions & EXT_STATE) !== 0n,
+    });
+    this.#handler.turn();
+  }
+
+  /** The map behind S2, verified and unpacked; null if there is none. */
+  #receiveMap(answer: S2Accepted, payload: PayloadHeader): Uint8Array | null | "incomplete" {
+    const reader = this.#aReader!;
+    const { dataSize, extentSize, hashes } = this.#options;
+    if (answer.mapsize === 0) {
+      if (payload.size !== 0)
+        throw new WireError("handshake-invalid", "a map follows an answer without map");
+      reader.takeNv();
+      return null;
+    }
+    const least = mapBytes(Math.floor((dataSize - 1) / extentSize) + 1);
+    if (answer.mapsize < least || answer.mapsize > MAP_SIZE_MAX) {
+      throw new WireError(
+        "handshake-invalid",
+        `the peer's map has ${answer.mapsize} bytes; at least ${least} are needed`,
+      );
+    }
+    if (payload.size > answer.mapsize) {
+      throw new WireError(
+        "handshake-invalid",
+        `${payload.size} bytes sent for a map of ${answer.mapsize}`,
+      );
+    }
+    const bytes = reader.peekPayload(payload.size);
+    if (bytes === null) return "incomplete";
+    const map = new Uint8Array(answer.mapsize);
+    if (decodePayload(hashes, payload, bytes, 0, answer.mapsize, map, 0) === "in-place") {
+      map.set(bytes.subarray(0, answer.mapsize));
+    }
+    reader.takeNv();
+    reader.takePayload(payload.size);
+    if (reader.pending > 0)
+      throw new WireError("handshake-invalid", "bytes follow the second answer");
+    return map;
+  }
+
+  #refused(errmsg: string, wait: boolean): void {
+    if (errmsg === SPLIT_BRAIN_ERRMSG) {
+      const first = this.#lastFailure !== errmsg;
+      this.#close(errmsg, RETRY_LATCHED_MS, false);
+      if (first) this.#handler.splitBrain();
+      return;
+    }
+    const latched = /mismatch|not configured|No access|counters/.test(errmsg);
+    this.#close(errmsg, wait ? RETRY_WAIT_MS : latched ? RETRY_LATCHED_MS : this.#backoff(), wait);
+  }
+
+  /** The next delay: doubled each time, with a quarter of jitter. */
+  #backoff(): number {
+    const delay = this.#retryMs;
+    this.#retryMs = Math.min(RETRY_MAX_MS, delay * 2);
+    const byte = new Uint8Array(1);
+    this.#options.entropy.fill(byte);
+    return delay * (1 + byte[0]! / 1024);
+  }
+
+  // ---- the end of a connection ----------------------------------------------------------------
+
+  /** Ends the attempt or the connection, and plans the next attempt. */
+  #close(reason: string, retryMs: number, wait: boolean): void {
+    const before = this.#state;
+    if (before === "idle") return;
+    this.#state = "idle";
+    this.#attempt++;
+    this.#cancelTimer();
+    this.#abandon?.();
+    this.#abandon = null;
+    const { core, out } = this.#options;
+    if (this.#aReader !== null) this.#aReader.silent = true;
+    if (this.#bReader !== null) this.#bReader.silent = true;
+    this.#bReader = null;
+    this.#a?.destroy();
+    this.#b?.destroy();
+    this.#a = this.#b = null;
+    this.#aReader = null;
+    this.#bInbox?.close();
+    this.#bInbox = null;
+    this.#outgoing?.close();
+    this.#outgoing = null;
+    if (!this.#stopped) this.#timer = this.#options.clock.after(retryMs, () => this.connect());
+    if (before === "up") {
+      this.#handler.lost(reason);
+    } else {
+      core.handshakeFailed(out);
+      const repeated = reason === this.#lastFailure;
+      this.#lastFailure = reason;
+      if (!repeated && !this.#stopped) this.#handler.attemptFailed(reason, wait);
+      else if (!this.#stopped) this.#handler.debug(1, reason);
+    }
+    this.#handler.turn();
+  }
+
+  // ---- requests -------------------------------------------------------------------------------
+
+  /** Queues a slot's request; flush() sends it. */
+  sendRequest(slot: number, kind: Kind): void {
+    assert(this.#state === "up" && this.#outgoing !== null);
+    const { core, memory } = this.#options;
+    const seq = core.seq[slot]!;
+    const offset = core.offset[slot]!;
+    const length = core.length[slot]!;
+    if (kind === READ) {
+      this.#sendHeader(CMD_READ, seq, offset, length, false, null);
+    } else if (kind === WRITE) {
+      this.#encoder.encode(
+        this.#compression,
+        this.#checksum,
+        memory.bytes,
+        core.memory[slot]!,
+        length,
+        this.#payload,
+      );
+      this.#sendHeader(CMD_WRITE, seq, offset, length, core.memsync[slot] === 1, this.#payload);
+      // The slot's memory stays until the peer has answered or the stream is destroyed.
+      const inPlace = this.#payload.bytes === memory.bytes;
+      this.#outgoing.payload(
+        this.#payload.bytes,
+        this.#payload.at,
+        this.#payload.size,
+        inPlace ? PINNED : NOBODY,
+      );
+    } else if (core.peerZeroes) {
+      this.#sendHeader(CMD_DELETE, seq, offset, length, false, null);
+    } else {
+      // A FreeBSD peer promises nothing of what a DELETE leaves behind: zeroes, as a hole (S-20).
+      this.#encoder.encode(COMPRESSION_HOLE, CHECKSUM_NONE, this.#zeroes, 0, length, this.#payload);
+      this.#sendHeader(CMD_WRITE, seq, offset, length, false, this.#payload);
+      this.#outgoing.payload(this.#payload.bytes, this.#payload.at, this.#payload.size, NOBODY);
+    }
+  }
+
+  sendFlush(seq: number): void {
+    this.#sendHeader(CMD_FLUSH, seq, 0, 0, false, null);
+  }
+
+  sendKeepalive(): void {
+    this.#sendHeader(CMD_KEEPALIVE, 0, 0, 0, false, null);
+  }
+
+  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void {
+    const message = encodeState(this.#version, seq, state, localcnt);
+    this.#outgoing!.payload(message, 0, message.length, NOBODY);
+  }
+
+  #sendHeader(
+    cmd: number,
+    seq: number,
+    offset: number,
+    length: number,
+    memsync: boolean,
+    payload: OutgoingPayload | null,
+  ): void {
+    const outgoing = this.#outgoing!;
+    const chunk = outgoing.reserve(REQUEST_HEADER_MAX);
+    const hi = Math.floor(seq / 4294967296);
+    outgoing.advance(
+      encodeRequest(
+        chunk,
+        outgoing.at,
+        this.#version,
+        cmd,
+        hi,
+        seq >>> 0,
+        offset,
+        length,
+        memsync,
+        payload,
+      ),
+    );
+  }
+
+  /** Sends what has been queued in this batch. */
+  flush(): void {
+    this.#outgoing?.flush();
+  }
+
+  // ---- replies, from channel B ----------------------------------------------------------------
+
+  repliesReceived(length: number): void {
+    const inbox = this.#bInbox;
+    if (inbox === null) return;
+    inbox.end += length;
+    try {
+      if (this.#state === "up") {
+        this.#parseReplies(inbox);
+      } else {
+        this.#parseEarlyRefusal(inbox);
+      }
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      this.disconnect(`broken message from the peer: ${error.message}`);
+      return;
+    }
+    this.#handler.turn();
+  }
+
+  /** The reference sends the refusal of P2 on B, and some wait for it on A for ever (BD-33). */
+  #parseEarlyRefusal(inbox: Inbox): void {
+    const bytes = this.#options.memory.bytes;
+    const size = peekFrame(bytes, inbox.start, inbox.end, NV_SIZE_MAX);
+    if (size === "incomplete" || inbox.end - inbox.start < FRAME_HEADER_SIZE + size) {
+      inbox.makeRoom(FRAME_HEADER_SIZE + NV_SIZE_MAX);
+      return;
+    }
+    const from = inbox.start + FRAME_HEADER_SIZE;
+    const answer = decodeS1(bytes.slice(from, from + size));
+    if (answer.kind !== "refused")
+      throw new WireError("handshake-invalid", "a reply before the handshake ended");
+    this.#refused(answer.errmsg, answer.wait);
+  }
+
+  #parseReplies(inbox: Inbox): void {
+    const { memory, core, hashes, out } = this.#options;
+    const header = this.#reply;
+    for (;;) {
+      if (!decodeReply(memory.bytes, inbox.start, inbox.end, header)) {
+        this.#roomForReplies(inbox, FRAME_HEADER_SIZE + REPLY_HEADER_MAX);
+        return;
+      }
+      // hole and lzf are shorter than the data, which is at most IO_MAX.
+      if (header.size > IO_MAX) {
+        throw new WireError("reply-invalid", `a reply claims ${header.size} bytes of data`);
+      }
+      const total = header.headerEnd - inbox.start + header.size;
+      if (inbox.end - inbox.start < total) {
+        this.#roomForReplies(inbox, total);
+        return;
+      }
+      const seq = header.seqHi * 4294967296 + header.seqLo;
+      const slot = header.hasSeq ? core.slotOfReply(seq) : -1;
+      if (slot < 0) {
+        this.#handler.notice(`the peer answered a request that is not outstanding (number ${seq})`);
+      } else {
+        const wantsData = core.awaitsData(slot) && header.error === 0;
+        if (wantsData !== header.size > 0) {
+          throw new WireError(
+            "reply-invalid",
+            wantsData ? "a READ was answered without data" : "data with a reply that has none",
+          );
+        }
+        if (wantsData) {
+          const at = core.memory[slot]!;
+          const length = core.length[slot]!;
+          const where = decodePayload(
+            hashes,
+            header,
+            memory.bytes,
+            header.headerEnd,
+            length,
+            memory.bytes,
+            at,
+          );
+          if (where === "in-place") {
+            memory.bytes.copyWithin(at, header.headerEnd, header.headerEnd + length);
+          }
+        }
+        const wrong = core.replied(slot, header.received, errnoFromWire(header.error), out);
+        if (wrong !== null) throw new WireError("reply-invalid", wrong);
+      }
+      inbox.start += total;
+      if (this.#state !== "up") return;
+    }
+  }
+
+  #roomForReplies(inbox: Inbox, wanted: number): void {
+    const kept = inbox.end - inbox.start;
+    // Replies are consumed at once, so the inbox's own slab is never held by others.
+    const room = inbox.makeRoom(Math.max(wanted, kept + 1));
+    assert(room, "no memory for replies");
+  }
+}
+
+/** Reads handshake messages from connection A: they are few, and a map may be long. */
+class HandshakeReader implements StreamReader {
+  readonly #heard: () => void;
+  readonly #gone: (reason: string | null) => void;
+  #space: Uint8Array = new Uint8Array(65536);
+  #bytes: Uint8Array = new Uint8Array(0);
+  silent = false;
+  #outgoing: Outgoing | null = null;
+  /** Writes of the handshake not yet reported sent: P1. */
+  #unreported = 1;
+
+  constructor(heard: () => void, gone: (reason: string | null) => void) {
+    this.#heard = heard;
+    this.#gone = gone;
+  }
+
+  /** The handshake is over: `sent` reports belong to the data path, less what was written before. */
+  up(outgoing: Outgoing): void {
+    this.#outgoing = outgoing;
+    this.#space = new Uint8Array(16);
+  }
+
+  get pending(): number {
+    return this.#bytes.length;
+  }
+
+  /** The next message's nv block, or null while it is incomplete. @throws WireError */
+  peekNv(): Uint8Array | null {
+    const size = peekFrame(this.#bytes, 0, this.#bytes.length, NV_SIZE_MAX);
+    if (size === "incomplete" || this.#bytes.length < FRAME_HEADER_SIZE + size) return null;
+    return this.#bytes.subarray(FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + size);
+  }
+
+  takeNv(): Uint8Array | null {
+    const nv = this.peekNv();
+    if (nv !== null) this.#bytes = this.#bytes.subarray(FRAME_HEADER_SIZE + nv.length);
+    return nv;
+  }
+
+  /** `size` bytes behind the message that peekNv() returned, or null while they are incomplete. */
+  peekPayload(size: number): Uint8Array | null {
+    const from = FRAME_HEADER_SIZE + this.peekNv()!.length;
+    if (this.#bytes.length < from + size) return null;
+    return this.#bytes.subarray(from, from + size);
+  }
+
+  takePayload(size: number): void {
+    this.#bytes = this.#bytes.subarray(size);
+  }
+
+  space(): Uint8Array {
+    return this.#space;
+  }
+
+  received(length: number): void {
+    if (this.silent) return;
+    const joined = new Uint8Array(this.#bytes.length + length);
+    joined.set(this.#bytes);
+    joined.set(this.#space.subarray(0, length), this.#bytes.length);
+    this.#bytes = joined;
+    this.#heard();
+  }
+
+  sent(count: number): void {
+    const own = Math.min(count, this.#unreported);
+    this.#unreported -= own;
+    if (count > own) this.#outgoing?.sent(count - own);
+  }
+
+  closed(reason: string | null): void {
+    if (!this.silent) this.#gone(reason);
+  }
+}
+
+/** Channel B: replies straight into the arena. */
+class ReplyReader implements StreamReader {
+  readonly #link: PeerLink;
+  readonly #inbox: Inbox;
+  silent = false;
+
+  constructor(link: PeerLink, inbox: Inbox) {
+    this.#link = link;
+    this.#inbox = inbox;
+  }
+
+  space(): Uint8Array {
+    return this.silent ? NOWHERE : this.#inbox.space();
+  }
+
+  received(length: number): void {
+    if (!this.silent) this.#link.repliesReceived(length);
+  }
+
+  sent(): void {}
+
+  closed(reason: string | null): void {
+    if (!this.silent) this.#link.disconnect(`the peer closed the connection${words(reason)}`);
+  }
+}
+
+/** For a stream that has been destroyed. */
+const NOWHERE: Uint8Array = new Uint8Array(1);
+
+function words(reason: string | null): string {
+  return reason === null ? "" : `: ${reason}`;
+}

@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * Runs one resource as primary: NBD clients, the peer and the disk around the core.
+ *
+ * A batch is everything that one event delivers. turn() ends it: the core starts what has become
+ * possible, the peer gets its part first, the disk its part in one submission, clients their
+ * replies in one write.
+ */
+
+import type { Clock, Timer } from "../platform/clock.ts";
+import type { Disk } from "../platform/disk.ts";
+import type { Entropy } from "../platform/entropy.ts";
+import type { Listener, Net } from "../platform/net.ts";
+import { Activemap } from "../replication/activemap.ts";
+import {
+  type DataState,
+  IO_MAX,
+  type Kind,
+  type PeerState,
+  Primary,
+  type PrimaryOutbox,
+  type PrimaryRecord,
+  SLOT_COUNT,
+  SYNC,
+} from "../replication/primary.ts";
+import { errnoText } from "../wire/errno.ts";
+import type { Hashes } from "../wire/payload.ts";
+import { Component, type ComponentHandler } from "./component.ts";
+import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
+import { type NbdBackend, NbdServer } from "./nbd-server.ts";
+import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
+import { duration, rate, size } from "./quantities.ts";
+import type { WorkerEvent, WorkerReport, WorkerSettings } from "./worker-messages.ts";
+
+const TICK_MS = 1_000;
+/** How long requests may wait for the first connection attempt, unless the peer says "wait". */
+const GATE_MS = 2_000;
+/** A ZERO piece where the peer takes ranges of any length, bytes. */
+const ZERO_MAX: number = 32 * 1024 * 1024;
+
+/** The world an engine lives in. */
+export interface EngineEnvironment {
+  readonly arena: Uint8Array;
+  readonly net: Net;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+  readonly hashes: Hashes;
+}
+
+/** Whom an engine tells what happens. */
+export interface EngineHost {
+  event(event: WorkerEvent): void;
+  notice(text: string): void;
+  warning(text: string): void;
+  error(text: string): void;
+  debug(level: number, text: string): void;
+  /** The engine has ended; `exitCode` as in behaviour §2.1, `reason` for the log. */
+  ended(exitCode: number, reason: string): void;
+}
+
+export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBackend, PeerLinkHandler {
+  readonly #settings: WorkerSettings;
+  readonly #environment: EngineEnvironment;
+  readonly #host: EngineHost;
+  readonly #memory: Memory;
+  readonly #component: Component;
+  readonly #core: Primary;
+  readonly #nbd: NbdServer;
+  readonly #link: PeerLink | null;
+  readonly #slotHolder: Int32Array = new Int32Array(SLOT_COUNT).fill(NOBODY);
+  #listener: Listener | null = null;
+  #tick: Timer | null = null;
+  #gate: Timer | null = null;
+  #stopTimer: Timer | null = null;
+  #inTurn = false;
+  #events = 0;
+  #ended = false;
+  #stopping = false;
+  #disconnectReason: string | null = null;
+
+  /**
+   * Opens the metadata and the map of `disk`.
+   * @throws MetadataError, or Error with what could not be read
+   */
+  static async open(
+    settings: WorkerSettings,
+    disk: Disk,
+    environment: EngineEnvironment,
+    host: EngineHost,
+  ): Promise<PrimaryEngine> {
+    const memory = new Memory(environment.arena);
+    const component = new Component(disk, memory);
+    await component.load(settings.resource);
+    const onDisk = await component.loadMap();
+    return new PrimaryEngine(settings, component, onDisk, memory, environment, host);
+  }
+
+  private constructor(
+    settings: WorkerSettings,
+    component: Component,
+    onDisk: Uint8Array,
+    memory: Memory,
+    environment: EngineEnvironment,
+    host: EngineHost,
+  ) {
+    this.#settings = settings;
+    this.#environment = environment;
+    this.#host = host;
+    this.#memory = memory;
+    this.#component = component;
+    const { metadata, layout, disk } = component;
+    const map = new Activemap({
+      dataSize: metadata.datasize,
+      extentSize: metadata.extentsize,
+      keepdirty: metadata.keepdirty,
+      regionSize: layout.mapSize,
+      sectorSize: disk.sectorSize,
+    });
+    map.load(onDisk);
+    this.#core = new Primary({
+      mode: settings.replication,
+      timeoutMs: settings.timeout * 1000,
+      map,
+      record: {
+        resuid: metadata.resuid,
+        localcnt: metadata.localcnt,
+        remotecnt: metadata.remotecnt,
+        state: metadata.state ?? stateOfForeign(metadata.resuid),
+      },
+      hasRemote: settings.remote !== "none",
+    });
+    this.#nbd = new NbdServer(this, memory, [
+      {
+        name: settings.provname,
+        description: `HAST resource ${settings.resource}`,
+        size: metadata.datasize,
+        blockMinimum: disk.sectorSize,
+        blockPreferred: 4096,
+        payloadMaximum: LARGE_PAYLOAD,
+        // One core answers all connections, and a FLUSH covers what any of them was told.
+        multiConn: true,
+        contexts: ["base:allocation", "hast:dirty"],
+      },
+    ]);
+    this.#link =
+      settings.remote === "none"
+        ? null
+        : new PeerLink(
+            {
+              settings,
+              core: this.#core,
+              out: this,
+              memory,
+              net: environment.net,
+              clock: environment.clock,
+              entropy: environment.entropy,
+              hashes: environment.hashes,
+              dataSize: metadata.datasize,
+              extentSize: metadata.extentsize,
+            },
+            this,
+          );
+    component.attach(this);
+    memory.onFree = () => {
+      this.#events++;
+    };
+  }
+
+  /** Why this copy must not become primary, or null. */
+  get refusal(): string | null {
+    const { metadata } = this.#component;
+    if (metadata.state === "inconsistent" && metadata.prevrole === "secondary") {
+      return (
+        "this copy is the target of an unfinished synchronization: a mix of old and new blocks. " +
+        "Make the other node primary, and let the synchronization finish"
+      );
+    }
+    return null;
+  }
+
+  /** Starts to serve. @throws NetError if the NBD address cannot be bound */
+  async start(): Promise<void> {
+    const { clock, net } = this.#environment;
+    this.#core.onTick(clock.now(), this);
+    this.#listener = await net.listen(this.#settings.export, (stream) => this.#nbd.accept(stream));
+    this.#host.debug(1, `NBD server listens at ${this.#listener.address}`);
+    this.#scheduleTick();
+    if (this.#link !== null) {
+      this.#gate = clock.after(GATE_MS, () => this.#openGate());
+      this.#link.connect();
+    }
+    this.turn();
+  }
+
+  #scheduleTick(): void {
+    this.#tick = this.#environment.clock.after(TICK_MS, () => {
+      this.#scheduleTick();
+      this.#core.onTick(this.#environment.clock.now(), this);
+      this.turn();
+    });
+  }
+
+  #openGate(): void {
+    this.#gate?.cancel();
+    this.#gate = null;
+    this.#core.openGate(this);
+    this.turn();
+  }
+
+  /** Ends a batch: see the file comment. Everything that delivers events calls it last. */
+  turn(): void {
+    if (this.#inTurn || this.#ended) {
+      this.#events++;
+      return;
+    }
+    this.#inTurn = true;
+    let seen: number;
+    do {
+      seen = ++this.#events;
+      this.#nbd.pump();
+      this.#core.pump(this);
+      this.#link?.flush();
+      this.#component.disk.submit();
+      if (this.#disconnectReason !== null) {
+        const reason = this.#disconnectReason;
+        this.#disconnectReason = null;
+        this.#link?.disconnect(reason);
+      }
+    } while (seen !== this.#events && !this.#ended);
+    this.#nbd.flush();
+    this.#link?.flush();
+    this.#inTurn = false;
+  }
+
+  // ---- stopping -------------------------------------------------------------------------------
+
+  /**
+   * Answers what was accepted, flushes, and ends with code 0.
+   * @param graceMs after this long the peer is no longer waited for
+   */
+  stop(graceMs: number): void {
+    if (this.#stopping || this.#ended) return;
+    this.#stopping = true;
+    this.#listener?.close();
+    this.#nbd.stop();
+    this.#gate?.cancel();
+    if (this.#link !== null && !this.#link.up) this.#link.stop();
+    this.#stopTimer = this.#environment.clock.after(graceMs, () => {
+      this.#host.warning(
+        `the peer does not confirm within ${graceMs / 1000} s; what it may lack is on record`,
+      );
+      this.#link?.stop();
+      this.turn();
+    });
+    this.#core.stop(this);
+    this.turn();
+  }
+
+  stopped(): void {
+    this.#end(0, "stopped");
+  }
+
+  diskFailed(what: string, errno: number): void {
+    this.#host.error(
+      `the local component ${this.#settings.local} failed: writing ${what}: ${errnoText(errno)}. ` +
+        "The resource stops here so that nothing is acknowledged that is not recorded; make the other node primary",
+    );
+    this.#end(74, `local component failed (${errnoText(errno)})`);
+  }
+
+  #end(exitCode: number, reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#tick?.cancel();
+    this.#gate?.cancel();
+    this.#stopTimer?.cancel();
+    this.#listener?.close();
+    this.#nbd.flush();
+    this.#nbd.destroy();
+    this.#link?.stop();
+    this.#component.disk.close(() => this.#host.ended(exitCode, reason));
+  }
+
+  // ---- PrimaryOutbox --------------------------------------------------------------------------
+
+  localRead(slot: number): void {
+    const core = this.#core;
+    this.#ensureMemory(slot);
+    this.#component.read(slot, core.memory[slot]!, core.length[slot]!, core.offset[slot]!);
+  }
+
+  localWrite(slot: number): void {
+    const core = this.#core;
+    this.#component.write(slot, core.memory[slot]!, core.length[slot]!, core.offset[slot]!);
+  }
+
+  localZero(slot: number): void {
+    const core = this.#core;
+    this.#component.zero(slot, core.offset[slot]!, core.length[slot]!, core.punch[slot] === 1);
+  }
+
+  localFlush(): void {
+    this.#component.flush();
+  }
+
+  /** A copy brings no memory of its own. */
+  #ensureMemory(slot: number): void {
+    if (this.#core.kind[slot] === SYNC && this.#core.memory[slot] === -1) {
+      this.#core.memory[slot] = this.#memory.takeCopy();
+    }
+  }
+
+  sendRequest(slot: number, kind: Kind): void {
+    this.#ensureMemory(slot);
+    this.#link!.sendRequest(slot, kind);
+  }
+
+  sendFlush(seq: number): void {
+    this.#link!.sendFlush(seq);
+  }
+
+  sendKeepalive(): void {
+    this.#link!.sendKeepalive();
+  }
+
+  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void {
+    this.#link!.sendState(seq, state, localcnt);
+  }
+
+  answer(slot: number, errno: number): void {
+    this.#nbd.answered(slot, errno);
+  }
+
+  release(slot: number): void {
+    const holder = this.#slotHolder[slot]!;
+    if (holder !== NOBODY) {
+      this.#slotHolder[slot] = NOBODY;
+      this.#memory.letGo(holder);
+    } else if (this.#core.kind[slot] === SYNC && this.#core.memory[slot] !== -1) {
+      this.#memory.returnCopy(this.#core.memory[slot]!);
+    }
+    this.#events++;
+  }
+
+  writeMap(): void {
+    this.#component.writeMap(this.#core.map, this.#settings.metaflush);
+  }
+
+  writeRecord(record: PrimaryRecord): void {
+    this.#component.writeRecord({ ...record, prevrole: "primary" });
+  }
+
+  /** At the end of the batch, so that nothing is torn down under the core's feet. */
+  disconnect(reason: string): void {
+    this.#disconnectReason = reason;
+    this.#events++;
+  }
+
+  event(event: WorkerEvent): void {
+    if (event === "syncstart") {
+      const { resyncCount, extentSize } = this.#core.map;
+      const from = this.#core.stale ? "from the peer" : "to the peer";
+      this.#host.notice(
+        `Synchronization started ${from}: ${size(resyncCount * extentSize)} in ${resyncCount} extents.`,
+      );
+    } else if (event === "syncdone") {
+      const { syncCopied, syncExtents, syncStartedAt } = this.#core.statistics;
+      const ms = this.#environment.clock.now() - syncStartedAt;
+      this.#host.notice(
+        `Synchronization complete: ${size(syncCopied)} in ${syncExtents} extents copied in ${duration(ms)}.`,
+      );
+    } else if (event === "syncintr") {
+      this.#host.warning("Synchronization interrupted; it goes on when the peer is back.");
+    }
+    this.#host.event(event);
+  }
+
+  notice(text: string): void {
+    this.#host.notice(text);
+  }
+
+  debug(level: number, text: string): void {
+    this.#host.debug(level, text);
+  }
+
+  // ---- ComponentHandler -----------------------------------------------------------------------
+
+  slotDone(slot: number, errno: number): void {
+    this.#events++;
+    if (!this.#ended) this.#core.localDone(slot, errno, this);
+  }
+
+  recordWritten(errno: number): void {
+    this.#events++;
+    if (this.#ended) return;
+    this.#core.recordWritten(errno, this);
+    this.#link?.metadataIdle();
+  }
+
+  mapWritten(errno: number): void {
+    this.#events++;
+    if (!this.#ended) this.#core.mapWritten(errno, this);
+  }
+
+  flushed(errno: number): void {
+    this.#events++;
+    if (!this.#ended) this.#core.localFlushed(errno, this);
+  }
+
+  batchEnd(): void {
+    this.turn();
+  }
+
+  // ---- NbdBackend -----------------------------------------------------------------------------
+
+  get room(): number {
+    return this.#ended ? 0 : this.#core.room;
+  }
+
+  get zeroMax(): number {
+    return this.#core.connected && !this.#core.peerZeroes ? IO_MAX : ZERO_MAX;
+  }
+
+  submit(
+    kind: Kind,
+    offset: number,
+    length: number,
+    memory: number,
+    holder: number,
+    punch: boolean,
+  ): number {
+    const slot = this.#core.submit(kind, offset, length, memory, punch, this);
+    if (holder !== NOBODY) this.#memory.hold(holder);
+    this.#slotHolder[slot] = holder;
+    this.#events++;
+    return slot;
+  }
+
+  allocation(
+    offset: number,
+    length: number,
+    maxRanges: number,
+    each: (length: number, hole: boolean) => void,
+  ): number {
+    const { localoff } = this.#component.layout;
+    if (this.#core.stale) {
+      each(length, false); // part of the data is at the peer only
+      return length;
+    }
+    return this.#component.disk.allocation(localoff + offset, length, maxRanges, each);
+  }
+
+  dirtyRun(offset: number, length: number): number {
+    return this.#core.map.uniformLength(offset, length);
+  }
+
+  isDirty(offset: number): boolean {
+    return this.#core.map.awaitsResync(offset, 1);
+  }
+
+  // ---- PeerLinkHandler ------------------------------------------------------------------------
+
+  accepted(peer: PeerState): void {
+    this.#gate?.cancel();
+    this.#gate = null;
+    this.#core.linkUp(peer, this);
+    this.#host.notice(`Connected to ${this.#settings.remote}.`);
+    this.#host.event("connect");
+  }
+
+  attemptFailed(reason: string, wait: boolean): void {
+    this.#host.warning(`Not connected to ${this.#settings.remote}: ${reason}`);
+    if (!wait) {
+      this.#openGate();
+      return;
+    }
+    // The other node is on its way down, perhaps: hold requests for as long as a peer may take.
+    this.#gate?.cancel();
+    this.#gate = this.#environment.clock.after(this.#settings.timeout * 1000, () =>
+      this.#openGate(),
+    );
+  }
+
+  splitBrain(): void {
+    this.#host.error(
+      "Split-brain: both nodes took writes while they were apart, and nothing is synchronized. " +
+        "Decide which copy to keep; on the other node: hastctl role init, create, role secondary (its changes are discarded)",
+    );
+    this.#host.event("split-brain");
+  }
+
+  lost(reason: string): void {
+    this.#core.linkDown(this);
+    if (this.#stopping || this.#ended) return;
+    this.#host.warning(`Disconnected from ${this.#settings.remote}: ${reason}`);
+    this.#host.event("disconnect");
+  }
+
+  // ---- status ---------------------------------------------------------------------------------
+
+  report(): WorkerReport {
+    const core = this.#core;
+    const { statistics } = core;
+    const queues = core.queues();
+    return {
+      status: core.connected ? "complete" : "degraded",
+      dirty: core.map.dirtyBytes,
+      extentsize: core.map.extentSize,
+      keepdirty: core.map.keepdirty,
+      reads: statistics.reads,
+      writes: statistics.writes,
+      deletes: statistics.deletes,
+      flushes: statistics.flushes,
+      activemapUpdates: statistics.activemapUpdates,
+      readErrors: statistics.readErrors,
+      writeErrors: statistics.writeErrors,
+      deleteErrors: statistics.deleteErrors,
+      flushErrors: statistics.flushErrors,
+      idleQueue: queues.idle,
+      localQueue: queues.local,
+      sendQueue: queues.send,
+      recvQueue: queues.recv,
+      doneQueue: queues.done,
+      notes: this.#notes(),
+    };
+  }
+
+  #notes(): string[] {
+    const core = this.#core;
+    const notes: string[] = [];
+    if (core.connected && core.resyncing && core.map.resyncCount > 0) {
+      const { syncCopied, syncStartedAt } = core.statistics;
+      const left = core.map.resyncCount * core.map.extentSize;
+      const seconds = Math.max(0.001, (this.#environment.clock.now() - syncStartedAt) / 1000);
+      const speed = syncCopied / seconds;
+      const eta = speed > 0 ? `, about ${duration((left / speed) * 1000)} to go` : "";
+      notes.push(
+        `synchronizing ${core.stale ? "from" : "to"} the peer: ${size(syncCopied)} copied, ` +
+          `${size(left)} left, ${rate(speed)}${eta}`,
+      );
+    } else if (!core.connected && this.#link !== null) {
+      const reason = this.#link.lastFailure;
+      notes.push(`not connected${reason === "" ? "" : `: ${reason}`}`);
+      if (core.stale) {
+        notes.push(
+          `this copy is not complete: ${core.waitingForPeer} requests wait for the peer; start hastd there and make it secondary`,
+        );
+      }
+    }
+    if (core.connected && core.peerCannotFlush) {
+      notes.push("the peer's device cannot flush: what it has written counts as stable");
+    }
+    return notes;
+  }
+}
+
+/** What a component says that FreeBSD wrote last: its counters are all we know. */
+function stateOfForeign(resuid: bigint): DataState {
+  return resuid === 0n ? "new" : "consistent";
+}

@@ -1,0 +1,772 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * Runs one resource as secondary for one connected primary: judges its counters, answers S2 on
+ * channel A, then executes its requests from A and replies on B.
+ *
+ * What was received whole is executed before the engine ends, whoever closes the connection
+ * (safety case S-5); a message that is incomplete then is dropped whole.
+ * Source: behaviour §6, wire protocol §6.5, §8–§10.
+ */
+
+import { assert } from "../base/assert.ts";
+import { METADATA_SIZE } from "../metadata/block.ts";
+import type { Timer } from "../platform/clock.ts";
+import type { Disk } from "../platform/disk.ts";
+import type { Stream, StreamReader } from "../platform/net.ts";
+import { type DataState, FLUSH, READ, WRITE, ZERO } from "../replication/primary.ts";
+import {
+  type Judgement,
+  judge,
+  Secondary,
+  type SecondaryOutbox,
+} from "../replication/secondary.ts";
+import { errnoText, errnoToWire } from "../wire/errno.ts";
+import { WireError } from "../wire/error.ts";
+import { CMD_STATE, EXT_STATE } from "../wire/extensions.ts";
+import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
+import { encodeS2 } from "../wire/handshake.ts";
+import { decodeNv } from "../wire/nv.ts";
+import { decodePayload, OutgoingPayload, PayloadEncoder } from "../wire/payload.ts";
+import { encodeReply, REPLY_HEADER_MAX } from "../wire/reply.ts";
+import {
+  CMD_DELETE,
+  CMD_FLUSH,
+  CMD_KEEPALIVE,
+  CMD_READ,
+  CMD_WRITE,
+  decodeRequest,
+  RequestHeader,
+} from "../wire/request.ts";
+import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
+import { Component, type ComponentHandler, type MapChanges, unsupported } from "./component.ts";
+import { Inbox, Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
+import { Outgoing } from "./outgoing.ts";
+import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
+import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
+
+/** The primary sends at least a keepalive every 10 s (wire protocol §10). */
+const SILENCE_MAX_MS = 20_000;
+/** The longest READ or WRITE we execute: 64-bit FreeBSD 13 and later send 1 MiB. */
+const REQUEST_MAX: number = 1024 * 1024;
+/** Replies that the primary does not take: stop reading its requests beyond this, bytes. */
+const UNSENT_MAX: number = 8 * 1024 * 1024;
+
+const ERR_INVAL = 22;
+
+const EXIT_OK = 0;
+const EXIT_LOST = 75;
+const EXIT_REFUSED = 78;
+const EXIT_DISK = 74;
+
+export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
+  readonly #settings: WorkerSettings;
+  readonly #environment: EngineEnvironment;
+  readonly #host: EngineHost;
+  readonly #memory: Memory;
+  readonly #component: Component;
+  readonly #core: Secondary = new Secondary();
+  readonly #hello: PeerHello;
+  readonly #a: Stream;
+  readonly #b: Stream;
+  readonly #inbox: Inbox;
+  /** Replies on B; S2 goes out on A by itself. */
+  readonly #outgoing: Outgoing;
+  readonly #encoder: PayloadEncoder;
+  readonly #payload = new OutgoingPayload();
+  readonly #header = new RequestHeader();
+  readonly #slotHolder: Int32Array;
+  readonly #version: number;
+  #readSlab: number = NOBODY;
+  #readAt = 0;
+  #state: "starting" | "serving" | "draining" | "ended" = "starting";
+  #recordDone: ((errno: number) => void) | null = null;
+  #mapClearing = false;
+  #exitCode = EXIT_LOST;
+  #exitReason = "";
+  #lastHeardAt: number;
+  #tick: Timer | null = null;
+  #paused = false;
+  #inTurn = false;
+  #events = 0;
+  /** A STATE request that waits until everything before it has been executed. */
+  #stateWaiting: { seqHi: number; seqLo: number; state: DataState; localcnt: bigint } | null = null;
+
+  /**
+   * Reads the metadata of `disk`.
+   * @throws MetadataError, or Error with what could not be read
+   */
+  static async open(
+    settings: WorkerSettings,
+    hello: PeerHello,
+    disk: Disk,
+    a: Stream,
+    b: Stream,
+    environment: EngineEnvironment,
+    host: EngineHost,
+  ): Promise<SecondaryEngine> {
+    const memory = new Memory(environment.arena);
+    const component = new Component(disk, memory);
+    await component.load(settings.resource);
+    return new SecondaryEngine(settings, hello, component, a, b, memory, environment, host);
+  }
+
+  private constructor(
+    settings: WorkerSettings,
+    hello: PeerHello,
+    component: Component,
+    a: Stream,
+    b: Stream,
+    memory: Memory,
+    environment: EngineEnvironment,
+    host: EngineHost,
+  ) {
+    this.#settings = settings;
+    this.#hello = hello;
+    this.#component = component;
+    this.#a = a;
+    this.#b = b;
+    this.#memory = memory;
+    this.#environment = environment;
+    this.#host = host;
+    this.#version = hello.version;
+    this.#inbox = new Inbox(memory);
+    this.#outgoing = new Outgoing(b, memory);
+    this.#encoder = new PayloadEncoder(environment.hashes);
+    this.#slotHolder = new Int32Array(this.#core.kind.length).fill(NOBODY);
+    this.#lastHeardAt = environment.clock.now();
+    component.attach(this);
+    memory.onFree = () => {
+      this.#events++;
+    };
+    assert(this.#inbox.makeRoom(1));
+  }
+
+  /** Answers the handshake and begins to serve. */
+  async start(): Promise<void> {
+    const { metadata } = this.#component;
+    const own = {
+      resuid: metadata.resuid,
+      localcnt: metadata.localcnt,
+      remotecnt: metadata.remotecnt,
+      state: metadata.state ?? ("consistent" as DataState),
+    };
+    const judgement = judge(own, this.#hello);
+    if (judgement.kind === "refuse") {
+      this.#refuse(judgement);
+      return;
+    }
+    if (judgement.record !== null) {
+      const errno = await this.#storeRecord(judgement.record);
+      if (errno !== 0) {
+        this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(errno)}`);
+        return;
+      }
+    }
+    await this.#answer(judgement);
+  }
+
+  #storeRecord(record: {
+    readonly resuid: bigint;
+    readonly localcnt: bigint;
+    readonly remotecnt: bigint;
+    readonly state: DataState;
+  }): Promise<number> {
+    return new Promise((resolve) => {
+      this.#recordDone = resolve;
+      this.#component.writeRecord({ ...record, prevrole: "secondary" });
+      this.#component.disk.submit();
+    });
+  }
+
+  #refuse(judgement: Judgement & { kind: "refuse" }): void {
+    const { metadata } = this.#component;
+    this.#host.error(`Refusing the primary: ${judgement.reason}.`);
+    this.#a.start(new Quiet());
+    this.#b.start(new Quiet());
+    this.#a.write(
+      encodeS2(
+        this.#version,
+        {
+          kind: "refused",
+          datasize: metadata.datasize,
+          extentsize: metadata.extentsize,
+          localcnt: metadata.localcnt,
+          remotecnt: metadata.remotecnt,
+          errmsg: judgement.message,
+          wait: false,
+        },
+        null,
+      ),
+    );
+    this.#a.end();
+    if (judgement.splitBrain) this.#host.event("split-brain");
+    this.#finish(EXIT_REFUSED, judgement.reason);
+  }
+
+  async #answer(judgement: Judgement & { kind: "accept" }): Promise<void> {
+    const { metadata, layout } = this.#component;
+    let map: Uint8Array | null = null;
+    if (judgement.map === "full") map = new Uint8Array(layout.mapSize).fill(0xff);
+    else if (judgement.map === "own") map = await this.#component.loadMap();
+    if (this.#state !== "starting") return;
+    if (map !== null) {
+      const { compression, checksum } = this.#settings;
+      this.#encoder.encode(
+        COMPRESSION_CODE[compression],
+        CHECKSUM_CODE[checksum],
+        map,
+        0,
+        map.length,
+        this.#payload,
+      );
+    }
+    this.#state = "serving";
+    this.#a.start(new RequestReader(this));
+    this.#b.start(new ReplyWatcher(this));
+    this.#a.write(
+      encodeS2(
+        this.#version,
+        {
+          kind: "accepted",
+          datasize: metadata.datasize,
+          extentsize: metadata.extentsize,
+          localcnt: metadata.localcnt,
+          remotecnt: metadata.remotecnt,
+          virgin: judgement.virgin,
+          syncsrc: judgement.source,
+          mapsize: map === null ? 0 : map.length,
+        },
+        map === null ? null : this.#payload,
+      ),
+    );
+    this.#host.event("connect");
+    this.#scheduleTick();
+  }
+
+  #scheduleTick(): void {
+    this.#tick = this.#environment.clock.after(1_000, () => {
+      if (this.#environment.clock.now() - this.#lastHeardAt >= SILENCE_MAX_MS) {
+        this.lost(`the primary has been silent for ${SILENCE_MAX_MS / 1000} s`);
+        return;
+      }
+      this.#scheduleTick();
+    });
+  }
+
+  // ---- the connection -------------------------------------------------------------------------
+
+  requestSpace(): Uint8Array {
+    return this.#inbox.space();
+  }
+
+  requestsReceived(length: number): void {
+    if (this.#state !== "serving") return;
+    this.#lastHeardAt = this.#environment.clock.now();
+    this.#inbox.end += length;
+    this.#parse();
+    this.turn();
+  }
+
+  repliesSent(count: number): void {
+    this.#outgoing.sent(count);
+    if (this.#paused) this.turn();
+  }
+
+  /** The connection is gone or cannot be believed: what came whole is executed, then the worker ends. */
+  lost(reason: string): void {
+    if (this.#state !== "serving") return;
+    this.#host.warning(`Disconnected from ${this.#settings.remote}: ${reason}`);
+    this.#host.event("disconnect");
+    this.#drain(EXIT_LOST, reason);
+  }
+
+  /** Stops serving: executes what came whole, then ends with code 0. */
+  stop(): void {
+    if (this.#state === "starting") this.#finish(EXIT_OK, "stopped");
+    else if (this.#state === "serving") this.#drain(EXIT_OK, "stopped");
+  }
+
+  #drain(exitCode: number, reason: string): void {
+    this.#state = "draining";
+    this.#exitCode = exitCode;
+    this.#exitReason = reason;
+    this.#tick?.cancel();
+    this.#a.destroy();
+    // Whole requests that waited for room are still executed (S-5).
+    this.#parse();
+    this.turn();
+    this.#core.drain(this);
+    this.turn();
+  }
+
+  drained(): void {
+    this.#finish(this.#exitCode, this.#exitReason);
+  }
+
+  #finish(exitCode: number, reason: string): void {
+    if (this.#state === "ended") return;
+    this.#state = "ended";
+    this.#tick?.cancel();
+    this.#component.disk.close(() => {
+      this.#b.destroy();
+      this.#host.ended(exitCode, reason);
+    });
+  }
+
+  // ---- requests -------------------------------------------------------------------------------
+
+  /** Takes every request that has arrived whole and for which there is room. */
+  #parse(): void {
+    let wanted = 1;
+    let stuck = false;
+    try {
+      for (;;) {
+        const taken = this.#parseOne();
+        if (taken === TAKEN) continue;
+        stuck = taken === NO_ROOM;
+        wanted = taken;
+        break;
+      }
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      if (this.#state === "serving") this.lost(`broken message from the primary: ${error.message}`);
+      return;
+    }
+    if (this.#state !== "serving") return;
+    if (!stuck) stuck = !this.#inbox.makeRoom(Math.max(wanted, this.#pendingBytes + 1));
+    if (stuck && !this.#paused) this.#a.pause();
+    if (!stuck && this.#paused) this.#a.resume();
+    this.#paused = stuck;
+  }
+
+  get #pendingBytes(): number {
+    return this.#inbox.end - this.#inbox.start;
+  }
+
+  /** @returns TAKEN, NO_ROOM, or how many bytes the message at the front needs */
+  #parseOne(): number {
+    const inbox = this.#inbox;
+    const header = this.#header;
+    const bytes = this.#memory.bytes;
+    if (this.#stateWaiting !== null || this.#core.room === 0) return NO_ROOM;
+    if (!decodeRequest(bytes, inbox.start, inbox.end, header)) {
+      return Math.min(SLAB_SIZE, this.#pendingBytes + 65536);
+    }
+    if (header.cmd !== CMD_WRITE && header.size !== 0) {
+      throw new WireError("request-invalid", "data behind a request that has none");
+    }
+    if (header.size > REQUEST_MAX) {
+      throw new WireError("request-invalid", `a WRITE claims ${header.size} bytes of data`);
+    }
+    const total = header.headerEnd - inbox.start + header.size;
+    if (this.#pendingBytes < total) return total;
+    if (this.#outgoing.unsent > UNSENT_MAX) return NO_ROOM;
+    if (!this.#execute(header)) return NO_ROOM;
+    inbox.start += total;
+    return TAKEN;
+  }
+
+  /** One whole request. @returns false if there is no memory for it now */
+  #execute(header: RequestHeader): boolean {
+    const bytes = this.#memory.bytes;
+    switch (header.cmd) {
+      case CMD_KEEPALIVE:
+        return true;
+      case CMD_FLUSH:
+        this.#submit(FLUSH, header, 0, 0, -1, NOBODY);
+        return true;
+      case CMD_STATE:
+        this.#takeState(header);
+        return true;
+      case CMD_READ: {
+        if (!this.#valid(header, REQUEST_MAX)) return true;
+        const at = this.#readMemory(header.length);
+        if (at < 0) return false;
+        this.#submit(READ, header, header.offset, header.length, at, this.#readSlab);
+        return true;
+      }
+      case CMD_DELETE:
+        if (this.#valid(header, Number.MAX_SAFE_INTEGER)) {
+          this.#submit(ZERO, header, header.offset, header.length, -1, NOBODY);
+        }
+        return true;
+      case CMD_WRITE: {
+        // The data has arrived: a refusal leaves nothing of it in the stream (BD-7).
+        if (!this.#valid(header, REQUEST_MAX)) return true;
+        return this.#takeWrite(header, bytes);
+      }
+      default:
+        throw new WireError("request-invalid", `unknown request ${header.cmd}`);
+    }
+  }
+
+  #takeWrite(header: RequestHeader, bytes: Uint8Array): boolean {
+    // A hole or compressed data needs a place to be unpacked to.
+    const plain = header.compression === 0;
+    const at = plain ? header.headerEnd : this.#readMemory(header.length);
+    if (at < 0) return false;
+    decodePayload(
+      this.#environment.hashes,
+      header,
+      bytes,
+      header.headerEnd,
+      header.length,
+      bytes,
+      at,
+    );
+    const holder = plain ? this.#inbox.holder : this.#readSlab;
+    this.#submit(WRITE, header, header.offset, header.length, at, holder);
+    return true;
+  }
+
+  /** Range and alignment, overflow-safe (BD-39); a violation is answered with EINVAL. */
+  #valid(header: RequestHeader, lengthMax: number): boolean {
+    const { datasize } = this.#component.metadata;
+    const { sectorSize } = this.#component.disk;
+    const { offset, length } = header;
+    const valid =
+      header.hasSeq &&
+      offset >= 0 &&
+      length > 0 &&
+      length <= lengthMax &&
+      length <= datasize &&
+      offset <= datasize - length &&
+      offset % sectorSize === 0 &&
+      length % sectorSize === 0;
+    if (!valid) this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
+    return valid;
+  }
+
+  #submit(
+    kind: typeof READ | typeof WRITE | typeof ZERO | typeof FLUSH,
+    header: RequestHeader,
+    offset: number,
+    length: number,
+    memory: number,
+    holder: number,
+  ): void {
+    if (holder !== NOBODY) this.#memory.hold(holder);
+    const slot = this.#core.submit(
+      kind,
+      header.seqHi,
+      header.seqLo,
+      offset,
+      length,
+      memory,
+      kind === WRITE && header.memsync,
+      this,
+    );
+    this.#slotHolder[slot] = holder;
+  }
+
+  /** Room for data that is not in the inbox, held by #readSlab; or -1. */
+  #readMemory(length: number): number {
+    const memory = this.#memory;
+    if (this.#readSlab !== NOBODY && memory.holders(this.#readSlab) === 1) {
+      this.#readAt = memory.start(this.#readSlab);
+    }
+    if (
+      this.#readSlab === NOBODY ||
+      this.#readAt + length > memory.start(this.#readSlab) + SLAB_SIZE
+    ) {
+      const next = memory.takeSlab();
+      if (next === NOBODY) return -1;
+      if (this.#readSlab !== NOBODY) memory.letGo(this.#readSlab);
+      this.#readSlab = next;
+      this.#readAt = memory.start(next);
+    }
+    const at = this.#readAt;
+    this.#readAt += length;
+    return at;
+  }
+
+  /** Our own primaries say what our copy is worth (extensions.ts). */
+  #takeState(header: RequestHeader): void {
+    const nv = decodeNv(
+      this.#memory.bytes.slice(this.#inbox.start + FRAME_HEADER_SIZE, header.headerEnd),
+    );
+    const state = nv.string("state");
+    const localcnt = nv.u64("localcnt");
+    if (
+      (this.#hello.extensions & EXT_STATE) === 0n ||
+      localcnt === null ||
+      (state !== "inconsistent" && state !== "uptodate")
+    ) {
+      throw new WireError("request-invalid", `a state that was not agreed upon: ${String(state)}`);
+    }
+    this.#stateWaiting = { seqHi: header.seqHi, seqLo: header.seqLo, state, localcnt };
+  }
+
+  /** Once everything before it has been executed. */
+  #storeState(): void {
+    const waiting = this.#stateWaiting;
+    if (waiting === null || this.#core.active > 0 || this.#recordDone !== null) return;
+    const { metadata } = this.#component;
+    const uptodate = waiting.state === "uptodate";
+    void this.#storeRecord({
+      resuid: metadata.resuid,
+      localcnt: metadata.localcnt,
+      remotecnt: uptodate ? waiting.localcnt : metadata.remotecnt,
+      state: waiting.state,
+    }).then((errno) => {
+      this.#stateWaiting = null;
+      this.#sendReply(waiting.seqHi, waiting.seqLo, false, errno, -1, 0, NOBODY);
+      this.#parse();
+      this.turn();
+    });
+  }
+
+  // ---- SecondaryOutbox ------------------------------------------------------------------------
+
+  localRead(slot: number): void {
+    const core = this.#core;
+    this.#component.read(slot, core.memory[slot]!, core.length[slot]!, core.offset[slot]!);
+  }
+
+  localWrite(slot: number): void {
+    const core = this.#core;
+    this.#component.write(slot, core.memory[slot]!, core.length[slot]!, core.offset[slot]!);
+  }
+
+  localZero(slot: number): void {
+    this.#component.zero(slot, this.#core.offset[slot]!, this.#core.length[slot]!, true);
+  }
+
+  localFlush(slot: number): void {
+    this.#component.flushSlot(slot);
+  }
+
+  reply(slot: number, received: boolean, errno: number): void {
+    const core = this.#core;
+    const data = core.kind[slot] === READ && errno === 0;
+    this.#sendReply(
+      core.seqHi[slot]!,
+      core.seqLo[slot]!,
+      received,
+      errno,
+      data ? core.memory[slot]! : -1,
+      data ? core.length[slot]! : 0,
+      this.#slotHolder[slot]!,
+    );
+  }
+
+  #sendReply(
+    seqHi: number,
+    seqLo: number,
+    received: boolean,
+    errno: number,
+    memory: number,
+    length: number,
+    holder: number,
+  ): void {
+    if (this.#state !== "serving") return;
+    const payload = memory < 0 ? null : this.#payload;
+    if (payload !== null) {
+      const { compression, checksum } = this.#settings;
+      this.#encoder.encode(
+        COMPRESSION_CODE[compression],
+        CHECKSUM_CODE[checksum],
+        this.#memory.bytes,
+        memory,
+        length,
+        payload,
+      );
+    }
+    const chunk = this.#outgoing.reserve(REPLY_HEADER_MAX);
+    this.#outgoing.advance(
+      encodeReply(
+        chunk,
+        this.#outgoing.at,
+        this.#version,
+        seqHi,
+        seqLo,
+        received,
+        errno === 0 ? 0 : errnoToWire(errno),
+        payload,
+      ),
+    );
+    if (payload !== null) {
+      const inPlace = payload.bytes === this.#memory.bytes;
+      this.#outgoing.payload(payload.bytes, payload.at, payload.size, inPlace ? holder : NOBODY);
+    }
+  }
+
+  release(slot: number): void {
+    const holder = this.#slotHolder[slot]!;
+    this.#slotHolder[slot] = NOBODY;
+    if (holder !== NOBODY) this.#memory.letGo(holder);
+    this.#events++;
+  }
+
+  clearMap(): void {
+    if (this.#mapClearing) return;
+    this.#mapClearing = true;
+    this.#component.writeMap(new EmptyMap(this.#component.layout.mapSize), false);
+  }
+
+  // ---- ComponentHandler -----------------------------------------------------------------------
+
+  slotDone(slot: number, errno: number): void {
+    this.#events++;
+    const flush = this.#core.kind[slot] === FLUSH;
+    this.#core.localDone(slot, flush && unsupported(errno) ? 0 : errno, this);
+  }
+
+  recordWritten(errno: number): void {
+    this.#events++;
+    const done = this.#recordDone;
+    this.#recordDone = null;
+    done?.(errno);
+  }
+
+  mapWritten(errno: number): void {
+    this.#events++;
+    this.#mapClearing = false;
+    if (errno !== 0) {
+      this.#host.warning(`The activemap could not be cleared: ${errnoText(errno)}.`);
+      this.#core.mapClearFailed();
+    }
+  }
+
+  flushed(): void {
+    assert(false, "a secondary flushes on behalf of a request");
+  }
+
+  batchEnd(): void {
+    this.turn();
+  }
+
+  turn(): void {
+    if (this.#inTurn || this.#state === "ended") {
+      this.#events++;
+      return;
+    }
+    this.#inTurn = true;
+    let seen: number;
+    do {
+      seen = ++this.#events;
+      if (this.#paused || this.#state === "draining") this.#parse();
+      this.#core.pump(this);
+      this.#storeState();
+      this.#component.disk.submit();
+    } while (seen !== this.#events && !this.#isEnded());
+    this.#outgoing.flush();
+    this.#inTurn = false;
+  }
+
+  #isEnded(): boolean {
+    return this.#state === "ended";
+  }
+
+  // ---- status ---------------------------------------------------------------------------------
+
+  report(): WorkerReport {
+    const core = this.#core;
+    return {
+      status: this.#state === "serving" ? "complete" : "degraded",
+      dirty: 0,
+      extentsize: this.#component.metadata.extentsize,
+      keepdirty: 0,
+      reads: core.reads,
+      writes: core.writes,
+      deletes: core.deletes,
+      flushes: core.flushes,
+      activemapUpdates: 0,
+      readErrors: core.readErrors,
+      writeErrors: core.writeErrors,
+      deleteErrors: core.deleteErrors,
+      flushErrors: core.flushErrors,
+      idleQueue: core.room,
+      localQueue: core.active,
+      sendQueue: 0,
+      recvQueue: 0,
+      doneQueue: 0,
+      notes:
+        this.#component.metadata.state === "inconsistent"
+          ? ["this copy is being synchronized and cannot be promoted before that has ended"]
+          : [],
+    };
+  }
+}
+
+const TAKEN = -1;
+const NO_ROOM = -2;
+
+/** A whole map of zeroes, in pieces. */
+class EmptyMap implements MapChanges {
+  readonly #size: number;
+  #done = 0;
+  takenLength = 0;
+
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  takeChanges(staging: Uint8Array): number {
+    if (this.#done === this.#size) return -1;
+    const offset = this.#done;
+    this.takenLength = Math.min(
+      staging.length - (staging.length % METADATA_SIZE),
+      this.#size - offset,
+    );
+    staging.fill(0, 0, this.takenLength);
+    this.#done += this.takenLength;
+    return offset;
+  }
+
+  changesPersisted(): void {}
+}
+
+/** Channel A: requests. */
+class RequestReader implements StreamReader {
+  readonly #engine: SecondaryEngine;
+  /** S2. */
+  constructor(engine: SecondaryEngine) {
+    this.#engine = engine;
+  }
+  space(): Uint8Array {
+    return this.#engine.requestSpace();
+  }
+  received(length: number): void {
+    this.#engine.requestsReceived(length);
+  }
+  sent(): void {}
+  closed(reason: string | null): void {
+    this.#engine.lost(
+      reason === null ? "the primary closed the connection" : `connection failed: ${reason}`,
+    );
+  }
+}
+
+/** Channel B: replies go out; nothing may come in. */
+class ReplyWatcher implements StreamReader {
+  readonly #engine: SecondaryEngine;
+  readonly #space: Uint8Array = new Uint8Array(16);
+  constructor(engine: SecondaryEngine) {
+    this.#engine = engine;
+  }
+  space(): Uint8Array {
+    return this.#space;
+  }
+  received(): void {
+    this.#engine.lost("the primary sent data on the reply channel");
+  }
+  sent(count: number): void {
+    this.#engine.repliesSent(count);
+  }
+  closed(reason: string | null): void {
+    this.#engine.lost(
+      reason === null ? "the primary closed the connection" : `connection failed: ${reason}`,
+    );
+  }
+}
+
+/** A refused primary has nothing to say. */
+class Quiet implements StreamReader {
+  space(): Uint8Array {
+    return new Uint8Array(16);
+  }
+  received(): void {}
+  sent(): void {}
+  closed(): void {}
+}

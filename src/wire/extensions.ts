@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * What two of our own nodes can do beyond the reference, negotiated by `ext` in P1 and S1: the
+ * primary offers, the secondary answers with what both know. A FreeBSD node ignores the key.
+ *
+ * EXT_STATE adds one request on connection A (answered like a FLUSH):
+ *
+ *   cmd u8 = 6 │ seq u64 │ state string │ localcnt u64
+ *
+ * "inconsistent": a resync towards you begins; store that before you answer.
+ * "uptodate": it has ended, and both of us have flushed; store that, and `localcnt` as your
+ * remotecnt, in one metadata write.
+ */
+
+import { encodeFrame } from "./frame.ts";
+import { NvWriter } from "./nv.ts";
+
+/** The STATE request. */
+export const EXT_STATE = 1n;
+/** DELETE makes the range read as zeroes, whatever its length. */
+export const EXT_ZERO = 2n;
+/** What this build knows. */
+export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO;
+
+export const CMD_STATE = 6;
+
+export function encodeState(
+  version: number,
+  seq: number,
+  state: "inconsistent" | "uptodate",
+  localcnt: bigint,
+): Uint8Array {
+  const nv = new NvWriter();
+  nv.u8("cmd", CMD_STATE);
+  nv.u64("seq", BigInt(seq));
+  nv.string("state", state);
+  nv.u64("localcnt", localcnt);
+  return encodeFrame(version, nv.finish());
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * A writer that remembers what was acknowledged, and can prove later that a disk still has it.
+ *
+ *   block   index u32 │ sequence u32 │ pseudo-random bytes that follow from both │ crc32 u32
+ *
+ * Each block is rewritten with growing sequence numbers, one write at a time. At any moment the disk
+ * must hold, in each block, exactly one of the versions from the last acknowledged one to the last one
+ * sent, whole. What a verification has seen must not be older the next time.
+ */
+
+import { createHash } from "node:crypto";
+import { crc32 } from "node:zlib";
+import { NbdError } from "./nbd-client.ts";
+
+/** What the writer needs of an NBD client. */
+export interface WritableDisk {
+  write(offset: number, data: Uint8Array, options?: { fua?: boolean }): Promise<void>;
+  flush(): Promise<void>;
+}
+
+export interface ReadableDisk {
+  read(offset: number, length: number): Promise<Uint8Array>;
+}
+
+export interface RecordedWriterOptions {
+  /** Bytes, where the first block lies. */
+  readonly offset: number;
+  readonly blockCount: number;
+  /** Bytes; default 4096. */
+  readonly blockSize?: number;
+  /** Writes in flight; default 16. */
+  readonly queueDepth?: number;
+  /** A flush after so many writes; default none. */
+  readonly flushEvery?: number;
+  /** Chooses the order of blocks; default 1. */
+  readonly seed?: number;
+}
+
+export interface Verification {
+  /** Blocks that have at least one acknowledged write. */
+  readonly blocks: number;
+  /** SHA-256 over those blocks, as read. */
+  readonly sha256: string;
+}
+
+export class RecordedWriter {
+  readonly blockSize: number;
+  readonly blockCount: number;
+  readonly #offset: number;
+  readonly #queueDepth: number;
+  readonly #flushEvery: number;
+  /** Per block, the newest version that must not get lost; 0 = none. */
+  readonly #acknowledged: Uint32Array;
+  /** Per block, the newest version ever sent. */
+  readonly #sent: Uint32Array;
+  readonly #busy: Uint8Array;
+  #random: number;
+  #acknowledgedCount = 0;
+  #stopping = false;
+  #running: Promise<string | null> | null = null;
+
+  constructor(options: RecordedWriterOptions) {
+    this.blockSize = options.blockSize ?? 4096;
+    this.blockCount = options.blockCount;
+    this.#offset = options.offset;
+    this.#queueDepth = Math.min(options.queueDepth ?? 16, options.blockCount);
+    this.#flushEvery = options.flushEvery ?? 0;
+    this.#acknowledged = new Uint32Array(options.blockCount);
+    this.#sent = new Uint32Array(options.blockCount);
+    this.#busy = new Uint8Array(options.blockCount);
+    this.#random = options.seed ?? 1;
+  }
+
+  /** Writes answered with success, over all runs. */
+  get acknowledgedCount(): number {
+    return this.#acknowledgedCount;
+  }
+
+  /** Blocks with at least one acknowledged write. */
+  get acknowledgedBlocks(): number {
+    let count = 0;
+    for (const sequence of this.#acknowledged) if (sequence > 0) count++;
+    return count;
+  }
+
+  /** Writes to `disk` until {@link stop}, or until a request fails. Not while another run lasts. */
+  start(disk: WritableDisk): void {
+    if (this.#running !== null) throw new Error("the writer is already running");
+    this.#stopping = false;
+    this.#busy.fill(0);
+    const lanes = Array.from({ length: this.#queueDepth }, () => this.#lane(disk));
+    this.#running = Promise.all(lanes).then((ends) => ends.find((end) => end !== null) ?? null);
+  }
+
+  /** @returns why the run ended: null when {@link stop} was called, else the first failure */
+  async ended(): Promise<string | null> {
+    const end = await this.#running;
+    this.#running = null;
+    return end ?? null;
+  }
+
+  /** Lets the writes in flight finish. @returns as {@link ended} */
+  stop(): Promise<string | null> {
+    this.#stopping = true;
+    return this.ended();
+  }
+
+  /**
+   * Reads every block and compares it with what was acknowledged.
+   *
+   * @throws Error naming the blocks that are lost, older than acknowledged, or torn
+   */
+  async verify(disk: ReadableDisk): Promise<Verification> {
+    const hash = createHash("sha256");
+    const complaints: string[] = [];
+    let blocks = 0;
+    const perRead = Math.max(1, Math.floor(131_072 / this.blockSize));
+    for (let first = 0; first < this.blockCount; first += perRead) {
+      const count = Math.min(perRead, this.blockCount - first);
+      const offset = this.#offset + first * this.blockSize;
+      const bytes = await disk.read(offset, count * this.blockSize);
+      for (let index = first; index < first + count; index++) {
+        const at = (index - first) * this.blockSize;
+        const block = bytes.subarray(at, at + this.blockSize);
+        const complaint = this.#judge(index, block);
+        if (complaint !== null) complaints.push(complaint);
+        if (this.#acknowledged[index]! > 0) {
+          hash.update(block);
+          blocks++;
+        }
+      }
+    }
+    if (complaints.length > 0) {
+      const shown = complaints.slice(0, 8).join("\n  ");
+      throw new Error(`${complaints.length} of ${blocks} acknowledged blocks are bad:\n  ${shown}`);
+    }
+    return { blocks, sha256: hash.digest("hex") };
+  }
+
+  #judge(index: number, block: Uint8Array): string | null {
+    const acknowledged = this.#acknowledged[index]!;
+    const sent = this.#sent[index]!;
+    if (sent === 0) return null;
+    const sequence = sequenceOf(index, block);
+    const where = `block ${index} at ${this.#offset + index * this.blockSize}`;
+    if (sequence === null) {
+      if (acknowledged === 0) return null; // never acknowledged: what was there before may still be
+      return `${where}: version ${acknowledged} was acknowledged; its content is no version at all`;
+    }
+    if (sequence < acknowledged || sequence > sent) {
+      return `${where}: version ${acknowledged} was acknowledged, ${sent} sent; found ${sequence}`;
+    }
+    this.#acknowledged[index] = sequence; // seen once, it must not go back
+    return null;
+  }
+
+  async #lane(disk: WritableDisk): Promise<string | null> {
+    const block = new Uint8Array(this.blockSize);
+    for (let round = 1; !this.#stopping; round++) {
+      const index = this.#choose();
+      this.#busy[index] = 1;
+      const sequence = this.#sent[index]! + 1;
+      this.#sent[index] = sequence;
+      fillBlock(block, index, sequence);
+      try {
+        await disk.write(this.#offset + index * this.blockSize, block);
+        this.#acknowledged[index] = sequence;
+        this.#acknowledgedCount++;
+        if (this.#flushEvery > 0 && round % this.#flushEvery === 0) await disk.flush();
+      } catch (error) {
+        if (!(error instanceof NbdError)) throw error;
+        this.#stopping = true;
+        return error.message;
+      }
+      this.#busy[index] = 0;
+    }
+    return null;
+  }
+
+  /** A block nobody is writing: a pseudo-random one, or the next free one after it. */
+  #choose(): number {
+    this.#random = nextRandom(this.#random);
+    let index = this.#random % this.blockCount;
+    while (this.#busy[index] !== 0) index = (index + 1) % this.blockCount;
+    return index;
+  }
+}
+
+/** Xorshift, 32 bits; never 0 when `state` is not. */
+function nextRandom(state: number): number {
+  let x = state | 0;
+  x ^= x << 13;
+  x ^= x >>> 17;
+  x ^= x << 5;
+  return x >>> 0;
+}
+
+function fillBlock(block: Uint8Array, index: number, sequence: number): void {
+  const view = new DataView(block.buffer, block.byteOffset, block.length);
+  let state = (Math.imul(index + 1, 0x9e3779b1) ^ Math.imul(sequence, 0x85ebca6b)) >>> 0 || 1;
+  view.setUint32(0, index, true);
+  view.setUint32(4, sequence, true);
+  for (let at = 8; at < block.length; at += 4) {
+    state = nextRandom(state);
+    view.setUint32(at, state, true);
+  }
+  view.setUint32(block.length - 4, crc32(block.subarray(0, block.length - 4)), true);
+}
+
+/** The version a block holds, or null if it is not, in every byte, one of this writer's. */
+function sequenceOf(index: number, block: Uint8Array): number | null {
+  const view = new DataView(block.buffer, block.byteOffset, block.length);
+  if (view.getUint32(0, true) !== index) return null;
+  const sequence = view.getUint32(4, true);
+  const expected = new Uint8Array(block.length);
+  fillBlock(expected, index, sequence);
+  return Buffer.compare(expected, block) === 0 ? sequence : null;
+}

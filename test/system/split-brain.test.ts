@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** Both nodes took writes while apart: nobody's are overwritten, and everybody is told. */
+
+import { strict as assert } from "node:assert";
+import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { RecordedWriter } from "./recorded-writer.ts";
+import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+import { pause, until } from "./until.ts";
+
+async function writeTo(node: Node, seed: number): Promise<RecordedWriter> {
+  const client = await node.connect();
+  const writer = new RecordedWriter({ offset: 0, blockCount: 512, seed });
+  writer.start(client);
+  await until(`${node.name} acknowledges`, () => writer.acknowledgedCount > 1000);
+  assert.equal(await writer.stop(), null);
+  await client.flush();
+  await client.disconnect();
+  return writer;
+}
+
+async function verifyOn(node: Node, writer: RecordedWriter): Promise<void> {
+  const client = await node.connect();
+  await writer.verify(client);
+  await client.disconnect();
+}
+
+test("split-brain is refused, reported on both nodes and to the hook, and mended by hand", () =>
+  withPair(TwoNodes.startReplicating({ proxied: true }), async (pair) => {
+    const { alpha, beta, directory } = pair;
+    const events = join(directory, "events");
+    const hook = join(directory, "hook");
+    writeFileSync(hook, `#!/bin/sh\necho "$*" >>${events}\n`);
+    chmodSync(hook, 0o755);
+    for (const node of pair.nodes) await node.stop();
+    pair.configure(`exec ${hook}`);
+    for (const node of pair.nodes) await node.start();
+    await beta.role("secondary");
+    await alpha.role("primary");
+    await pair.inSync(alpha);
+
+    // Apart, both are made primary, and both are written to.
+    pair.alphaToBeta!.cut();
+    pair.betaToAlpha!.cut();
+    await until("beta knows", async () => (await beta.list()).get("status") !== "complete");
+    await beta.role("primary");
+    const alphas = await writeTo(alpha, 1);
+    const betas = await writeTo(beta, 2);
+    const before = await pair.differences();
+    assert.ok(before.length > 0);
+
+    // Together again.
+    await beta.role("secondary");
+    pair.alphaToBeta!.heal();
+    pair.betaToAlpha!.heal();
+    const told = new RegExp(`split-brain ${RESOURCE}`);
+    await until(
+      "both hooks were told",
+      () =>
+        (existsSync(events) ? readFileSync(events, "utf8").match(/^split-brain /gm) : null)?.length,
+    );
+    assert.match(readFileSync(events, "utf8"), told);
+    assert.match(alpha.logText(), /split-brain/i);
+    await until("beta's log says so", () => /split-brain/i.test(beta.logText()));
+    const status = await alpha.status();
+    assert.match(status, /degraded primary/);
+    assert.match(status, /split-brain/i, "status says why it is degraded");
+
+    // More than one attempt later, each still has its own.
+    await pause(12_000);
+    assert.deepEqual(await pair.differences(), before);
+    await verifyOn(alpha, alphas);
+    await beta.role("init");
+    await alpha.role("init");
+    await beta.role("primary");
+    await verifyOn(beta, betas);
+
+    // The operator chooses alpha: beta's copy is thrown away and filled anew.
+    await beta.role("init");
+    await beta.create("--force");
+    await beta.role("secondary");
+    await alpha.role("primary");
+    await pair.inSync(alpha);
+    assert.deepEqual(await pair.differences(), []);
+    await verifyOn(alpha, alphas);
+  }));
+
+test("two nodes that were written before they ever met are a split-brain, too", () =>
+  withPair(TwoNodes.start(), async (pair) => {
+    const { alpha, beta } = pair;
+    await alpha.role("primary");
+    const alphas = await writeTo(alpha, 1);
+    await alpha.role("init");
+    await beta.role("primary");
+    await writeTo(beta, 2);
+    await beta.role("init");
+    const before = await pair.differences();
+    await beta.role("secondary");
+    await alpha.role("primary");
+    await until("it is refused", () => /split-brain/i.test(alpha.logText() + beta.logText()));
+    assert.deepEqual(await pair.differences(), before);
+    await verifyOn(alpha, alphas);
+    assert.match(await alpha.status(), /degraded/);
+  }));
+
+test("two primaries do not talk to each other, and lose nothing", () =>
+  withPair(TwoNodes.startReplicating({ proxied: true }), async (pair) => {
+    const { alpha, beta } = pair;
+    const refused = await beta.hastctl("role", "primary", RESOURCE);
+    assert.notEqual(refused.code, 0, "a node that is connected to a live primary is not promoted");
+    assert.match(refused.stderr, new RegExp(RESOURCE));
+    assert.equal((await beta.list()).get("role"), "secondary");
+    const writer = await writeTo(alpha, 1);
+    await pair.inSync(alpha);
+    await verifyOn(alpha, writer);
+  }));
