@@ -239,7 +239,7 @@ export class FakeSocket implements HandshakeSocket {
 }
 
 export class FakeResolver implements Resolver {
-  readonly answers = new Map<string, readonly string[]>();
+  readonly answers: Map<string, readonly string[]> = new Map();
   readonly asked: string[] = [];
   /** Names that get no answer until release(). */
   silent = false;
