@@ -56,9 +56,27 @@ export interface Command {
 export function printError(
   terminal: Terminal,
   resource: string | null,
+  lines: readonly string[],
+): void {
+  print("ERROR", terminal, resource, lines);
+}
+
+/** As printError(), for what did not keep the command from being carried out. */
+export function printWarning(
+  terminal: Terminal,
+  resource: string | null,
+  lines: readonly string[],
+): void {
+  print("WARNING", terminal, resource, lines);
+}
+
+function print(
+  level: "ERROR" | "WARNING",
+  terminal: Terminal,
+  resource: string | null,
   [first, ...rest]: readonly string[],
 ): void {
   const prefix = resource === null ? "" : `[${resource}] `;
-  terminal.err(`[ERROR] ${prefix}${first}\n`);
+  terminal.err(`[${level}] ${prefix}${first}\n`);
   for (const line of rest) terminal.err(`  ${line}\n`);
 }
