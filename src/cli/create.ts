@@ -282,7 +282,8 @@ async function refuseMisfit(
       "Give the size it had before it was enlarged: --datasize BYTES. See docs/adopt.md.",
     ]);
   }
-  const behind = size > datasize ? await identifyEnd(component, { start: datasize, end: size }) : null;
+  const behind =
+    size > datasize ? await identifyEnd(component, { start: datasize, end: size }) : null;
   if (behind !== null) {
     throw new Refusal([
       `The end of ${path}, where the metadata would go, holds ${behind.name}.`,

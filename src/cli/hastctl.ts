@@ -35,7 +35,9 @@ export interface World {
   readonly net: Net;
   readonly openComponent: OpenComponent;
   /** @returns a file's text, or why it cannot be read */
-  readonly readText: (path: string) => Promise<{ readonly text: string } | { readonly failure: string }>;
+  readonly readText: (
+    path: string,
+  ) => Promise<{ readonly text: string } | { readonly failure: string }>;
   /** @param node as given with -n or HAST_NODE; null to look at the machine */
   readonly identity: (node: string | null) => NodeIdentity;
   /** HAST_NODE, or null. */

@@ -130,7 +130,8 @@ export class Daemon {
       this.#control = await this.#parts.net.listen(
         address,
         (stream) => this.#controlServer.accept(stream),
-        (reason) => this.#parts.log.warning(`A control connection could not be accepted: ${reason}.`),
+        (reason) =>
+          this.#parts.log.warning(`A control connection could not be accepted: ${reason}.`),
       );
     } catch (error) {
       if (!(error instanceof NetError)) throw error;
