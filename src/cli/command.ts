@@ -20,6 +20,8 @@ export interface Surroundings {
   readonly entropy: Entropy;
   /** How often -d was given. */
   readonly debug: number;
+  /** A command to suggest, with the -c and -n of this one: ("create", "--force r0"). */
+  readonly suggest: (command: string, rest: string) => string;
 }
 
 /** An option beyond -c, -d, -n and -h, which every command has. */

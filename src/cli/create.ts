@@ -34,13 +34,7 @@ import {
 } from "../metadata/layout.ts";
 import { type Component, ComponentError } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
-import {
-  type Command,
-  type Options,
-  printError,
-  type Surroundings,
-  type Terminal,
-} from "./command.ts";
+import { type Command, type Options, printError, type Surroundings } from "./command.ts";
 import { readMetadataBlocks } from "./component-metadata.ts";
 import { EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_OK } from "./exit-code.ts";
 import { parseSize } from "./human-size.ts";
@@ -140,14 +134,15 @@ async function createResource(
     component = await openComponent(resource.local, "write");
   } catch (error) {
     if (!(error instanceof ComponentError)) throw error;
-    printError(terminal, resource.name, openRefusal(resource, error));
+    printError(terminal, resource.name, openRefusal(resource, error, surroundings.suggest));
     return EX_NOINPUT;
   }
+  const job = { resource, wish, component, suggest: surroundings.suggest };
   try {
-    const plan = await (wish.adopt ? planAdoption : planCreation)(resource, wish, component);
+    const plan = await (wish.adopt ? planAdoption : planCreation)(job);
     const metadata = freshMetadata(resource, plan, wish, surroundings.entropy);
     await writeComponent(component, plan, metadata);
-    if (wish.adopt) sayAdopted(resource, metadata, surroundings.terminal);
+    if (wish.adopt) sayAdopted(resource, metadata, surroundings);
     return EX_OK;
   } catch (error) {
     if (error instanceof Refusal) {
@@ -168,6 +163,14 @@ async function createResource(
   }
 }
 
+/** One component to be made. */
+interface Job {
+  readonly resource: ResourceConfig;
+  readonly wish: Wish;
+  readonly component: Component;
+  readonly suggest: Surroundings["suggest"];
+}
+
 /** What goes where, on a component of which size. */
 interface Plan {
   readonly layout: Layout;
@@ -176,11 +179,8 @@ interface Plan {
 }
 
 /** For a component whose content may be lost. */
-async function planCreation(
-  resource: ResourceConfig,
-  wish: Wish,
-  component: Component,
-): Promise<Plan> {
+async function planCreation(job: Job): Promise<Plan> {
+  const { wish, component } = job;
   const { size, sectorSize, kind } = component;
   const { extentsize, datasize } = wish;
   checkParameters({ extentsize, keepdirty: wish.keepdirty, sectorSize });
@@ -190,23 +190,23 @@ async function planCreation(
   }
   const layout = createLayout({ mediaSize, sectorSize, kind, extentsize, datasize });
   checkKeepDirty(wish, layout);
-  if (!wish.force) await refuseContent(resource, component);
+  if (!wish.force) await refuseContent(job);
   return { layout, mediaSize: size };
 }
 
 /** Refuses what somebody may want to keep. */
-async function refuseContent(resource: ResourceConfig, component: Component): Promise<void> {
+async function refuseContent({ resource, component, suggest }: Job): Promise<void> {
   const { path, size } = component;
   const force = [
     "If what it holds can go, throw it away with",
-    `  hastctl create --force ${resource.name}`,
+    `  ${suggest("create", `--force ${resource.name}`)}`,
   ];
   const blocks = await readMetadataBlocks(component);
   for (const block of [blocks.first, blocks.last]) {
     if (block === null || !looksLikeMetadata(block)) continue;
     throw new Refusal([
       `${path} already holds HAST metadata, ${ownerOf(block, resource.name)}.`,
-      `Look at it with: hastctl dump ${resource.name}`,
+      `Look at it with: ${suggest("dump", resource.name)}`,
       "Creating it anew throws this copy away; all data then comes from the peer, if it has any.",
       ...force,
     ]);
@@ -215,21 +215,18 @@ async function refuseContent(resource: ResourceConfig, component: Component): Pr
   if (found === null) return;
   throw new Refusal([
     `${path} holds ${found.name}.`,
-    `To replicate it as it is: hastctl create --adopt ${resource.name} (see docs/adopt.md)`,
+    `To replicate it as it is (see docs/adopt.md): ${suggest("create", `--adopt ${resource.name}`)}`,
     ...force,
   ]);
 }
 
 /** For a component whose content becomes the resource's data. */
-async function planAdoption(
-  resource: ResourceConfig,
-  wish: Wish,
-  component: Component,
-): Promise<Plan> {
+async function planAdoption(job: Job): Promise<Plan> {
+  const { wish, component } = job;
   const { path, size, sectorSize, kind } = component;
   const { extentsize } = wish;
   checkParameters({ extentsize, keepdirty: wish.keepdirty, sectorSize });
-  await refuseAdopted(resource, component);
+  await refuseAdopted(job);
   if (kind === "block" && wish.datasize === null) {
     throw new Refusal([
       `${path} has ${size} bytes; how many of them are data, and how many are room for the metadata?`,
@@ -244,35 +241,34 @@ async function planAdoption(
   }
   const layout = trailerLayout({ mediaSize, sectorSize, extentsize, datasize });
   checkKeepDirty(wish, layout);
-  if (!wish.force) await refuseMisfit(resource, datasize, component);
+  if (!wish.force) await refuseMisfit(job, datasize);
   return { layout, mediaSize };
 }
 
 /** Refuses what has HAST metadata already: adopting it again would replicate or destroy that. */
-async function refuseAdopted(resource: ResourceConfig, component: Component): Promise<void> {
+async function refuseAdopted({ resource, component, suggest }: Job): Promise<void> {
   const { path } = component;
   const { first, last } = await readMetadataBlocks(component);
   const block = looksLikeMetadata(first) ? first : last;
   if (block === null || !looksLikeMetadata(block)) return;
   throw new Refusal([
     `${path} already holds HAST metadata, ${ownerOf(block, resource.name)}: it needs no adoption.`,
-    `Look at it with: hastctl dump ${resource.name}`,
+    `Look at it with: ${suggest("dump", resource.name)}`,
     ...(block === last ? ["To adopt it anew, cut the metadata off first: see docs/adopt.md."] : []),
   ]);
 }
 
 /** Refuses to adopt nothing, to cut off what is there, and to write over what lies behind it. */
 async function refuseMisfit(
-  resource: ResourceConfig,
+  { resource, component, suggest }: Job,
   datasize: number,
-  component: Component,
 ): Promise<void> {
   const { path, size } = component;
   const found = await identify(component, { start: 0, end: Math.min(datasize, size) });
   if (found === null) {
     throw new Refusal([
       `${path} holds nothing that is known to be worth keeping.`,
-      `For an empty component: hastctl create ${resource.name}`,
+      `For an empty component: ${suggest("create", resource.name)}`,
       "To keep what it holds all the same, add --force.",
     ]);
   }
@@ -416,7 +412,11 @@ async function writeDirtyMap(
   await component.writeAt(layout.mapOffset, map);
 }
 
-function sayAdopted(resource: ResourceConfig, metadata: Metadata, terminal: Terminal): void {
+function sayAdopted(
+  resource: ResourceConfig,
+  metadata: Metadata,
+  { terminal, suggest }: Surroundings,
+): void {
   const extents = metadata.extentsize === EXTENT_SIZE_DEFAULT ? "" : ` -e ${metadata.extentsize}`;
   const lines = [
     `[${resource.name}] ${resource.local}: ${metadata.datasize} bytes of data stay where they are, all marked dirty.`,
@@ -424,12 +424,16 @@ function sayAdopted(resource: ResourceConfig, metadata: Metadata, terminal: Term
     `    hastctl create --datasize ${metadata.datasize}${extents} ${resource.name}`,
     `    hastctl role secondary ${resource.name}`,
     "  Then on this one; all data is copied from here:",
-    `    hastctl role primary ${resource.name}`,
+    `    ${suggest("role", `primary ${resource.name}`)}`,
   ];
   terminal.out(lines.map((line) => `${line}\n`).join(""));
 }
 
-function openRefusal(resource: ResourceConfig, error: ComponentError): string[] {
+function openRefusal(
+  resource: ResourceConfig,
+  error: ComponentError,
+  suggest: Surroundings["suggest"],
+): string[] {
   const { name, local } = resource;
   const first = `${error.message}.`;
   switch (error.code) {
@@ -438,7 +442,7 @@ function openRefusal(resource: ResourceConfig, error: ComponentError): string[] 
         ? [first, 'Is the disk there? Is "local" in the configuration right?']
         : [first, "To make a file of 10 GiB, for example:", `  truncate -s 10G ${local}`];
     case "component-locked":
-      return [first, "Stop that first:", `  hastctl role init ${name}`];
+      return [first, "Stop that first:", `  ${suggest("role", `init ${name}`)}`];
     case "component-in-use":
       return [first, `See who uses it: lsblk ${local}; fuser -v ${local}`];
     case "component-no-permission":

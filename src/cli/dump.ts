@@ -39,7 +39,7 @@ export const dump: Command = {
 
 async function dumpResource(
   resource: ResourceConfig,
-  { openComponent, terminal }: Surroundings,
+  { openComponent, terminal, suggest }: Surroundings,
 ): Promise<number> {
   try {
     const component = await openComponent(resource.local, "read");
@@ -57,7 +57,7 @@ async function dumpResource(
     }
   } catch (error) {
     if (!(error instanceof ComponentError || error instanceof MetadataError)) throw error;
-    printError(terminal, resource.name, reasons(resource, error));
+    printError(terminal, resource.name, reasons(resource, error, suggest));
   }
   return EX_DUMP;
 }
@@ -97,14 +97,18 @@ function metadataText(metadata: Metadata): string {
   return lines.map((line) => `${line}\n`).join("");
 }
 
-function reasons(resource: ResourceConfig, error: ComponentError | MetadataError): string[] {
+function reasons(
+  resource: ResourceConfig,
+  error: ComponentError | MetadataError,
+  suggest: Surroundings["suggest"],
+): string[] {
   if (error instanceof MetadataError) {
     const first = `${resource.local}: ${error.message}.`;
     return error.code === "not-metadata"
       ? [
           first,
           "To make it a component (what it holds is lost):",
-          `  hastctl create ${resource.name}`,
+          `  ${suggest("create", resource.name)}`,
         ]
       : [first];
   }

@@ -35,15 +35,13 @@ export interface World {
   readonly net: Net;
   readonly openComponent: OpenComponent;
   /** @returns a file's text, or why it cannot be read */
-  readonly readText: (
-    path: string,
-  ) => Promise<{ readonly text: string } | { readonly failure: string }>;
+  readonly readText: (path: string) => { readonly text: string } | { readonly failure: string };
   /** @param node as given with -n or HAST_NODE; null to look at the machine */
   readonly identity: (node: string | null) => NodeIdentity;
   /** HAST_NODE, or null. */
   readonly node: string | null;
-  /** For --version: "0.1.0 (release)". */
-  readonly version: string;
+  /** What --version prints: "hastctl 0.1.0 (release)". */
+  readonly versionLine: string;
 }
 
 const COMMANDS: readonly Command[] = [create, dump, list, role, status];
@@ -58,43 +56,52 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
   const { terminal } = world;
   const [name, ...rest] = words;
   if (name === "--version") {
-    terminal.out(`hastctl ${world.version}\n`);
+    terminal.out(`${world.versionLine}\n`);
     return EX_OK;
   }
-  if (name === undefined || name === "-h" || name === "--help") return usage(terminal, "");
+  if (name === undefined || name === "-h" || name === "--help") return usage(terminal, COMMANDS);
   const command = COMMANDS.find((each) => each.name === name);
   if (command === undefined) {
     const what = name.startsWith("-") ? "a command must come before any option" : "unknown command";
-    return usage(terminal, `${what}: ${name}`);
+    return usage(terminal, COMMANDS, `${what}: ${name}`);
   }
   const parsed = parseOptions(rest, command.options);
-  if (parsed.kind === "wrong") return usage(terminal, parsed.message);
+  if (parsed.kind === "wrong") return usage(terminal, [command], parsed.message);
   const { common, args, options } = parsed;
-  if (common.help) return usage(terminal, "");
+  if (common.help) return usage(terminal, [command]);
   const refusal = command.refuse(args, options);
-  if (refusal !== null) return usage(terminal, refusal);
+  if (refusal !== null) return usage(terminal, [command], refusal);
 
   const file = common.configPath ?? CONFIG_PATH_DEFAULT;
-  const config = await loadConfig(file, common.node ?? world.node, world);
+  const config = loadConfig(file, common.node ?? world.node, world);
   if (typeof config === "number") return config;
+  const chosen: string[] = [];
+  if (common.configPath !== null) chosen.push("-c", common.configPath);
+  if (common.node !== null) chosen.push("-n", common.node);
   const control = new ControlClient({
     net: world.net,
     clock: world.clock,
     address: config.control,
-    configPath: file,
+    startCommand: ["hastd", ...chosen].join(" "),
   });
-  const { openComponent, entropy } = world;
-  const { debug } = common;
-  return command.run(args, options, { terminal, config, control, openComponent, entropy, debug });
+  return command.run(args, options, {
+    terminal,
+    config,
+    control,
+    openComponent: world.openComponent,
+    entropy: world.entropy,
+    debug: common.debug,
+    suggest: (name, rest) => ["hastctl", name, ...chosen, rest].join(" "),
+  });
 }
 
 /** @returns the exit code where there is no configuration to work with */
-async function loadConfig(
+function loadConfig(
   file: string,
   node: string | null,
   { terminal, readText, identity }: World,
-): Promise<Config | number> {
-  const read = await readText(file);
+): Config | number {
+  const read = readText(file);
   if ("failure" in read) {
     printError(terminal, null, [
       `Unable to open configuration file ${file}: ${read.failure}.`,
@@ -111,20 +118,20 @@ async function loadConfig(
 }
 
 /** @param complaint what was wrong with the arguments; "" where they merely ask for the usage */
-function usage(terminal: Terminal, complaint: string): number {
+function usage(terminal: Terminal, commands: readonly Command[], complaint = ""): number {
   if (complaint !== "") terminal.err(`hastctl: ${complaint}\n`);
-  terminal.err(usageText());
+  const lines = commands.map(usageLine);
+  if (commands === COMMANDS) lines.push("hastctl --version");
+  terminal.err(
+    lines.map((line, index) => `${index === 0 ? "usage:" : "      "} ${line}\n`).join(""),
+  );
   return EX_USAGE;
 }
 
-/** One line per command, as the original prints it. */
-export function usageText(): string {
-  const lines = COMMANDS.map((command) => {
-    const options = [...COMMON_OPTIONS, ...command.options].map(({ flag, argument }) =>
-      argument === null ? `[${flag}]` : `[${flag} ${argument}]`,
-    );
-    return `hastctl ${command.name} ${options.join(" ")} ${command.synopsis}`;
-  });
-  lines.push("hastctl --version");
-  return lines.map((line, index) => `${index === 0 ? "usage:" : "      "} ${line}\n`).join("");
+/** As the original prints it: "hastctl role [-d] [-c config] …". */
+function usageLine(command: Command): string {
+  const options = [...COMMON_OPTIONS, ...command.options].map(({ flag, argument }) =>
+    argument === null ? `[${flag}]` : `[${flag} ${argument}]`,
+  );
+  return `hastctl ${command.name} ${options.join(" ")} ${command.synopsis}`;
 }
