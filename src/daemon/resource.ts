@@ -437,7 +437,8 @@ export class Resource implements WorkerOwner {
 
   async statusEntry(): Promise<StatusEntry> {
     const worker = this.#worker;
-    const report = worker === null ? null : await worker.report();
+    // One that still starts has nothing to report, and may be too busy to say so.
+    const report = worker?.ready ? await worker.report() : null;
     const { settings } = this;
     const notes: string[] = [];
     if (this.#note !== null) notes.push(this.#note);

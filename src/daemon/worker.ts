@@ -117,12 +117,10 @@ export class Worker {
   /** What the worker says about itself, or null if it does not answer in time. */
   async report(): Promise<WorkerReport | null> {
     if (this.#end !== null) return null;
-    if (this.#question === null) {
-      this.#question = { id: ++this.#questionCount, askers: new Set() };
-      this.#send({ kind: "status", id: this.#question.id });
-    }
-    const { askers } = this.#question;
-    return await new Promise<WorkerReport | null>((resolve) => {
+    const asked = this.#question !== null;
+    this.#question ??= { id: ++this.#questionCount, askers: new Set() };
+    const { id, askers } = this.#question;
+    const answer = new Promise<WorkerReport | null>((resolve) => {
       const finish = (report: WorkerReport | null) => {
         timer.cancel();
         askers.delete(finish);
@@ -134,6 +132,8 @@ export class Worker {
       askers.add(finish);
       this.#goneWaiters.add(gone);
     });
+    if (!asked) this.#send({ kind: "status", id });
+    return await answer;
   }
 
   /**

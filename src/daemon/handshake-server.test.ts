@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import {
+  FakeClock,
+  FakeLog,
+  FakeProcesses,
+  FakeResolver,
+  FakeSocket,
+  settingsOf,
+  settle,
+} from "../../test/daemon/fakes.ts";
+import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
+import { decodeS1, encodeP1, encodeP2 } from "../wire/handshake.ts";
+import { Access } from "./access.ts";
+import { HandshakeServer, MESSAGE_TIMEOUT_MS } from "./handshake-server.ts";
+import { Resource } from "./resource.ts";
+
+const P1 = encodeP1({ resource: "r0", version: 2, extensions: 0n });
+
+class World {
+  readonly clock = new FakeClock();
+  readonly processes = new FakeProcesses();
+  readonly log = new FakeLog();
+  readonly resolver = new FakeResolver();
+  readonly resource = new Resource(settingsOf("r0", { remote: "tcp://hast2" }), {
+    clock: this.clock,
+    entropy: { fill: (bytes) => bytes.fill(1) },
+    processes: this.processes,
+    probe: async () => null,
+    log: this.log,
+    workerLog: "stdio",
+    event: () => undefined,
+  });
+  readonly server = new HandshakeServer({
+    clock: this.clock,
+    log: this.log,
+    access: new Access(this.clock, this.resolver),
+    resources: () => new Map([["r0", this.resource]]),
+  });
+
+  constructor() {
+    this.resolver.answers.set("hast2", ["10.0.0.2"]);
+    this.processes.born = (worker) => worker.says({ kind: "ready" });
+  }
+
+  async connect(bytes?: Uint8Array): Promise<FakeSocket> {
+    const socket = new FakeSocket("10.0.0.2");
+    void this.server.accept(socket);
+    if (bytes !== undefined) socket.feed(bytes);
+    await settle();
+    return socket;
+  }
+}
+
+test("a message may arrive in any pieces", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  for (let cut = 1; cut < P1.length; cut++) {
+    const socket = await world.connect(P1.subarray(0, cut));
+    assert.equal(socket.written.length, 0);
+    socket.feed(P1.subarray(cut));
+    await settle();
+    assert.equal(decodeS1(socket.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+  }
+});
+
+test("a peer that sends nothing is closed after 20 s, while others are served (BD-22)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const silent = await world.connect();
+  const partial = await world.connect(P1.subarray(0, 30));
+  const other = await world.connect(P1);
+  assert.equal(decodeS1(other.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+  await world.clock.advance(MESSAGE_TIMEOUT_MS - 1);
+  assert.equal(silent.state, "open");
+  await world.clock.advance(1);
+  assert.equal(silent.state, "destroyed");
+  assert.equal(partial.state, "destroyed");
+});
+
+test("a silent name server delays a stranger only, and within a deadline", async () => {
+  const world = new World();
+  world.resolver.silent = true;
+  const socket = await world.connect(P1);
+  assert.equal(socket.state, "open");
+  await world.clock.advance(MESSAGE_TIMEOUT_MS);
+  assert.equal(socket.state, "destroyed");
+  assert.equal(socket.written.length, 0);
+  world.resolver.release();
+  await settle();
+  assert.equal(world.clock.timerCount, 0);
+});
+
+test("unfinished connections of one host are limited, and closing one makes room", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const sockets: FakeSocket[] = [];
+  for (let count = 0; count < 10; count++) sockets.push(await world.connect());
+  assert((await world.connect()).state === "destroyed");
+  sockets[3]!.break("closed by the peer");
+  await settle();
+  const next = await world.connect(P1);
+  assert.equal(decodeS1(next.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+});
+
+test("a connection whose message has arrived counts no longer as unfinished", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  for (let count = 0; count < 50; count++) {
+    const socket = await world.connect(P1);
+    assert.equal(decodeS1(socket.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+  }
+});
+
+test("a refused second step is answered on B and on A, and both are closed (BD-33)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.connect(P1);
+  const accepted = a.written.length;
+  const hello = { resource: "r0", virgin: false, resuid: 1n, localcnt: 0n, remotecnt: 0n };
+  const b = await world.connect(encodeP2(2, { ...hello, token: new Uint8Array(16).fill(9) }));
+  const refusal = { kind: "refused", errmsg: "Token doesn't match.", wait: false };
+  assert.deepEqual(decodeS1(a.written.subarray(accepted + FRAME_HEADER_SIZE)), refusal);
+  assert.deepEqual(decodeS1(b.written.subarray(FRAME_HEADER_SIZE)), refusal);
+  assert.equal(a.state, "ended");
+  assert.equal(b.state, "ended");
+});
+
+test("an oversized message is closed at its header", async () => {
+  const world = new World();
+  const socket = await world.connect(new Uint8Array([2, 1, 0, 1, 0]));
+  assert.equal(socket.state, "destroyed");
+  assert.equal(socket.written.length, 0);
+});
+
+test("any bytes leave the daemon serving, and leave no timer behind", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const wellFramed = fc
+    .uint8Array({ minLength: 1, maxLength: 200 })
+    .map((nv) => encodeFrame(2, nv));
+  await fc.assert(
+    fc.asyncProperty(fc.oneof(fc.uint8Array({ maxLength: 200 }), wellFramed), async (bytes) => {
+      const socket = await world.connect(bytes);
+      socket.break("closed by the peer");
+      await settle();
+    }),
+    { numRuns: 200 },
+  );
+  assert.equal(world.clock.timerCount, 0);
+  const socket = await world.connect(P1);
+  assert.equal(decodeS1(socket.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+  assert(!world.log.says("Internal error"));
+});
+
+test("close() ends what is unfinished and refuses what comes", async () => {
+  const world = new World();
+  const socket = await world.connect();
+  world.server.close();
+  assert.equal(socket.state, "destroyed");
+  assert.equal((await world.connect(P1)).state, "destroyed");
+});

@@ -1,0 +1,732 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  FakeClock,
+  FakeLog,
+  FakeProcesses,
+  FakeSocket,
+  QUIET_REPORT,
+  settingsOf,
+  settle,
+} from "../../test/daemon/fakes.ts";
+import type { WorkerEvent } from "../engine/worker-messages.ts";
+import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
+import { decodeS1, type P2, type S1 } from "../wire/handshake.ts";
+import { Resource, STOP_GRACE_MS } from "./resource.ts";
+
+class World {
+  readonly clock = new FakeClock();
+  readonly processes = new FakeProcesses();
+  readonly log = new FakeLog();
+  readonly events: WorkerEvent[] = [];
+  probe: () => Promise<string | null> = async () => null;
+  readonly resource = new Resource(settingsOf("r0"), {
+    clock: this.clock,
+    entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
+    processes: this.processes,
+    probe: () => this.probe(),
+    log: this.log,
+    workerLog: "stdio",
+    event: (_resource, event) => this.events.push(event),
+  });
+  tokenCount = 0;
+
+  constructor() {
+    this.processes.born = (worker) => worker.says({ kind: "ready" });
+  }
+
+  async notes(): Promise<readonly string[]> {
+    const entry = this.resource.statusEntry();
+    await this.clock.advance(1000);
+    return (await entry).notes;
+  }
+
+  async workerpid(): Promise<number> {
+    const { outcome } = await this.resource.statusEntry();
+    assert(outcome.kind === "known");
+    return outcome.status.workerpid;
+  }
+
+  /** A primary's first connection. */
+  async p1(socket = new FakeSocket("10.0.0.2"), version = 2): Promise<FakeSocket> {
+    void this.resource.firstStep(socket, { kind: "p1", resource: "r0", version, extensions: 0n });
+    await settle();
+    return socket;
+  }
+
+  p2(token: Uint8Array, changes: Partial<P2> = {}): P2 {
+    return {
+      kind: "p2",
+      resource: "r0",
+      token,
+      virgin: false,
+      resuid: 7n,
+      localcnt: 2n,
+      remotecnt: 1n,
+      ...changes,
+    };
+  }
+
+  /** Both connections of a primary. */
+  async connect(): Promise<{ a: FakeSocket; b: FakeSocket }> {
+    const a = await this.p1();
+    const answer = s1(a);
+    assert(answer.kind === "accepted");
+    const b = new FakeSocket("10.0.0.2", 40001);
+    assert.equal(this.resource.secondStep(b, this.p2(answer.token)), null);
+    await settle();
+    return { a, b };
+  }
+}
+
+function s1(socket: FakeSocket): S1 {
+  return decodeS1(socket.written.subarray(FRAME_HEADER_SIZE));
+}
+
+// --- Roles.
+
+test("a resource begins with role init and no worker", async () => {
+  const world = new World();
+  assert.equal(world.resource.role, "init");
+  assert.equal(await world.workerpid(), 0);
+});
+
+test("role primary is answered when the worker is ready, and not before", async () => {
+  const world = new World();
+  world.processes.born = () => undefined;
+  let answer: unknown = null;
+  void world.resource.changeRole("primary").then((change) => {
+    answer = change;
+  });
+  await world.clock.advance(30_000);
+  assert.equal(answer, null);
+  world.processes.last.says({ kind: "ready" });
+  await settle();
+  assert.deepEqual(answer, { kind: "done", previousRole: "init" });
+  assert.deepEqual(world.processes.last.identity, { resource: "r0", role: "primary" });
+  assert.deepEqual(world.processes.last.start, {
+    kind: "start",
+    role: "primary",
+    settings: settingsOf("r0"),
+    debug: 2,
+    log: "stdio",
+    hello: null,
+  });
+});
+
+test("role primary is refused with the worker's own reason, which status keeps until the next change", async () => {
+  const world = new World();
+  world.processes.born = (worker) => {
+    worker.says({ kind: "failed", exitCode: 66, message: "/disks/r0 holds no HAST metadata." });
+    worker.exit({ kind: "code", code: 66 });
+  };
+  assert.deepEqual(await world.resource.changeRole("primary"), {
+    kind: "failed",
+    previousRole: "init",
+    reason: "/disks/r0 holds no HAST metadata.",
+  });
+  assert.equal(world.resource.role, "init");
+  assert.match(
+    (await world.notes())[0]!,
+    /primary was refused: \/disks\/r0 holds no HAST metadata\.$/,
+  );
+  assert(world.log.says("ERROR [r0] (init) Role primary refused"));
+  assert.equal(world.processes.workers.length, 1);
+  assert.equal(world.clock.timerCount, 0);
+
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  assert.equal((await world.resource.changeRole("primary")).kind, "done");
+  world.processes.last.report = QUIET_REPORT;
+  assert.deepEqual(await world.notes(), []);
+});
+
+test("a primary that is killed while it starts is refused, not started again", async () => {
+  const world = new World();
+  world.processes.born = (worker) => worker.exit({ kind: "signal", signal: "SIGSEGV" });
+  const change = await world.resource.changeRole("primary");
+  assert(change.kind === "failed");
+  assert.equal(change.reason, "it was killed by SIGSEGV");
+  assert.equal(world.resource.role, "init");
+  await world.clock.advance(60_000);
+  assert.equal(world.processes.workers.length, 1);
+});
+
+test("a primary that never becomes ready is killed and refused", async () => {
+  const world = new World();
+  world.processes.born = () => undefined;
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(60_000);
+  assert.equal((await change).kind, "failed");
+  assert.deepEqual(world.processes.last.kills, ["SIGKILL"]);
+  assert.equal(world.resource.role, "init");
+  await world.clock.advance(60_000);
+  assert.equal(world.processes.workers.length, 1);
+});
+
+test("a shortage of processes refuses the role and leaves the resource usable (BD-45)", async () => {
+  const world = new World();
+  world.processes.shortage = "spawn EMFILE";
+  const change = await world.resource.changeRole("primary");
+  assert(change.kind === "failed");
+  assert.equal(change.reason, "it could not be started: spawn EMFILE");
+  world.processes.shortage = null;
+  assert.equal((await world.resource.changeRole("primary")).kind, "done");
+});
+
+test("role secondary is refused with the reason why the local component cannot be used", async () => {
+  const world = new World();
+  world.probe = async () => "/disks/r0 does not exist";
+  assert.deepEqual(await world.resource.changeRole("secondary"), {
+    kind: "failed",
+    previousRole: "init",
+    reason: "/disks/r0 does not exist",
+  });
+  assert.equal(world.resource.role, "init");
+  world.probe = async () => null;
+  assert.deepEqual(await world.resource.changeRole("secondary"), {
+    kind: "done",
+    previousRole: "init",
+  });
+  assert.equal(world.processes.workers.length, 0);
+  assert.deepEqual(await world.notes(), []);
+});
+
+test("a local component that does not answer refuses role secondary within its deadline", async () => {
+  const world = new World();
+  world.probe = () => new Promise(() => undefined);
+  const change = world.resource.changeRole("secondary");
+  await world.clock.advance(20_000);
+  const { kind } = await change;
+  assert.equal(kind, "failed");
+  assert.equal(world.resource.role, "init");
+});
+
+test("a role that the resource already has is confirmed without a new worker", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  assert.deepEqual(await world.resource.changeRole("primary"), {
+    kind: "done",
+    previousRole: "primary",
+  });
+  assert.equal(world.processes.workers.length, 1);
+});
+
+test("the old worker has gone before the component is probed and before a new worker starts", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const primary = world.processes.last;
+  primary.obedient = false;
+  let probed = false;
+  world.probe = async () => {
+    assert.equal(primary.alive, false);
+    probed = true;
+    return null;
+  };
+  const change = world.resource.changeRole("secondary");
+  await world.clock.advance(STOP_GRACE_MS - 1);
+  assert.equal(probed, false);
+  assert.deepEqual(primary.kinds, ["start", "stop"]);
+  assert.deepEqual(primary.kills, []);
+  assert.equal(world.resource.announcedRole, "primary");
+  await world.clock.advance(1);
+  assert.deepEqual(primary.kills, ["SIGKILL"]);
+  assert.deepEqual(await change, { kind: "done", previousRole: "primary" });
+  assert.equal(world.resource.role, "secondary");
+});
+
+test("a worker that survives SIGKILL keeps the next one from starting, until it has gone", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const primary = world.processes.last;
+  primary.obedient = false;
+  primary.killable = false;
+  const change = world.resource.changeRole("secondary");
+  await world.clock.advance(STOP_GRACE_MS + 5000);
+  const outcome = await change;
+  assert(outcome.kind === "failed");
+  assert.match(outcome.reason, /old worker \(pid 100\) cannot be killed/);
+  assert.equal(world.resource.role, "init");
+  const entry = world.resource.statusEntry();
+  await world.clock.advance(1000);
+  const status = (await entry).outcome;
+  assert(status.kind === "known");
+  assert.equal(status.status.workerpid, 100);
+
+  primary.exit({ kind: "signal", signal: "SIGKILL" });
+  assert.deepEqual(await world.resource.changeRole("primary"), {
+    kind: "done",
+    previousRole: "init",
+  });
+  assert.equal(world.processes.alive.length, 1);
+});
+
+test("role changes of one resource happen one after the other, in the order asked for", async () => {
+  const world = new World();
+  const changes = ["primary", "secondary", "primary", "init"] as const;
+  const outcomes = await Promise.all(changes.map((role) => world.resource.changeRole(role)));
+  assert.deepEqual(
+    outcomes.map(({ previousRole }) => previousRole),
+    ["init", "primary", "secondary", "primary"],
+  );
+  assert.equal(world.resource.role, "init");
+  assert.equal(world.processes.alive.length, 0);
+});
+
+test("a probe that fails in a way nobody foresaw is the caller's error and blocks no later change", async () => {
+  const world = new World();
+  world.probe = async () => {
+    throw new TypeError("a bug");
+  };
+  await assert.rejects(world.resource.changeRole("secondary"), TypeError);
+  assert.equal((await world.resource.changeRole("primary")).kind, "done");
+});
+
+// --- Supervision.
+
+test("a primary that dies of a signal or of code 75 is started again, later and later, up to 10 s", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  for (const delayMs of [1000, 2000, 4000, 8000, 10_000, 10_000]) {
+    const count = world.processes.workers.length;
+    world.processes.last.exit(
+      count % 2 === 0 ? { kind: "signal", signal: "SIGKILL" } : { kind: "code", code: 75 },
+    );
+    assert.equal(world.resource.role, "primary");
+    await world.clock.advance(delayMs - 1);
+    assert.equal(world.processes.workers.length, count, `${delayMs}`);
+    await world.clock.advance(1);
+    assert.equal(world.processes.workers.length, count + 1, `${delayMs}`);
+  }
+});
+
+test("a primary that lived for a minute is started again after 1 s", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  for (let round = 0; round < 3; round++) {
+    const count = world.processes.workers.length;
+    await world.clock.advance(60_000);
+    world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+    await world.clock.advance(1000);
+    assert.equal(world.processes.workers.length, count + 1);
+  }
+});
+
+test("status tells why a primary is being started again, until it is ready", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.born = (worker) => {
+    worker.report = QUIET_REPORT;
+  };
+  world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+  assert.match((await world.notes())[0]!, /started again in 1 s: It was killed by SIGKILL\.$/);
+  await world.clock.advance(1000);
+  world.processes.last.says({ kind: "ready" });
+  assert.deepEqual(await world.notes(), []);
+});
+
+test("a primary that ends with another code falls back to init, and status says why and what to type", async () => {
+  for (const code of [0, 66, 71, 78]) {
+    const world = new World();
+    await world.resource.changeRole("primary");
+    world.processes.last.exit({ kind: "code", code });
+    await settle();
+    assert.equal(world.resource.role, "init");
+    const [note] = await world.notes();
+    assert.match(note!, new RegExp(`fell back to init: It ended with exit code ${code}\\.`));
+    assert.match(note!, /hastctl role primary r0$/);
+    await world.clock.advance(60_000);
+    assert.equal(world.processes.workers.length, 1);
+  }
+});
+
+test("a restarted primary that fails for good falls back to init", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.born = (worker) => {
+    worker.says({ kind: "failed", exitCode: 66, message: "the disk is gone" });
+    worker.exit({ kind: "code", code: 66 });
+  };
+  world.processes.last.exit({ kind: "signal", signal: "SIGBUS" });
+  await world.clock.advance(1000);
+  assert.equal(world.resource.role, "init");
+  assert.match((await world.notes())[0]!, /The disk is gone\./);
+});
+
+test("a restarted primary that hangs is killed and started again", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.born = () => undefined;
+  world.processes.last.exit({ kind: "signal", signal: "SIGBUS" });
+  await world.clock.advance(1000 + 60_000);
+  assert.deepEqual(world.processes.last.kills, ["SIGKILL"]);
+  await world.clock.advance(2000);
+  assert.equal(world.processes.workers.length, 3);
+  assert.equal(world.resource.role, "primary");
+});
+
+test("asking for primary while it waits to be started again starts it now", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.exit({ kind: "signal", signal: "SIGBUS" });
+  assert.equal((await world.resource.changeRole("primary")).kind, "done");
+  assert.equal(world.processes.workers.length, 2);
+  await world.clock.advance(60_000);
+  assert.equal(world.processes.workers.length, 2);
+});
+
+test("leaving role primary ends the wait for a new worker", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.exit({ kind: "signal", signal: "SIGBUS" });
+  assert.equal((await world.resource.changeRole("init")).kind, "done");
+  await world.clock.advance(60_000);
+  assert.equal(world.processes.workers.length, 1);
+});
+
+test("events of workers arrive in one place", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.says({ kind: "event", event: "connect" });
+  world.processes.last.says({ kind: "event", event: "split-brain" });
+  assert.deepEqual(world.events, ["connect", "split-brain"]);
+});
+
+// --- Status.
+
+test("a worker that does not answer costs its own entry one second and no more (BD-36)", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  let answered = false;
+  const entry = world.resource.statusEntry().finally(() => {
+    answered = true;
+  });
+  await world.clock.advance(999);
+  assert.equal(answered, false);
+  await world.clock.advance(1);
+  assert.equal(answered, true);
+  const { outcome, notes } = await entry;
+  assert(outcome.kind === "known");
+  assert.equal(outcome.status.worker, null);
+  assert.equal(outcome.status.workerpid, 100);
+  assert.deepEqual(notes, ["The worker (pid 100) does not answer."]);
+});
+
+test("a worker that does not answer is asked once, however often status is wanted", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  for (let round = 0; round < 5; round++) {
+    const entries = [world.resource.statusEntry(), world.resource.statusEntry()];
+    await world.clock.advance(1000);
+    await Promise.all(entries);
+  }
+  assert.deepEqual(world.processes.last.kinds, ["start", "status"]);
+  // Its late answer is for whoever asks then.
+  const entry = world.resource.statusEntry();
+  const question = world.processes.last.sent[1]!;
+  assert(question.kind === "status");
+  world.processes.last.says({ kind: "status", id: question.id, report: QUIET_REPORT });
+  const { outcome } = await entry;
+  assert(outcome.kind === "known");
+  assert.equal(outcome.status.worker, QUIET_REPORT);
+});
+
+test("a worker that goes while it is asked leaves an entry without its part", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const entry = world.resource.statusEntry();
+  world.processes.last.exit({ kind: "code", code: 66 });
+  const { outcome } = await entry;
+  assert(outcome.kind === "known");
+  assert.equal(outcome.status.worker, null);
+  assert.equal(outcome.status.workerpid, 0);
+  assert.equal(outcome.status.role, "init");
+});
+
+test("notes of the worker follow our own", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.report = { ...QUIET_REPORT, notes: ["Resync: 10 % done."] };
+  assert.deepEqual(await world.notes(), ["Resync: 10 % done."]);
+});
+
+// --- Handshake.
+
+test("P1 is answered with the version, a token and nothing else; P2 makes a worker with both sockets", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const { a, b } = await world.connect();
+  assert.deepEqual(s1(a), {
+    kind: "accepted",
+    version: 2,
+    token: new Uint8Array(16).fill(1),
+    extensions: 0n,
+  });
+  const worker = world.processes.last;
+  assert.deepEqual(worker.identity, { resource: "r0", role: "secondary" });
+  assert.deepEqual(worker.start.hello, {
+    version: 2,
+    extensions: 0n,
+    virgin: false,
+    resuid: 7n,
+    localcnt: 2n,
+    remotecnt: 1n,
+  });
+  assert.deepEqual(worker.sent.slice(1), [
+    { kind: "socket", channel: "a", peer: a.peer },
+    { kind: "socket", channel: "b", peer: b.peer },
+  ]);
+  assert.deepEqual(worker.sockets, [a, b]);
+  assert.equal(world.clock.timerCount, 0);
+});
+
+test("a missing version counts as 1, a newer one is answered with 2", async () => {
+  for (const [offered, answered] of [
+    [0, 1],
+    [1, 1],
+    [2, 2],
+    [9, 2],
+  ]) {
+    const world = new World();
+    await world.resource.changeRole("secondary");
+    const answer = s1(await world.p1(undefined, offered));
+    assert(answer.kind === "accepted");
+    assert.equal(answer.version, answered);
+  }
+});
+
+test("a new P1 is answered only when the old worker has finished and gone (S-5)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const old = world.processes.last;
+  old.obedient = false;
+  const a = await world.p1();
+  assert.deepEqual(old.kinds, ["start", "socket", "socket", "stop"]);
+  await world.clock.advance(STOP_GRACE_MS - 1);
+  assert.equal(a.written.length, 0);
+  assert.equal(a.state, "open");
+  old.exit({ kind: "code", code: 0 });
+  await settle();
+  assert.equal(s1(a).kind, "accepted");
+  assert.deepEqual(old.kills, []);
+});
+
+test("an old worker that does not finish is killed, and only then is P1 answered", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const old = world.processes.last;
+  old.obedient = false;
+  const a = await world.p1();
+  await world.clock.advance(STOP_GRACE_MS);
+  assert.deepEqual(old.kills, ["SIGKILL"]);
+  assert.equal(s1(a).kind, "accepted");
+});
+
+test("the newest P1 counts: one that waits is closed, and so is a half-open connection", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.obedient = false;
+  const first = await world.p1();
+  const second = await world.p1();
+  assert.equal(first.state, "destroyed");
+  world.processes.last.exit({ kind: "code", code: 0 });
+  await settle();
+  assert.equal(first.written.length, 0);
+  const old = s1(second);
+  assert(old.kind === "accepted");
+
+  const third = await world.p1();
+  assert.equal(second.state, "destroyed");
+  const fresh = s1(third);
+  assert(fresh.kind === "accepted");
+  assert.notDeepEqual(fresh.token, old.token);
+  const b = new FakeSocket("10.0.0.2");
+  assert.equal(world.resource.secondStep(b, world.p2(old.token))?.errmsg, "Token doesn't match.");
+});
+
+test("a half-open connection expires after 20 s, and its token with it (BD-40)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.p1();
+  const answer = s1(a);
+  assert(answer.kind === "accepted");
+  await world.clock.advance(20_000);
+  assert.equal(a.state, "destroyed");
+  const b = new FakeSocket("10.0.0.2");
+  assert.equal(
+    world.resource.secondStep(b, world.p2(answer.token))?.errmsg,
+    "Token doesn't match.",
+  );
+  assert.equal(world.processes.workers.length, 0);
+});
+
+test("a half-open connection whose peer closes, or sends more, is dropped (BD-40)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.p1();
+  const answer = s1(a);
+  assert(answer.kind === "accepted");
+  a.break("the peer sent more than its handshake message");
+  const refusal = world.resource.secondStep(new FakeSocket("10.0.0.2"), world.p2(answer.token));
+  assert.equal(refusal?.errmsg, "Token doesn't match.");
+  assert.equal(world.clock.timerCount, 0);
+});
+
+test("no token is accepted before the first P1, not even zeros (BD-40)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const refusal = world.resource.secondStep(
+    new FakeSocket("10.0.0.2"),
+    world.p2(new Uint8Array(16)),
+  );
+  assert.equal(refusal?.errmsg, "Token doesn't match.");
+});
+
+test("a token is good for one second connection (BD-40)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const refusal = world.resource.secondStep(
+    new FakeSocket("10.0.0.2"),
+    world.p2(new Uint8Array(16).fill(1)),
+  );
+  assert.equal(refusal?.errmsg, "Token doesn't match.");
+  assert.equal(world.processes.workers.length, 1);
+  assert.equal(world.processes.last.alive, true);
+});
+
+test("a refused second step is told on connection A as well, which is then closed (BD-33)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.p1();
+  const written = a.written.length;
+  const refusal = world.resource.secondStep(
+    new FakeSocket("10.0.0.2", 40001),
+    world.p2(new Uint8Array(16).fill(99)),
+  );
+  assert.equal(refusal?.errmsg, "Token doesn't match.");
+  assert.equal(a.state, "ended");
+  const told = decodeS1(a.written.subarray(written + FRAME_HEADER_SIZE));
+  assert.deepEqual(told, { kind: "refused", errmsg: "Token doesn't match.", wait: false });
+});
+
+test("a wrong token from another host does not disturb the attempt under way", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.p1();
+  const wrong = world.p2(new Uint8Array(16).fill(99));
+  assert.equal(world.resource.secondStep(new FakeSocket("10.0.0.3"), wrong)?.wait, false);
+  assert.equal(a.state, "open");
+});
+
+test("a second step without a resource id is refused on both connections", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.p1();
+  const answer = s1(a);
+  assert(answer.kind === "accepted");
+  const refusal = world.resource.secondStep(
+    new FakeSocket("10.0.0.2"),
+    world.p2(answer.token, { resuid: 0n }),
+  );
+  assert.notEqual(refusal, null);
+  assert.equal(a.state, "ended");
+  assert.equal(world.processes.workers.length, 0);
+});
+
+test("a role change tells a half-open connection, asking it to wait where the role becomes primary", async () => {
+  for (const role of ["init", "primary"] as const) {
+    const world = new World();
+    await world.resource.changeRole("secondary");
+    const a = await world.p1();
+    const written = a.written.length;
+    await world.resource.changeRole(role);
+    assert.deepEqual(decodeS1(a.written.subarray(written + FRAME_HEADER_SIZE)), {
+      kind: "refused",
+      errmsg: `Remote node acts as ${role} for the resource and not as secondary.`,
+      wait: role === "primary",
+    });
+    assert.equal(a.state, "ended");
+  }
+});
+
+test("a P1 that waits for the old worker is refused when the role changes meanwhile", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const old = world.processes.last;
+  old.obedient = false;
+  const a = await world.p1();
+  const change = world.resource.changeRole("primary");
+  await settle();
+  assert.equal(s1(a).kind, "refused");
+  assert.equal(a.state, "ended");
+  old.exit({ kind: "code", code: 0 });
+  assert.equal((await change).kind, "done");
+  assert.equal(world.processes.last.identity.role, "primary");
+});
+
+test("a secondary keeps its role when its worker ends, and status keeps what the worker said", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.says({ kind: "failed", exitCode: 78, message: "split-brain" });
+  world.processes.last.exit({ kind: "code", code: 78 });
+  assert.equal(world.resource.role, "secondary");
+  assert.deepEqual(await world.notes(), ["Split-brain."]);
+  await world.connect();
+  world.processes.last.report = QUIET_REPORT;
+  world.processes.last.says({ kind: "ready" });
+  assert.deepEqual(await world.notes(), []);
+});
+
+test("a secondary that cannot get a process closes both connections and stays secondary (BD-45)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  const a = await world.p1();
+  const answer = s1(a);
+  assert(answer.kind === "accepted");
+  world.processes.shortage = "spawn ENOMEM";
+  world.resource.secondStep(new FakeSocket("10.0.0.2"), world.p2(answer.token));
+  await settle();
+  assert.equal(world.resource.role, "secondary");
+  assert.equal(await world.workerpid(), 0);
+  world.processes.shortage = null;
+  await world.connect();
+  assert.equal(world.processes.alive.length, 1);
+});
+
+// --- Stopping.
+
+test("stop() ends the worker within its time, and no role change succeeds afterwards", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.obedient = false;
+  const stopped = world.resource.stop(10_000);
+  await world.clock.advance(9_999);
+  assert.deepEqual(world.processes.last.kills, []);
+  await world.clock.advance(1);
+  await stopped;
+  assert.deepEqual(world.processes.last.kills, ["SIGKILL"]);
+  const change = await world.resource.changeRole("secondary");
+  assert.equal(change.kind, "failed");
+  assert.equal(world.clock.timerCount, 0);
+});
+
+test("stop() during a role change lets no new worker start", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.obedient = false;
+  const change = world.resource
+    .changeRole("secondary")
+    .then(() => world.resource.changeRole("primary"));
+  await settle();
+  const stopped = world.resource.stop(1000);
+  await world.clock.advance(1000);
+  await stopped;
+  assert.equal((await change).kind, "failed");
+  assert.equal(world.processes.alive.length, 0);
+});
