@@ -20,6 +20,8 @@ export interface Surroundings {
   readonly entropy: Entropy;
   /** How often -d was given. */
   readonly debug: number;
+  /** A command to suggest, with the -c and -n of this one: ("create", "--force r0"). */
+  readonly suggest: (command: string, rest: string) => string;
 }
 
 /** An option beyond -c, -d, -n and -h, which every command has. */
@@ -56,9 +58,27 @@ export interface Command {
 export function printError(
   terminal: Terminal,
   resource: string | null,
+  lines: readonly string[],
+): void {
+  print("ERROR", terminal, resource, lines);
+}
+
+/** As printError(), for what did not keep the command from being carried out. */
+export function printWarning(
+  terminal: Terminal,
+  resource: string | null,
+  lines: readonly string[],
+): void {
+  print("WARNING", terminal, resource, lines);
+}
+
+function print(
+  level: "ERROR" | "WARNING",
+  terminal: Terminal,
+  resource: string | null,
   [first, ...rest]: readonly string[],
 ): void {
   const prefix = resource === null ? "" : `[${resource}] `;
-  terminal.err(`[ERROR] ${prefix}${first}\n`);
+  terminal.err(`[${level}] ${prefix}${first}\n`);
   for (const line of rest) terminal.err(`  ${line}\n`);
 }

@@ -41,8 +41,8 @@ export interface ControlClientOptions {
   readonly clock: Clock;
   /** `control` of hast.conf. */
   readonly address: string;
-  /** hast.conf's path, for the command that starts hastd. */
-  readonly configPath: string;
+  /** To be suggested where no hastd answers: "hastd -c /etc/hast.conf". */
+  readonly startCommand: string;
 }
 
 export class ControlClient implements Control {
@@ -94,10 +94,10 @@ export class ControlClient implements Control {
   }
 
   #unreachable<Entry>(failure: string): Answer<Entry> {
-    const { address, configPath } = this.#options;
+    const { address, startCommand } = this.#options;
     const next = /permission/i.test(failure)
       ? ["Run this as the user hastd runs as, normally root."]
-      : ["If hastd is not running, start it:", `  hastd -c ${configPath}`];
+      : ["If hastd is not running, start it:", `  ${startCommand}`];
     const lines = [`Unable to connect to hastd at ${address}: ${failure}.`, ...next];
     return { kind: "failed", lines, exitCode: EX_OSERR };
   }

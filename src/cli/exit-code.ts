@@ -22,3 +22,20 @@ export const EX_IOERR = 74;
 export const EX_CONFIG = 78;
 /** dump: no metadata to be read. */
 export const EX_DUMP = 255;
+
+/** Codes of our own begin where hastd's end. */
+const DAEMON_ERROR_MAX = 63;
+
+/**
+ * The exit code for what hastd says of several resources: its first error, 0 where there is none.
+ * Source: FreeBSD sbin/hastctl/hastctl.c, control_status(); behaviour §16.1.
+ */
+export function exitCodeOf(
+  entries: readonly {
+    readonly outcome: { readonly kind: string; readonly error?: number };
+  }[],
+): number {
+  const failed = entries.find((entry) => entry.outcome.kind === "failed");
+  const error = failed?.outcome.error ?? EX_OK;
+  return error >= 0 && error <= DAEMON_ERROR_MAX ? error : EX_SOFTWARE;
+}

@@ -128,8 +128,11 @@ export class Daemon {
   async #openControl(): Promise<void> {
     const address = formatAddress(parseAddress(this.#settings.control));
     try {
-      this.#control = await this.#parts.net.listen(address, (stream) =>
-        this.#controlServer.accept(stream),
+      this.#control = await this.#parts.net.listen(
+        address,
+        (stream) => this.#controlServer.accept(stream),
+        (reason) =>
+          this.#parts.log.warning(`A control connection could not be accepted: ${reason}.`),
       );
     } catch (error) {
       if (!(error instanceof NetError)) throw error;

@@ -19,6 +19,7 @@ import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
 import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
+import { EXTENSIONS } from "../wire/extensions.ts";
 import { encodeS1, type P1, type P2, type Refusal, TOKEN_SIZE } from "../wire/handshake.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
 
@@ -40,8 +41,6 @@ const EX_TEMPFAIL = 75;
 
 const STOPPING = "hastd is stopping.";
 
-/** Extensions of the protocol that we have: none yet. */
-export const EXTENSIONS_SUPPORTED = 0n;
 const VERSION_MIN = 1;
 const VERSION_MAX = 2;
 
@@ -341,7 +340,7 @@ export class Resource implements WorkerOwner {
     const attempt: Attempt = {
       socket,
       version: Math.min(p1.version === 0 ? VERSION_MIN : p1.version, VERSION_MAX),
-      extensions: p1.extensions & EXTENSIONS_SUPPORTED,
+      extensions: p1.extensions & EXTENSIONS,
       token: null,
       expiry: null,
     };

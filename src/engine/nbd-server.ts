@@ -303,6 +303,15 @@ export class NbdServer {
     this.#backend.turn();
   }
 
+  /** Memory has been let go outside a batch: somebody may have waited for it. */
+  roomFreed(): void {
+    for (const connection of this.#connections) {
+      if (!connection.blocked) continue;
+      this.#backend.turn();
+      return;
+    }
+  }
+
   notice(text: string): void {
     this.#backend.notice(text);
   }
@@ -418,7 +427,7 @@ class Connection implements StreamReader, NbdSink {
 
   sent(count: number): void {
     this.outgoing.sent(count);
-    if (this.blocked) this.#server.turn();
+    this.#server.roomFreed();
     if (this.#ended && this.outgoing.unsent === 0) this.stream.destroy();
   }
 

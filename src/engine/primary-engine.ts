@@ -182,7 +182,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   async start(): Promise<void> {
     const { clock, net } = this.#environment;
     this.#core.onTick(clock.now(), this);
-    this.#listener = await net.listen(this.#settings.export, (stream) => this.#nbd.accept(stream));
+    this.#listener = await net.listen(
+      this.#settings.export,
+      (stream) => this.#nbd.accept(stream),
+      (reason) => this.#host.warning(`an NBD client could not be accepted: ${reason}`),
+    );
     this.#host.debug(1, `NBD server listens at ${this.#listener.address}`);
     this.#scheduleTick();
     if (this.#link !== null) {

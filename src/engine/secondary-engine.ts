@@ -86,6 +86,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #lastHeardAt: number;
   #tick: Timer | null = null;
   #paused = false;
+  /** No whole request is left in the inbox. */
+  #nothingWhole = true;
   #inTurn = false;
   #events = 0;
   /** A STATE request that waits until everything before it has been executed. */
@@ -292,15 +294,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#exitReason = reason;
     this.#tick?.cancel();
     this.#a.destroy();
-    // Whole requests that waited for room are still executed (S-5).
-    this.#parse();
-    this.turn();
-    this.#core.drain(this);
     this.turn();
   }
 
-  drained(): void {
-    this.#finish(this.#exitCode, this.#exitReason);
+  get #idle(): boolean {
+    return this.#core.active === 0 && this.#stateWaiting === null && !this.#mapClearing;
   }
 
   #finish(exitCode: number, reason: string): void {
@@ -319,11 +317,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #parse(): void {
     let wanted = 1;
     let stuck = false;
+    this.#nothingWhole = true;
     try {
       for (;;) {
         const taken = this.#parseOne();
         if (taken === TAKEN) continue;
         stuck = taken === NO_ROOM;
+        this.#nothingWhole = !stuck;
         wanted = taken;
         break;
       }
@@ -360,7 +360,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     const total = header.headerEnd - inbox.start + header.size;
     if (this.#pendingBytes < total) return total;
-    if (this.#outgoing.unsent > UNSENT_MAX) return NO_ROOM;
+    if (this.#state === "serving" && this.#outgoing.unsent > UNSENT_MAX) return NO_ROOM;
     if (!this.#execute(header)) return NO_ROOM;
     inbox.start += total;
     return TAKEN;
@@ -650,6 +650,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       this.#storeState();
       this.#component.disk.submit();
     } while (seen !== this.#events && !this.#isEnded());
+    // Whole requests that waited for room have been executed too (S-5).
+    if (this.#state === "draining" && this.#nothingWhole && this.#idle) {
+      this.#finish(this.#exitCode, this.#exitReason);
+    }
     this.#outgoing.flush();
     this.#inTurn = false;
   }

@@ -3,15 +3,19 @@
 
 export interface StreamReader {
   /**
-   * Where the next bytes shall go, left alone until received(), pause() or closed(). May be empty
-   * if the stream has been paused.
+   * Where the next bytes shall go: at least one byte of room, untouched until received() or closed().
+   * Asked for when reading starts or resumes, and right after received(), unless that paused.
+   * Not a byte more than fits is taken from the connection.
    */
   space(): Uint8Array;
   /** `length` bytes now lie at the beginning of what space() last returned. */
   received(length: number): void;
   /** `count` more write() calls, oldest first, have left our memory: their bytes may be reused. */
   sent(count: number): void;
-  /** The last call, whoever closed: null after an orderly end, else why. Writes not reported sent are void. */
+  /**
+   * The last call, whoever closed, and never from inside a call of ours: null after an orderly end, else
+   * why ("connection reset by peer", "closed by this side"). Writes not reported sent are void.
+   */
   closed(reason: string | null): void;
 }
 
@@ -20,7 +24,10 @@ export interface Stream {
   readonly peer: string;
   /** Begins to read. Called once; streams arrive paused. */
   start(reader: StreamReader): void;
-  /** Sends `bytes`, which must not change until reported sent. Never reports from inside this call. */
+  /**
+   * Sends `bytes`, which must not change until reported sent. Never reports from inside this call.
+   * After end() or the peer's end, before closed(), it does nothing.
+   */
   write(bytes: Uint8Array): void;
   /** Sends several pieces with one system call; counts as `pieces.length` writes. */
   writeAll(pieces: readonly Uint8Array[]): void;
@@ -30,9 +37,9 @@ export interface Stream {
    */
   pause(): void;
   resume(): void;
-  /** Sends what is queued, then closes. */
+  /** Stops received() calls, sends what is queued, then closes; a peer that does not read delays that for ever. */
   end(): void;
-  /** Closes at once. */
+  /** Closes at once: of the reader's calls only closed() still comes, later. Idempotent. */
   destroy(): void;
 }
 
@@ -59,8 +66,17 @@ export interface Net {
     options: ConnectOptions,
     done: (result: Stream | NetFailure) => void,
   ): () => void;
-  /** Listens; rejects with {@link NetError} when the address cannot be bound. A stale unix socket is replaced. */
-  listen(address: string, accepted: (stream: Stream) => void): Promise<Listener>;
+  /**
+   * Listens; rejects with {@link NetError} when the address cannot be bound. A stale unix socket is
+   * replaced; its directory is made if only that is missing.
+   *
+   * @param failed a connection could not be accepted (no descriptors left, …); listening goes on
+   */
+  listen(
+    address: string,
+    accepted: (stream: Stream) => void,
+    failed: (reason: string) => void,
+  ): Promise<Listener>;
 }
 
 export interface NetFailure {

@@ -122,8 +122,6 @@ export interface SecondaryOutbox {
   release(slot: number): void;
   /** Zero our own map on disk: a request proves that the primary has merged and stored it. */
   clearMap(): void;
-  /** After drain(): nothing is running any more. */
-  drained(): void;
 }
 
 export class Secondary {
@@ -139,7 +137,6 @@ export class Secondary {
   readonly #active: Int32Array = new Int32Array(SLOT_COUNT);
   #activeCount = 0;
   #waitingCount = 0;
-  #draining = false;
   #mapCleared = false;
 
   reads = 0;
@@ -279,15 +276,5 @@ export class Secondary {
       this.#waitingCount--;
       this.#start(slot, out);
     }
-    if (this.#draining && this.#activeCount === 0) {
-      this.#draining = false;
-      out.drained();
-    }
-  }
-
-  /** No more requests will come; drained() follows once everything received has been executed. */
-  drain(out: SecondaryOutbox): void {
-    this.#draining = true;
-    this.pump(out);
   }
 }

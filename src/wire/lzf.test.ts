@@ -5,11 +5,17 @@ import fc from "fast-check";
 import { WireError } from "./error.ts";
 import { LzfCompressor, lzfDecompress } from "./lzf.ts";
 
+/** Decompresses into the middle of more memory, of which nothing else may change. */
 function unpack(hex: string, length: number): string {
   const bytes = new Uint8Array(Buffer.from(hex.replaceAll(" ", ""), "hex"));
-  const out = new Uint8Array(length);
-  lzfDecompress(bytes, 0, bytes.length, out, 0, length);
-  return Buffer.from(out).toString();
+  const out = new Uint8Array(length + 600).fill(0xaa);
+  try {
+    lzfDecompress(bytes, 0, bytes.length, out, 300, 300 + length);
+  } finally {
+    expect.ok(out.subarray(0, 300).every((byte) => byte === 0xaa));
+    expect.ok(out.subarray(300 + length).every((byte) => byte === 0xaa));
+  }
+  return Buffer.from(out.subarray(300, 300 + length)).toString();
 }
 
 test("the stream of wire protocol §13 is abcdefgh, 512 times", () => {
@@ -94,6 +100,19 @@ test("compress() says 0 and stays within its bounds where the result does not fi
       expect.ok(out.subarray(room).every((byte) => byte === 0xbb));
     }),
   );
+});
+
+test("compress() never refers to what lies before its input, though it has seen it", () => {
+  const compressor = new LzfCompressor();
+  const piece = new TextEncoder().encode("abcdefghijklmnopqrstuvwxyz0123456789");
+  const twice = Uint8Array.of(...piece, ...piece);
+  const packed = new Uint8Array(100);
+  const out = new Uint8Array(piece.length);
+  for (const at of [0, piece.length]) {
+    const size = compressor.compress(twice, at, piece.length, packed, 0, packed.length);
+    lzfDecompress(packed, 0, size, out, 0, out.length);
+    expect.deepEqual(out, piece);
+  }
 });
 
 test("the table survives running out of positions", () => {

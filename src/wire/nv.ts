@@ -104,10 +104,10 @@ function elementSize(scalarType: number): number {
   return 1 << ((scalarType - 1) >> 1);
 }
 
-/** Whether the name at bytes[at] (as long as `name`) is `name`, which includes its NUL. */
-export function nvNameIs(bytes: Uint8Array, at: number, name: Uint8Array): boolean {
-  for (let index = 0; index < name.length; index++) {
-    if (bytes[at + index] !== name[index]) return false;
+/** Whether the bytes from bytes[at] on are `wanted`. There are as many. */
+export function nvBytesAre(bytes: Uint8Array, at: number, wanted: Uint8Array): boolean {
+  for (let index = 0; index < wanted.length; index++) {
+    if (bytes[at + index] !== wanted[index]) return false;
   }
   return true;
 }
@@ -115,6 +115,17 @@ export function nvNameIs(bytes: Uint8Array, at: number, name: Uint8Array): boole
 /** A name as it lies in an entry, NUL included. For constants. */
 export function nvName(name: string): Uint8Array {
   return new TextEncoder().encode(`${name}\0`);
+}
+
+/**
+ * How an entry of a scalar type begins, up to its name's NUL. For constants: an entry that begins so, and
+ * is not cut off, passes all of nvEntryEnd()'s checks.
+ */
+export function nvScalarHead(type: number, name: string): Uint8Array {
+  assert(type >= NV_INT8);
+  assert(type <= NV_UINT64);
+  const entry = new NvWriter().add(type, name, new Uint8Array(elementSize(type))).finish();
+  return entry.subarray(0, NV_HEADER_SIZE + nvName(name).length);
 }
 
 function truncated(at: number, needed: number, left: number): WireError {

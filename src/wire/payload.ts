@@ -23,8 +23,8 @@ import {
   NV_UINT8_ARRAY,
   NV_UINT32,
   NvWriter,
+  nvBytesAre,
   nvName,
-  nvNameIs,
   up8,
 } from "./nv.ts";
 
@@ -317,11 +317,11 @@ export function takePayloadKey(
   const dataSize = getU32(bytes, at + 2);
   const name = at + NV_HEADER_SIZE;
   const data = name + up8(nameSize);
-  if (nameSize === SIZE.length && nvNameIs(bytes, name, SIZE)) {
+  if (nameSize === SIZE.length && nvBytesAre(bytes, name, SIZE)) {
     if ((seen & SEEN_SIZE) === 0 && type === NV_UINT32) into.size = getU32(bytes, data);
     return seen | SEEN_SIZE;
   }
-  if (nameSize === HASH.length && nvNameIs(bytes, name, HASH)) {
+  if (nameSize === HASH.length && nvBytesAre(bytes, name, HASH)) {
     if ((seen & SEEN_HASH) === 0 && type === NV_UINT8_ARRAY) {
       into.hashLength = dataSize;
       if (dataSize <= HASH_SIZE_MAX) {
@@ -330,7 +330,7 @@ export function takePayloadKey(
     }
     return seen | SEEN_HASH;
   }
-  if (nameSize === CHECKSUM.length && nvNameIs(bytes, name, CHECKSUM)) {
+  if (nameSize === CHECKSUM.length && nvBytesAre(bytes, name, CHECKSUM)) {
     if ((seen & SEEN_CHECKSUM) === 0 && type === NV_STRING) {
       if (stringIs(bytes, data, dataSize, CRC32)) into.checksum = CHECKSUM_CRC32;
       else if (stringIs(bytes, data, dataSize, SHA256)) into.checksum = CHECKSUM_SHA256;
@@ -338,7 +338,7 @@ export function takePayloadKey(
     }
     return seen | SEEN_CHECKSUM;
   }
-  if (nameSize === COMPRESSION.length && nvNameIs(bytes, name, COMPRESSION)) {
+  if (nameSize === COMPRESSION.length && nvBytesAre(bytes, name, COMPRESSION)) {
     if ((seen & SEEN_COMPRESSION) === 0 && type === NV_STRING) {
       if (stringIs(bytes, data, dataSize, HOLE)) into.compression = COMPRESSION_HOLE;
       else if (stringIs(bytes, data, dataSize, LZF)) into.compression = COMPRESSION_LZF;
@@ -350,7 +350,7 @@ export function takePayloadKey(
 }
 
 function stringIs(bytes: Uint8Array, data: number, dataSize: number, wanted: Uint8Array): boolean {
-  return dataSize === wanted.length && nvNameIs(bytes, data, wanted);
+  return dataSize === wanted.length && nvBytesAre(bytes, data, wanted);
 }
 
 const HOLE_KEY = new NvWriter().string("compression", "hole").finish();

@@ -18,9 +18,9 @@ import {
   NV_INT16,
   NV_UINT64,
   NvWriter,
+  nvBytesAre,
   nvEntryEnd,
   nvName,
-  nvNameIs,
   up8,
 } from "./nv.ts";
 import {
@@ -95,16 +95,16 @@ export function decodeReply(
     const nameSize = bytes[at + 1]!;
     const name = at + NV_HEADER_SIZE;
     const data = name + up8(nameSize);
-    if (nameSize === 4 && nvNameIs(bytes, name, SEQ)) {
+    if (nameSize === 4 && nvBytesAre(bytes, name, SEQ)) {
       if ((seen & SEEN_SEQ) === 0 && type === NV_UINT64) {
         into.seqLo = getU32(bytes, data);
         into.seqHi = getU32(bytes, data + 4);
         into.hasSeq = true;
       }
       seen |= SEEN_SEQ;
-    } else if (nameSize === 9 && nvNameIs(bytes, name, RECEIVED)) {
+    } else if (nameSize === 9 && nvBytesAre(bytes, name, RECEIVED)) {
       into.received = true;
-    } else if (nameSize === 6 && nvNameIs(bytes, name, ERROR)) {
+    } else if (nameSize === 6 && nvBytesAre(bytes, name, ERROR)) {
       if ((seen & SEEN_ERROR) === 0 && type === NV_INT16) into.error = getI16(bytes, data);
       seen |= SEEN_ERROR;
     } else {

@@ -254,6 +254,32 @@ test("of two entries with one name the first counts, even with the wrong type", 
   expect.deepEqual([header.hashLength, header.hash[0]], [2, 1]);
 });
 
+test("an entry that comes again behind the usual four does not count, either", () => {
+  const nv = new NvWriter().u8("cmd", 1).u64("seq", 2).u64("offset", 512).u64("length", 4096);
+  nv.u8("cmd", 2).u64("seq", 9).u64("offset", 9).u64("length", 9);
+  const header = decode(encodeFrame(2, nv.finish()));
+  expect.deepEqual(
+    [header.cmd, header.seqLo, header.offset, header.length],
+    [CMD_READ, 2, 512, 4096],
+  );
+});
+
+test("the usual four are not mistaken where one of them is of another type or order", () => {
+  const other = new NvWriter().u8("cmd", 1).u64("seq", 2).i64("offset", 512).u64("length", 4096);
+  const header = decode(encodeFrame(2, other.finish()));
+  expect.deepEqual([header.cmd, header.seqLo, header.offset, header.length], [1, 2, -1, 4096]);
+  const turned = new NvWriter().u8("cmd", 1).u64("seq", 2).u64("length", 4096).u64("offset", 512);
+  const same = decode(encodeFrame(2, turned.finish()));
+  expect.deepEqual([same.cmd, same.seqLo, same.offset, same.length], [1, 2, 512, 4096]);
+});
+
+test("bytes behind the header are not taken for a part of it", () => {
+  const bytes = encode({ cmd: CMD_READ, seqLo: 1, offset: 512, length: 4096 }).slice();
+  bytes[1] = 66; // of 88: the length entry lies behind the end
+  const header = decode(bytes);
+  expect.deepEqual([header.offset, header.length, header.headerEnd], [512, -1, 5 + 66]);
+});
+
 test("memsync counts by being there", () => {
   expect.ok(decode(encodeFrame(2, new NvWriter().string("memsync", "no").finish())).memsync);
 });

@@ -254,6 +254,14 @@ export class TwoNodes {
     return known;
   }
 
+  /** Leaves everything as it is and running, also when this process ends. */
+  async leave(): Promise<void> {
+    process.off("exit", this.#onExit);
+    for (const node of this.nodes) node.leave();
+    await this.alphaToBeta?.close();
+    await this.betaToAlpha?.close();
+  }
+
   /** Kills what is left, by process id, and removes the directory. */
   async stop(): Promise<void> {
     killMarked(this.directory);
@@ -350,6 +358,7 @@ export class Node {
     const daemon = spawn(join(BIN, "hastd"), args, {
       stdio: ["ignore", log, log],
       env: markedEnvironment(this.#mark),
+      detached: true, // a Ctrl-C is for us; what becomes of the daemon, we decide
     });
     closeSync(log);
     this.#daemon = daemon;
@@ -368,6 +377,11 @@ export class Node {
       }, withinMs);
     });
     return Promise.race([this.#exit, late]).finally(() => clearTimeout(timer));
+  }
+
+  /** The daemon stays when this process ends. */
+  leave(): void {
+    this.#daemon?.unref();
   }
 
   /** SIGTERM, then waits for the exit code and for the last worker to be gone. */

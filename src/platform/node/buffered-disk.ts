@@ -9,33 +9,10 @@
  * With either, zero() and flush(), which can take long, run on the pool, beside later requests.
  */
 import fs from "node:fs";
-import { assert, unreachable } from "../../base/assert.ts";
-import {
-  EINTR,
-  EINVAL,
-  EIO,
-  ENODEV,
-  EOPNOTSUPP,
-  FALLOC_KEEP_SIZE,
-  FALLOC_PUNCH_HOLE,
-  FALLOC_ZERO_RANGE,
-  fallocateAsync,
-  lastErrno,
-} from "./libc.ts";
-import {
-  OP_FLUSH,
-  OP_READ,
-  OP_WRITE,
-  OP_ZERO,
-  type OpenedDisk,
-  QueuedDisk,
-} from "./queued-disk.ts";
+import { assert } from "../../base/assert.ts";
+import { EINTR, EIO, fallocateAsync, lastErrno } from "./libc.ts";
+import { OP_READ, type OpenedDisk, QueuedDisk } from "./queued-disk.ts";
 import { TOKEN_COUNT, TokenQueue } from "./token-queue.ts";
-
-/** How a zero() is being carried out; each way that the file system lacks leads to the next. */
-const ZERO_BY_PUNCH = 0;
-const ZERO_BY_RANGE = 1;
-const ZERO_BY_WRITE = 2;
 
 /** Bytes of zeroes written at once where fallocate() is not to be had. */
 const ZERO_PIECE_SIZE = 1 << 20;
@@ -56,11 +33,9 @@ interface Callbacks {
 export class BufferedDisk extends QueuedDisk {
   readonly engine: "sync" | "threadpool";
   readonly #callbacks: (Callbacks | undefined)[] = new Array(TOKEN_COUNT).fill(undefined);
-  readonly #zeroStage = new Uint8Array(TOKEN_COUNT);
+  readonly #fallocateMode = new Uint8Array(TOKEN_COUNT);
   readonly #fallocateWaiting = new TokenQueue();
   #fallocateCount = 0;
-  #canPunch = true;
-  #canZeroRange = true;
   #zeroes: Buffer | null = null;
 
   constructor(opened: OpenedDisk, engine: "sync" | "threadpool") {
@@ -68,24 +43,23 @@ export class BufferedDisk extends QueuedDisk {
     this.engine = engine;
   }
 
-  protected override start(token: number): void {
-    const op = this.op[token]!;
-    switch (op) {
-      case OP_READ:
-      case OP_WRITE:
-        if (this.engine === "sync") this.complete(token, this.#transferNow(token));
-        else this.#transferLater(token);
-        break;
-      case OP_ZERO:
-        this.#zeroStage[token] = this.punch[token] === 1 ? ZERO_BY_PUNCH : ZERO_BY_RANGE;
-        this.#zero(token);
-        break;
-      case OP_FLUSH:
-        fs.fdatasync(this.fd, this.#callbacksOf(token).flushed);
-        break;
-      default:
-        unreachable(op as never);
-    }
+  protected override startTransfer(token: number): void {
+    if (this.engine === "sync") this.complete(token, this.#transferNow(token));
+    else this.#transferLater(token);
+  }
+
+  protected override startFlush(token: number): void {
+    fs.fdatasync(this.fd, this.#callbacksOf(token).flushed);
+  }
+
+  protected override startFallocate(token: number, mode: number): void {
+    this.#fallocateMode[token] = mode;
+    if (this.#fallocateCount === FALLOCATE_MAX) this.#fallocateWaiting.push(token);
+    else this.#fallocate(token);
+  }
+
+  protected override startZeroWrites(token: number): void {
+    this.#writeZeroes(token);
   }
 
   protected override started(): void {}
@@ -127,56 +101,15 @@ export class BufferedDisk extends QueuedDisk {
     else fs.write(this.fd, this.arena, memory, length, offset, done);
   }
 
-  #zero(token: number): void {
-    const length = this.length[token]!;
-    if (length === 0) {
-      this.complete(token, 0);
-      return;
-    }
-    if (this.#zeroStage[token] === ZERO_BY_PUNCH && !this.#canPunch) {
-      this.#zeroStage[token] = ZERO_BY_RANGE;
-    }
-    if (this.#zeroStage[token] === ZERO_BY_RANGE && !this.#canZeroRange) {
-      this.#zeroStage[token] = ZERO_BY_WRITE;
-    }
-    if (this.#zeroStage[token] === ZERO_BY_WRITE) {
-      this.#writeZeroes(token);
-      return;
-    }
-    if (this.#fallocateCount === FALLOCATE_MAX) {
-      this.#fallocateWaiting.push(token);
-      return;
-    }
+  #fallocate(token: number): void {
     this.#fallocateCount += 1;
-    const way = this.#zeroStage[token] === ZERO_BY_PUNCH ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
     fallocateAsync(
       this.fd,
-      way | FALLOC_KEEP_SIZE,
+      this.#fallocateMode[token]!,
       this.offset[token]!,
-      length,
+      this.length[token]!,
       this.#callbacksOf(token).fallocated,
     );
-  }
-
-  #fallocated(token: number, errno: number): void {
-    this.#fallocateCount -= 1;
-    const stage = this.#zeroStage[token]!;
-    if (errno === EINTR) {
-      this.#zero(token);
-    } else if (errno === EOPNOTSUPP || errno === ENODEV || errno === EINVAL) {
-      // EINVAL may be this range's fault; the others are the file system's, for good.
-      if (errno !== EINVAL) {
-        if (stage === ZERO_BY_PUNCH) this.#canPunch = false;
-        else this.#canZeroRange = false;
-      }
-      this.#zeroStage[token] = stage + 1;
-      this.#zero(token);
-    } else {
-      this.complete(token, errno);
-    }
-    while (this.#fallocateCount < FALLOCATE_MAX && this.#fallocateWaiting.length > 0) {
-      this.#zero(this.#fallocateWaiting.shift());
-    }
   }
 
   #writeZeroes(token: number): void {
@@ -203,7 +136,11 @@ export class BufferedDisk extends QueuedDisk {
         fallocated: (error, result) => {
           const errno = result < 0 ? lastErrno() : 0;
           assert(error === null);
-          this.#fallocated(token, errno);
+          this.#fallocateCount -= 1;
+          this.fallocated(token, errno);
+          if (this.#fallocateCount < FALLOCATE_MAX && this.#fallocateWaiting.length > 0) {
+            this.#fallocate(this.#fallocateWaiting.shift());
+          }
         },
         zeroesWritten: (error, count) => {
           if (this.#advance(token, error, count)) this.#writeZeroes(token);

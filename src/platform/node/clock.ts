@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
+/** Time as the kernel tells it: CLOCK_MONOTONIC to decide by, CLOCK_REALTIME to show. */
+
 import type { Clock, Timer } from "../clock.ts";
 
 /** setTimeout()'s own limit; beyond it Node fires at once. 24.8 days. */

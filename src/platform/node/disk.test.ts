@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -163,7 +163,7 @@ async function exercise(opened: Opened, seed: number): Promise<void> {
       left -= 1;
       busy.fill(1, block, block + count);
       const token = idle.pop()!;
-      const memory = token * laneSize + random(64);
+      const memory = token * laneSize + (random(2) === 0 ? 0 : random(64));
       const [offset, length] = [block * blockSize, count * blockSize];
       const free = () => busy.fill(0, block, block + count);
       const kind = random(10);
@@ -197,7 +197,7 @@ async function exercise(opened: Opened, seed: number): Promise<void> {
   recorder.onDone = () => {};
 }
 
-const FILE_ENGINES: readonly DiskEngine[] = ["sync", "threadpool"];
+const FILE_ENGINES: readonly DiskEngine[] = ["sync", "threadpool", "io_uring"];
 
 for (const engine of FILE_ENGINES) {
   describe(`engine ${engine}, regular file`, () => {
@@ -211,6 +211,33 @@ for (const engine of FILE_ENGINES) {
       await exercise(opened, 1);
       await opened.close();
       assert.equal(fs.statSync(file).size, 4 * MIB);
+    });
+
+    test("takes a thousand requests at once, and ones of many mebibytes, at odd addresses", async () => {
+      const file = makeFile(`many-${engine}`, 32 * MIB);
+      const opened = open(file, engine, 40 * MIB);
+      const { disk, arena, recorder } = opened;
+      for (let at = 0; at < 9 * MIB; at += 4) arena.writeUInt32LE(Math.imul(at, 40503) >>> 0, at);
+      const data = Buffer.from(arena.subarray(3, 3 + 8 * MIB));
+      assert.equal(await opened.run((token) => disk.write(token, 3, 8 * MIB, 0)), 0);
+      const size = (8 * MIB) / 1024;
+      const all: Promise<number>[] = [];
+      for (let token = 0; token < 1024; token++) {
+        all.push(recorder.wait(token));
+        const memory = 10 * MIB + token * (size + 1);
+        disk.read(token, memory, size, token * size);
+      }
+      disk.submit();
+      assert.ok((await Promise.all(all)).every((errno) => errno === 0));
+      for (let token = 0; token < 1024; token++) {
+        const memory = 10 * MIB + token * (size + 1);
+        const expected = data.subarray(token * size, (token + 1) * size);
+        assert.ok(arena.subarray(memory, memory + size).equals(expected), `read ${token}`);
+      }
+      arena.fill(0, 0, 10 * MIB);
+      assert.equal(await opened.run((token) => disk.read(token, 5, 8 * MIB, 0)), 0);
+      assert.ok(arena.subarray(5, 5 + 8 * MIB).equals(data));
+      await opened.close();
     });
 
     test("reports EIO for a read past the end of a file that became shorter", async () => {
@@ -390,6 +417,45 @@ test("openDisk() refuses a component that another process has open, and says how
   await open(file).close();
 });
 
+test("a component is carried by threads, with a warning, where io_uring is forbidden", async (t) => {
+  const file = makeFile("forbidden", MIB);
+  // A seccomp filter: load the call's number; if it is io_uring_setup (425), fail with EPERM; else allow.
+  const program = `
+    import koffi from "koffi";
+    import { createArena } from ${JSON.stringify(path.join(import.meta.dirname, "arena.ts"))};
+    import { openDisk } from ${JSON.stringify(path.join(import.meta.dirname, "disk.ts"))};
+    const prctl = koffi.load(null).func("prctl", "int", ["int", "ulong", "void *", "ulong", "ulong"]);
+    const filter = Buffer.alloc(32);
+    [[0x20, 0, 0, 0], [0x15, 0, 1, 425], [0x06, 0, 0, 0x50001], [0x06, 0, 0, 0x7fff0000]].forEach(
+      ([code, jt, jf, k], index) => {
+        filter.writeUInt16LE(code, index * 8);
+        filter.writeUInt8(jt, index * 8 + 2);
+        filter.writeUInt8(jf, index * 8 + 3);
+        filter.writeUInt32LE(k, index * 8 + 4);
+      });
+    const fprog = Buffer.alloc(16);
+    fprog.writeUInt16LE(4);
+    fprog.writeBigUInt64LE(koffi.address(filter), 8);
+    const PR_SET_NO_NEW_PRIVS = 38, PR_SET_SECCOMP = 22, SECCOMP_MODE_FILTER = 2;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, null, 0, 0) !== 0) process.exit(77);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog, 0, 0) !== 0) process.exit(77);
+    const disk = openDisk(process.argv[1],
+      { arena: createArena(65536), lock: true, engine: "io_uring", warn: (text) => console.log(text) });
+    console.log(disk.engine);
+    disk.attach({ diskDone: (token, errno) => console.log("errno", errno), diskIdle() {} });
+    disk.read(0, 1, 4096, 0);
+    disk.close(() => {});`;
+  const child = spawnSync(process.execPath, ["--input-type=module", "-e", program, file], {
+    cwd: import.meta.dirname,
+    encoding: "utf8",
+  });
+  if (child.status === 77) return t.skip("seccomp is not available");
+  assert.equal(child.status, 0, child.stderr);
+  const [warning, ...rest] = child.stdout.trim().split("\n");
+  assert.match(warning!, /forbidden cannot be used through io_uring \(operation not permitted\)/);
+  assert.deepEqual(rest, ["threadpool", "errno 0"]);
+});
+
 test("openDisk() without lock opens a component that is in use", async () => {
   const file = makeFile("unlocked", MIB);
   const opened = open(file);
@@ -421,12 +487,13 @@ test("openDisk() names path, fact and remedy for what is no local component", ()
 });
 
 for (const sectorSize of [512, 4096]) {
-  for (const engine of ["threadpool"] as const) {
+  for (const engine of ["threadpool", "io_uring"] as const) {
     test(`engine ${engine} serves a block device with ${sectorSize}-byte sectors`, async (t) => {
       const file = makeFile(`loop-${engine}-${sectorSize}`, 8 * MIB);
       const result = await withLoop(file, sectorSize, async (device) => {
         const opened = open(device, engine);
         assert.equal(opened.disk.kind, "block");
+        assert.equal(opened.disk.engine, engine);
         assert.equal(opened.disk.sectorSize, sectorSize);
         assert.equal(opened.disk.mediaSize, 8 * MIB);
         assert.throws(() => open(device), { code: "EBUSY" });

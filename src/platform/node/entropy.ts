@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
+/** Chance from the kernel, by way of OpenSSL. */
+
 import { randomFillSync } from "node:crypto";
 import type { Entropy } from "../entropy.ts";
 

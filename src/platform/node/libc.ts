@@ -14,6 +14,14 @@ const callFcntl = libc.func("int fcntl(int fd, int command, int argument)");
 const callFallocate = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
 const callIoctl = libc.func("int ioctl(int fd, ulong request, void *argument)");
 const callLseek = libc.func("int64_t lseek(int fd, int64_t offset, int whence)");
+const callSyscall = libc.func(
+  "int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c, int64_t d, void *e, int64_t f)",
+);
+const callIoUringSetup = libc.func("syscall", "int64_t", ["int64_t", "int64_t", "void *"]);
+const callMmap = libc.func(
+  "intptr_t mmap(void *at, size_t length, int protection, int flags, int fd, int64_t offset)",
+);
+const callMunmap = libc.func("int munmap(intptr_t at, size_t length)");
 const callGethostid = libc.func("long gethostid()");
 const callStrdup = libc.func("void *strdup(str text)");
 const callOpenlog = libc.func("void openlog(void *ident, int option, int facility)");
@@ -136,4 +144,73 @@ export function openSyslog(ident: string): void {
 /** @param priority 3 error, 4 warning, 5 notice, 6 info, 7 debug */
 export function syslog(priority: number, text: string): void {
   callSyslog(priority, "%s", text);
+}
+
+// Since io_uring, new system calls have one number on every architecture.
+const SYS_IO_URING_SETUP = 425;
+const SYS_IO_URING_ENTER = 426;
+
+/** @param params struct io_uring_params, 120 bytes, read and written. @returns the ring's descriptor or -errno */
+export function ioUringSetup(entryCount: number, params: Uint8Array): number {
+  return negativeErrno(Number(callIoUringSetup(SYS_IO_URING_SETUP, entryCount, params)));
+}
+
+/** @returns how many submissions the kernel has taken, or -errno */
+export function ioUringEnter(
+  fd: number,
+  submitCount: number,
+  waitCount: number,
+  flags: number,
+): number {
+  return negativeErrno(
+    Number(callSyscall(SYS_IO_URING_ENTER, fd, submitCount, waitCount, flags, null, 0)),
+  );
+}
+
+/** Memory shared with the kernel; its bytes must not be touched after {@link unmap}. */
+export interface Mapping {
+  readonly address: number;
+  readonly bytes: ArrayBuffer;
+}
+
+/** Maps `length` bytes of `fd` at `offset`, shared, for reading and writing. @returns -errno if that fails */
+export function mapShared(fd: number, offset: number, length: number): Mapping | number {
+  const PROT_READ_WRITE = 3;
+  const MAP_SHARED_POPULATE = 0x8001;
+  const address = callMmap(null, length, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset);
+  if (Number(address) === -1) return -koffi.errno();
+  return { address: Number(address), bytes: koffi.view(BigInt(address), length) };
+}
+
+export function unmap(mapping: Mapping): void {
+  callMunmap(mapping.address, mapping.bytes.byteLength);
+}
+
+/** Where `bytes` lie in this process: exact, since user addresses stay below 2^48. */
+export function addressOf(bytes: Uint8Array): number {
+  return Number(koffi.address(bytes));
+}
+
+export interface Poll {
+  close(): void;
+}
+
+/** koffi stops calling back for a handle that has been collected, although its descriptor is being watched. */
+const polls = new Set<Poll>();
+
+/**
+ * Calls `readable` from the event loop whenever `fd` has something to read, for as long as it has.
+ * Node sees to nothing after that call (next ticks, exceptions): hand over to setImmediate().
+ */
+export function pollReadable(fd: number, readable: () => void): Poll {
+  const handle = koffi.node.poll(fd, { readable: true }, readable);
+  const poll = {
+    close() {
+      handle.close();
+      polls.delete(poll);
+    },
+    handle,
+  };
+  polls.add(poll);
+  return poll;
 }

@@ -2,14 +2,25 @@
 /**
  * What every disk engine shares: the table of requests, their queue, and who is told when.
  *
- *   read(), write(), … ─► queue ─► submit() ─► start(token), … then started()
+ *   read(), write(), … ─► queue ─► submit() ─► startTransfer(token), … then started()
  *                                                  │
  *        diskDone(token) ◄─ complete(token) ◄──────┘  at once, or from the event loop
  */
 import fs from "node:fs";
-import { assert } from "../../base/assert.ts";
+import { assert, unreachable } from "../../base/assert.ts";
 import type { Disk, DiskHandler } from "../disk.ts";
-import { ENXIO, seekData, seekHole } from "./libc.ts";
+import {
+  EINTR,
+  EINVAL,
+  ENODEV,
+  ENXIO,
+  EOPNOTSUPP,
+  FALLOC_KEEP_SIZE,
+  FALLOC_PUNCH_HOLE,
+  FALLOC_ZERO_RANGE,
+  seekData,
+  seekHole,
+} from "./libc.ts";
 import { TOKEN_COUNT, TokenQueue } from "./token-queue.ts";
 
 export const OP_FREE = 0;
@@ -17,6 +28,11 @@ export const OP_READ = 1;
 export const OP_WRITE = 2;
 export const OP_ZERO = 3;
 export const OP_FLUSH = 4;
+
+/** How a zero() is being carried out; each way that the disk lacks leads to the next. */
+const ZERO_BY_PUNCH = 0;
+const ZERO_BY_RANGE = 1;
+const ZERO_BY_WRITE = 2;
 
 /** An opened local component, before an engine is chosen. */
 export interface OpenedDisk {
@@ -47,11 +63,16 @@ export abstract class QueuedDisk implements Disk {
   /** Bytes already transferred: the kernel may do less than it was asked to. */
   protected readonly progress: Float64Array = new Float64Array(TOKEN_COUNT);
 
+  readonly #zeroStage = new Uint8Array(TOKEN_COUNT);
+  #canPunch = true;
+  #canZeroRange = true;
+
   readonly #queue = new TokenQueue();
   #handler: DiskHandler | null = null;
   #inFlight = 0;
   #submitting = false;
   #submitAgain = false;
+  #grouping = false;
   #idleScheduled = false;
   #shut = false;
   #whenClosed: (() => void) | null = null;
@@ -69,9 +90,14 @@ export abstract class QueuedDisk implements Disk {
     this.arena = opened.arena;
   }
 
-  /** Begins the request; complete() may be called from inside. */
-  protected abstract start(token: number): void;
-  /** After the last start() of a group. */
+  /** Begins to read or write; complete() may be called from inside. */
+  protected abstract startTransfer(token: number): void;
+  protected abstract startFlush(token: number): void;
+  /** Begins fallocate(2) of the whole range; fallocated() is called later. */
+  protected abstract startFallocate(token: number, mode: number): void;
+  /** Begins to write zeroes over the range; complete() is called later. */
+  protected abstract startZeroWrites(token: number): void;
+  /** After the last start of a group. */
   protected abstract started(): void;
   /** Lets go of what the engine holds besides the descriptor. Nothing is in flight. */
   protected abstract release(): void;
@@ -90,6 +116,7 @@ export abstract class QueuedDisk implements Disk {
   }
 
   zero(token: number, offset: number, length: number, punch: boolean): void {
+    assert(length > 0);
     this.#enqueue(OP_ZERO, token, length, offset);
     this.punch[token] = punch ? 1 : 0;
   }
@@ -139,11 +166,71 @@ export abstract class QueuedDisk implements Disk {
     this.#submitting = true;
     do {
       this.#submitAgain = false;
-      for (let count = this.#queue.length; count > 0; count--) this.start(this.#queue.shift());
+      for (let count = this.#queue.length; count > 0; count--) this.#start(this.#queue.shift());
       this.started();
     } while (this.#submitAgain);
     this.#submitting = false;
     this.#closeWhenDrained();
+  }
+
+  #start(token: number): void {
+    const op = this.op[token]!;
+    switch (op) {
+      case OP_READ:
+      case OP_WRITE:
+        this.startTransfer(token);
+        break;
+      case OP_ZERO:
+        this.#zeroStage[token] = this.punch[token] === 1 ? ZERO_BY_PUNCH : ZERO_BY_RANGE;
+        this.#zero(token);
+        break;
+      case OP_FLUSH:
+        this.startFlush(token);
+        break;
+      default:
+        unreachable(op as never);
+    }
+  }
+
+  #zero(token: number): void {
+    if (this.#zeroStage[token] === ZERO_BY_PUNCH && !this.#canPunch) {
+      this.#zeroStage[token] = ZERO_BY_RANGE;
+    }
+    if (this.#zeroStage[token] === ZERO_BY_RANGE && !this.#canZeroRange) {
+      this.#zeroStage[token] = ZERO_BY_WRITE;
+    }
+    if (this.#zeroStage[token] === ZERO_BY_WRITE) {
+      this.startZeroWrites(token);
+    } else {
+      const way = this.#zeroStage[token] === ZERO_BY_PUNCH ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
+      this.startFallocate(token, way | FALLOC_KEEP_SIZE);
+    }
+  }
+
+  /** What came of startFallocate(). */
+  protected fallocated(token: number, errno: number): void {
+    const stage = this.#zeroStage[token]!;
+    if (errno === EINTR) {
+      this.#zero(token);
+    } else if (errno === EOPNOTSUPP || errno === ENODEV || errno === EINVAL) {
+      // EINVAL may be this range's fault; the others are the disk's, for good.
+      if (errno !== EINVAL) {
+        if (stage === ZERO_BY_PUNCH) this.#canPunch = false;
+        else this.#canZeroRange = false;
+      }
+      this.#zeroStage[token] = stage + 1;
+      this.#zero(token);
+    } else {
+      this.complete(token, errno);
+    }
+  }
+
+  /** Runs `completions`, which may call complete() many times, and tells the handler after the last. */
+  protected group(completions: () => void): void {
+    this.#grouping = true;
+    completions();
+    this.#grouping = false;
+    this.#handler!.diskIdle();
   }
 
   /** The request is over, and its token free again. */
@@ -151,7 +238,7 @@ export abstract class QueuedDisk implements Disk {
     assert(this.op[token] !== OP_FREE);
     this.op[token] = OP_FREE;
     this.#inFlight -= 1;
-    if (!this.#submitting && !this.#idleScheduled) {
+    if (!this.#submitting && !this.#grouping && !this.#idleScheduled) {
       // An immediate runs after everything the event loop has ready now, so that one
       // diskIdle() answers for a whole group.
       this.#idleScheduled = true;

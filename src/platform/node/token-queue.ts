@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
+/** Requests waiting their turn, by token, in an array allocated once. */
+
 import { assert } from "../../base/assert.ts";
 
 /** Tokens are below this; a power of two. */

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * `hastctl role`: silent on success. hastd answers when the new role works, or says why it does not.
+ * Source: FreeBSD sbin/hastctl/hastctl.c, control_set_role(); behaviour §16.2.
+ */
+import type { Role, SetRoleEntry } from "../wire/control.ts";
+import { type Command, printError, printWarning, type Terminal } from "./command.ts";
+import { exitCodeOf } from "./exit-code.ts";
+
+export const role: Command = {
+  name: "role",
+  options: [],
+  synopsis: "<init | primary | secondary> all | name ...",
+  refuse([wanted, ...names]) {
+    if (wanted === undefined) return "";
+    if (!isRole(wanted))
+      return `there is no role "${wanted}"; roles are init, primary and secondary`;
+    return names.length === 0 ? "" : null;
+  },
+  async run([wanted, ...names], _options, { terminal, control, debug }) {
+    const answer = await control.setRole(wanted as Role, names);
+    if (answer.kind === "failed") {
+      printError(terminal, null, answer.lines);
+      return answer.exitCode;
+    }
+    for (const entry of answer.entries) report(entry, wanted as Role, { terminal, debug });
+    return exitCodeOf(answer.entries);
+  },
+};
+
+function report(
+  { resource, outcome, errmsg, notes }: SetRoleEntry,
+  wanted: Role,
+  { terminal, debug }: { readonly terminal: Terminal; readonly debug: number },
+): void {
+  if (outcome.kind === "failed") {
+    if (errmsg !== null) {
+      printError(terminal, resource, [...errmsg.split("\n"), ...notes]);
+      return;
+    }
+    // Word for word the original's: scripts look for it.
+    terminal.err(`[WARNING] [${resource}] Received error ${outcome.error} from hastd.\n`);
+    for (const note of notes) terminal.err(`  ${note}\n`);
+    return;
+  }
+  if (debug > 0) {
+    terminal.out(
+      `[DEBUG][1] [${resource}] Role changed from ${outcome.previousRole} to ${wanted}.\n`,
+    );
+  }
+  for (const note of notes) printWarning(terminal, resource, [note]);
+}
+
+function isRole(word: string): word is Role {
+  return word === "init" || word === "primary" || word === "secondary";
+}

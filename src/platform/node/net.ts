@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** Connecting and listening, on TCP and on unix sockets. Source: FreeBSD sbin/hastd/proto_tcp.c, proto_uds.c. */
+
+import dns from "node:dns";
+import fs from "node:fs";
+import net from "node:net";
+import path from "node:path";
+import {
+  type Address,
+  DEFAULT_PORT,
+  formatAddress,
+  ipBytes,
+  parseAddress,
+} from "../../wire/address.ts";
+import { WireError } from "../../wire/error.ts";
+import {
+  type ConnectOptions,
+  type Listener,
+  type Net,
+  NetError,
+  type NetFailure,
+  type Stream,
+} from "../net.ts";
+import { failureText } from "./net-failure.ts";
+import { adoptSocket } from "./socket-stream.ts";
+
+export const nodeNet: Net = { connect, listen };
+
+/** Connections the kernel may hold for us to accept; more are clients' retries. */
+const BACKLOG = 128;
+
+/** Only the owner of the daemon may open the disks it offers. */
+const UNIX_SOCKET_MODE = 0o600;
+
+function connect(
+  text: string,
+  options: ConnectOptions,
+  done: (result: Stream | NetFailure) => void,
+): () => void {
+  let socket: net.Socket | null = null;
+  let over = false;
+
+  const abandon = () => {
+    over = true;
+    clearTimeout(timer);
+    socket?.destroy();
+  };
+  const fail = (failure: string) => {
+    if (over) return;
+    abandon();
+    done({ failure });
+  };
+  const timer = setTimeout(
+    () => fail(`no connection within ${options.timeoutMs / 1000} s`),
+    options.timeoutMs,
+  );
+
+  let address: Address;
+  let source: Address | null;
+  try {
+    address = parseAddress(text);
+    source = options.source === null ? null : parseAddress(options.source);
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    process.nextTick(fail, error.message);
+    return abandon;
+  }
+
+  const open = (where: net.SocketConnectOpts) => {
+    if (over) return;
+    socket = new net.Socket();
+    socket.pause(); // the reader's memory is not known yet
+    socket.on("error", (error: NodeJS.ErrnoException) => fail(failureText(error)));
+    socket.on("connect", () => {
+      if (over) return;
+      over = true;
+      clearTimeout(timer);
+      done(adoptSocket(socket!, formatAddress(withPort(address))));
+    });
+    socket.connect(where);
+  };
+
+  if (address.kind === "unix") {
+    open({ path: address.path });
+    return abandon;
+  }
+  if (source !== null && source.kind !== "tcp") {
+    process.nextTick(fail, `source ${options.source} is no TCP address`);
+    return abandon;
+  }
+  const port = address.port ?? DEFAULT_PORT;
+  resolve(address.host, address.family, (failure, host) => {
+    if (failure !== null) {
+      fail(failure);
+    } else if (source === null) {
+      open({ host, port });
+    } else {
+      // A socket's two ends are of one family.
+      resolve(source.host, net.isIPv6(host) ? 6 : 4, (sourceFailure, localAddress) => {
+        if (sourceFailure !== null) fail(`source ${options.source}: ${sourceFailure}`);
+        else open({ host, port, localAddress, localPort: source.port ?? 0 });
+      });
+    }
+  });
+  return abandon;
+}
+
+/** Calls `done` with the first address of `host`, at once if it is one itself; or with a failure, later. */
+function resolve(
+  host: string,
+  family: 4 | 6 | null,
+  done: (failure: string | null, ip: string) => void,
+): void {
+  const literal = net.isIP(host);
+  if (literal !== 0) {
+    if (family === null || literal === family) done(null, host);
+    else process.nextTick(done, `${host} is no IPv${family} address`, "");
+    return;
+  }
+  dns.lookup(host, { family: family ?? 0 }, (error, ip) => {
+    if (error === null) done(null, ip);
+    else done(`${host}: ${failureText(error)}`, "");
+  });
+}
+
+function withPort(address: Address): Address {
+  return address.kind === "unix" ? address : { ...address, port: address.port ?? DEFAULT_PORT };
+}
+
+async function listen(
+  text: string,
+  accepted: (stream: Stream) => void,
+  failed: (reason: string) => void,
+): Promise<Listener> {
+  let address: Address;
+  try {
+    address = parseAddress(text);
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    throw new NetError("EINVAL", error.message, { cause: error });
+  }
+  return address.kind === "unix"
+    ? await listenUnix(address.path, accepted, failed)
+    : await listenTcp(address, text, accepted, failed);
+}
+
+async function listenTcp(
+  address: Extract<Address, { kind: "tcp" }>,
+  text: string,
+  accepted: (stream: Stream) => void,
+  failed: (reason: string) => void,
+): Promise<Listener> {
+  const host = await new Promise<string>((fulfil, reject) =>
+    resolve(address.host, address.family, (failure, ip) => {
+      if (failure === null) fulfil(ip);
+      else reject(new NetError("EINVAL", `Cannot listen on ${text}: ${failure}.`));
+    }),
+  );
+  const server = createServer((socket) => peerOf(socket), accepted);
+  // ipv6Only, since tcp4://0.0.0.0 and tcp6://[::] are listened on side by side.
+  const options = {
+    host,
+    port: address.port ?? DEFAULT_PORT,
+    ipv6Only: net.isIPv6(host),
+    backlog: BACKLOG,
+  };
+  await bind(server, options, text);
+  server.on("error", (error: NodeJS.ErrnoException) => failed(failureText(error)));
+  const bound = server.address() as net.AddressInfo;
+  const family = net.isIPv6(bound.address) ? 6 : 4;
+  return {
+    address: formatAddress({ kind: "tcp", family, host: bound.address, port: bound.port }),
+    close: () => void server.close(),
+  };
+}
+
+async function listenUnix(
+  file: string,
+  accepted: (stream: Stream) => void,
+  failed: (reason: string) => void,
+): Promise<Listener> {
+  const address = `unix://${file}`;
+  const server = createServer(() => address, accepted);
+  makeDirectory(path.dirname(file), address);
+  try {
+    await bind(server, { path: file, backlog: BACKLOG }, address);
+  } catch (error) {
+    if (!(error instanceof NetError) || error.code !== "EADDRINUSE") throw error;
+    await removeStaleSocket(file);
+    await bind(server, { path: file, backlog: BACKLOG }, address);
+  }
+  server.on("error", (error: NodeJS.ErrnoException) => failed(failureText(error)));
+  fs.chmodSync(file, UNIX_SOCKET_MODE);
+  // Node unlinks the path when the server closes.
+  return { address, close: () => void server.close() };
+}
+
+/** Makes the last component only: a wrong path is better refused than built. */
+function makeDirectory(directory: string, address: string): void {
+  try {
+    fs.mkdirSync(directory, { mode: 0o755 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST") return;
+    throw new NetError(
+      code ?? "EIO",
+      `Cannot listen on ${address}: its directory ${directory} does not exist and cannot be made: ` +
+        `${failureText(error as NodeJS.ErrnoException)}. Make it: mkdir -p ${directory}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Removes a unix socket that nobody listens on any more. @throws NetError if somebody does, or it is no socket */
+async function removeStaleSocket(file: string): Promise<void> {
+  const code = await new Promise<string>((fulfil) => {
+    const probe = net.connect({ path: file });
+    probe.on("connect", () => {
+      probe.destroy();
+      fulfil("");
+    });
+    probe.on("error", (error: NodeJS.ErrnoException) => fulfil(error.code ?? "EIO"));
+  });
+  if (code === "ENOENT") return;
+  const stat = fs.lstatSync(file, { throwIfNoEntry: false });
+  if (stat !== undefined && !stat.isSocket()) {
+    throw new NetError(
+      "EEXIST",
+      `Cannot listen on unix://${file}: a file that is no socket is in the way. Move it.`,
+    );
+  }
+  if (code !== "ECONNREFUSED") {
+    throw new NetError(
+      "EADDRINUSE",
+      `Cannot listen on unix://${file}: another process listens there. ` +
+        `Stop it, or choose another address. See who: fuser -v ${file}`,
+    );
+  }
+  fs.rmSync(file, { force: true });
+}
+
+function createServer(
+  peer: (socket: net.Socket) => string,
+  accepted: (stream: Stream) => void,
+): net.Server {
+  return net.createServer({ pauseOnConnect: true }, (socket) =>
+    accepted(adoptSocket(socket, peer(socket))),
+  );
+}
+
+function bind(server: net.Server, options: net.ListenOptions, text: string): Promise<void> {
+  return new Promise((fulfil, reject) => {
+    const failed = (error: NodeJS.ErrnoException) => {
+      reject(
+        new NetError(error.code ?? "EIO", `Cannot listen on ${text}: ${bindFailure(error)}`, {
+          cause: error,
+        }),
+      );
+    };
+    server.once("error", failed);
+    server.listen(options, () => {
+      server.off("error", failed);
+      fulfil();
+    });
+  });
+}
+
+function bindFailure(error: NodeJS.ErrnoException): string {
+  const words = failureText(error);
+  switch (error.code) {
+    case "EADDRINUSE":
+      return `${words}. Stop the other process or choose another port. See who: ss -ltnp`;
+    case "EADDRNOTAVAIL":
+      return `${words}: no interface of this machine has it. See which: ip address`;
+    case "EACCES":
+      return `${words}. Run as root, or choose a port above 1023, or a directory you may write to.`;
+    default:
+      return `${words}.`;
+  }
+}
+
+function peerOf(socket: net.Socket): string {
+  const host = socket.remoteAddress;
+  if (host === undefined) return "tcp://unknown"; // it has already gone
+  const ip = ipBytes(host);
+  const plain = ip?.length === 4 ? ip.join(".") : host;
+  return formatAddress({ kind: "tcp", family: null, host: plain, port: socket.remotePort ?? null });
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * A Stream over one of Node's sockets, TCP or unix, whose bytes land where the reader wants them.
+ *
+ *   kernel ─► reader.space() ─► reader.received()       no buffer of Node's in between
+ *
+ * Node reads into the caller's memory (`onread`) only on sockets that it makes itself, and asks for it
+ * when it makes them. So the socket's handle is moved into a new Socket. And Node asks for the next
+ * buffer right after each read, paused or not; where there is no reader to ask, or it has paused, one
+ * byte of our own stands in, so that nothing is read beyond what space() has room for.
+ */
+import net from "node:net";
+import { assert } from "../../base/assert.ts";
+import type { Stream, StreamReader } from "../net.ts";
+import { failureText } from "./net-failure.ts";
+
+/** A socket's handle: Node's internal, and what its own child_process moves between sockets too. */
+interface HandleOwner {
+  _handle: object | null;
+}
+
+/**
+ * Makes a stream of a connected socket that has not been read from: one just accepted (with
+ * `pauseOnConnect`) or connected (after pause()), or one received from the parent process, in the
+ * very callback that brought it. The socket is empty afterwards.
+ */
+export function adoptSocket(socket: net.Socket, peer: string): Stream {
+  assert(socket.readableLength === 0, "bytes have been read from the socket already");
+  const owner = socket as unknown as HandleOwner;
+  const handle = owner._handle;
+  assert(
+    typeof handle === "object" && handle !== null,
+    "the socket has no handle: it is closed, or this Node keeps it elsewhere",
+  );
+  owner._handle = null;
+  socket.on("error", ignoreError); // it has nothing left to fail
+  socket.destroy(); // so that its server, if any, counts it out
+  return new SocketStream(handle, peer);
+}
+
+function ignoreError(): void {}
+
+class SocketStream implements Stream {
+  readonly peer: string;
+  readonly #socket: net.Socket;
+  /** Where Node reads while nobody can be asked for space. */
+  readonly #oneByte = new Uint8Array(1);
+  #reader: StreamReader | null = null;
+  #paused = false;
+  /** No more writes: ended here, ended by the peer, or closed. */
+  #ended = false;
+  #destroyed = false;
+  #failure: string | null = null;
+  #closed = false;
+  #sentCount = 0;
+  #sentScheduled = false;
+
+  constructor(handle: object, peer: string) {
+    this.peer = peer;
+    this.#socket = new net.Socket({
+      handle,
+      readable: true,
+      writable: true,
+      pauseOnCreate: true,
+      onread: {
+        buffer: () => this.#nextSpace(),
+        callback: (length: number, bytes: Uint8Array) => this.#onRead(length, bytes),
+      },
+    } as net.SocketConstructorOpts);
+    this.#socket.setNoDelay(true);
+    this.#socket.on("end", () => {
+      this.#ended = true;
+    });
+    this.#socket.on("error", (error: NodeJS.ErrnoException) => {
+      this.#ended = true;
+      this.#failure ??= failureText(error);
+    });
+    this.#socket.on("close", () => this.#onClose());
+  }
+
+  start(reader: StreamReader): void {
+    assert(this.#reader === null);
+    this.#reader = reader;
+    if (this.#closed) {
+      process.nextTick(() => reader.closed(this.#failure));
+      return;
+    }
+    if (this.#sentCount > 0) this.#scheduleSent();
+    if (!this.#paused && !this.#destroyed) this.#socket.resume();
+  }
+
+  #nextSpace(): Uint8Array {
+    if (this.#reader === null || this.#paused || this.#destroyed) return this.#oneByte;
+    return this.#reader.space();
+  }
+
+  #onRead(length: number, bytes: Uint8Array): boolean {
+    if (this.#destroyed) return false;
+    const reader = this.#reader!;
+    if (bytes === this.#oneByte) reader.space()[0] = bytes[0]!;
+    reader.received(length);
+    return !this.#paused;
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.#ended) return;
+    this.#socket.write(bytes, this.#onWritten);
+  }
+
+  writeAll(pieces: readonly Uint8Array[]): void {
+    if (this.#ended) return;
+    this.#socket.cork();
+    for (const piece of pieces) this.#socket.write(piece, this.#onWritten);
+    this.#socket.uncork();
+  }
+
+  readonly #onWritten = (error: Error | null | undefined): void => {
+    if (error) return; // "error" and "close" tell it
+    this.#sentCount += 1;
+    this.#scheduleSent();
+  };
+
+  #scheduleSent(): void {
+    if (this.#sentScheduled || this.#reader === null) return;
+    this.#sentScheduled = true;
+    process.nextTick(this.#reportSent);
+  }
+
+  readonly #reportSent = (): void => {
+    this.#sentScheduled = false;
+    if (this.#destroyed || this.#closed) return;
+    const count = this.#sentCount;
+    this.#sentCount = 0;
+    this.#reader!.sent(count);
+  };
+
+  pause(): void {
+    if (this.#paused) return;
+    this.#paused = true;
+    if (this.#reader !== null) this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    if (this.#reader !== null && !this.#destroyed) this.#socket.resume();
+  }
+
+  end(): void {
+    if (this.#destroyed) return;
+    this.pause();
+    this.#ended = true;
+    this.#socket.destroySoon();
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#ended = true;
+    this.#failure ??= "closed by this side";
+    this.#socket.destroy();
+  }
+
+  #onClose(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#ended = true;
+    this.#reader?.closed(this.#failure);
+  }
+}

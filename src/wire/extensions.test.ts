@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import { CMD_STATE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "./extensions.ts";
+import { FRAME_HEADER_SIZE } from "./frame.ts";
+import { decodeNv } from "./nv.ts";
+import { decodeRequest, RequestHeader } from "./request.ts";
+
+test("STATE is a request like the others, with its seq and no payload", () => {
+  const message = encodeState(2, 2 ** 40 + 7, "inconsistent", (1n << 64n) - 1n);
+  const header = new RequestHeader();
+  expect.ok(decodeRequest(message, 0, message.length, header));
+  expect.deepEqual([header.version, header.cmd, header.size], [2, CMD_STATE, 0]);
+  expect.deepEqual([header.seqHi, header.seqLo, header.hasSeq], [256, 7, true]);
+  expect.equal(header.headerEnd, message.length);
+
+  const nv = decodeNv(message.subarray(FRAME_HEADER_SIZE));
+  expect.equal(nv.string("state"), "inconsistent");
+  expect.equal(nv.u64("localcnt"), (1n << 64n) - 1n);
+});
+
+test("extensions are bits of their own", () => {
+  expect.equal(EXT_STATE & EXT_ZERO, 0n);
+  expect.equal(EXTENSIONS, EXT_STATE | EXT_ZERO);
+});
