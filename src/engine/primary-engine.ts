@@ -488,7 +488,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   splitBrain(): void {
     this.#host.error(
       "Split-brain: both nodes took writes while they were apart, and nothing is synchronized. " +
-        "Decide which copy to keep; on the other node: hastctl role init, create, role secondary (its changes are discarded)",
+        "Decide which copy to keep. On the other node (its changes are discarded, and everything is copied): " +
+        `hastctl role init ${this.#settings.resource}; hastctl create --force ${this.#settings.resource}; hastctl role secondary ${this.#settings.resource}`,
     );
     this.#host.event("split-brain");
   }
