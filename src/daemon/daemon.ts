@@ -10,6 +10,7 @@
  * Source: FreeBSD sbin/hastd/hastd.c; behaviour §1, §2.
  */
 
+import { assert } from "../base/assert.ts";
 import type { WorkerEvent, WorkerSettings } from "../engine/worker-messages.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
@@ -17,7 +18,7 @@ import type { HandshakeListener, HandshakeNet, Resolver } from "../platform/hand
 import type { Log } from "../platform/log.ts";
 import { type Listener, type Net, NetError } from "../platform/net.ts";
 import type { Processes } from "../platform/process.ts";
-import { formatAddress, parseAddress } from "../wire/address.ts";
+import { DEFAULT_PORT, formatAddress, parseAddress } from "../wire/address.ts";
 import { Access } from "./access.ts";
 import { ControlServer } from "./control-server.ts";
 import { HandshakeServer } from "./handshake-server.ts";
@@ -147,9 +148,13 @@ export class Daemon {
   async #openListeners(): Promise<void> {
     const { handshakeNet, log } = this.#parts;
     for (const address of this.#settings.listen) {
+      const parsed = parseAddress(address);
+      // hast.conf was checked for this.
+      assert(parsed.kind === "tcp");
+      const at = { host: parsed.host, port: parsed.port ?? DEFAULT_PORT };
       try {
         const listener = await handshakeNet.listenHandshake(
-          address,
+          at,
           (socket) => void this.#handshakeServer.accept(socket),
           (reason) => log.warning(`Cannot accept a connection on ${address}: ${reason}.`),
         );

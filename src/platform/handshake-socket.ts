@@ -45,11 +45,15 @@ export interface HandshakeListener {
 
 export interface HandshakeNet {
   /**
-   * Listens on a HAST address ("tcp://", "tcp4://" or "tcp6://host:port").
+   * Listens on one address of one family.
+   *
+   * @param host an IP address, or a name whose first address counts
+   * @param port 0 for one of the kernel's choice
+   * @param failed called when a connection could not be accepted; listening goes on
    * @throws NetError when it cannot be bound: "EADDRINUSE", "EAFNOSUPPORT", …
    */
   listenHandshake(
-    address: string,
+    at: { readonly host: string; readonly port: number },
     accepted: (socket: HandshakeSocket) => void,
     failed: (reason: string) => void,
   ): Promise<HandshakeListener>;

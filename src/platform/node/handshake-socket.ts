@@ -10,8 +10,6 @@
 import { lookup } from "node:dns/promises";
 import { createServer, type Server, Socket } from "node:net";
 import { assert } from "../../base/assert.ts";
-import { type Address, DEFAULT_PORT, formatAddress, parseAddress } from "../../wire/address.ts";
-import { WireError } from "../../wire/error.ts";
 import {
   type HandshakeListener,
   type HandshakeNet,
@@ -23,16 +21,27 @@ import { NetError } from "../net.ts";
 
 /** Node's wrapper of the descriptor, which net.Socket does not publish. */
 interface HandleOwner {
-  _handle: object | null;
+  _handle: Handle | null;
+}
+
+interface Handle {
+  /** Idempotent. */
+  close(): void;
+}
+
+export interface ReleasedSocket {
+  /** Paused; to be sent. */
+  readonly socket: Socket;
+  /** Closes this process's descriptor, whether Node has taken it out of the socket or not. */
+  readonly close: () => void;
 }
 
 export class NodeHandshakeNet implements HandshakeNet {
   async listenHandshake(
-    address: string,
+    at: { readonly host: string; readonly port: number },
     accepted: (socket: HandshakeSocket) => void,
     failed: (reason: string) => void,
   ): Promise<HandshakeListener> {
-    const { host, port } = tcpAddress(address);
     const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => {
       const wrapped = NodeHandshakeSocket.adopt(socket);
       if (wrapped !== null) accepted(wrapped);
@@ -43,24 +52,12 @@ export class NodeHandshakeNet implements HandshakeNet {
       );
       // Each family has its own socket: one for both would show IPv4 peers as ::ffff:a.b.c.d, and
       // would clash with the IPv4 listener.
-      server.listen({ host, port, ipv6Only: true }, resolve);
+      server.listen({ host: at.host, port: at.port, ipv6Only: true }, resolve);
     });
     server.removeAllListeners("error");
     server.on("error", (error) => failed(error.message));
     return { address: boundAddress(server), close: () => server.close() };
   }
-}
-
-function tcpAddress(text: string): { readonly host: string; readonly port: number } {
-  let address: Address;
-  try {
-    address = parseAddress(text);
-  } catch (error) {
-    if (!(error instanceof WireError)) throw error;
-    throw new NetError("EINVAL", error.message, { cause: error });
-  }
-  if (address.kind !== "tcp") throw new NetError("EINVAL", `${text} is not a TCP address`);
-  return { host: address.host, port: address.port ?? DEFAULT_PORT };
 }
 
 function boundAddress(server: Server): string {
@@ -70,7 +67,7 @@ function boundAddress(server: Server): string {
 }
 
 function tcpText(host: string, port: number): string {
-  return formatAddress({ kind: "tcp", family: host.includes(":") ? 6 : 4, host, port });
+  return host.includes(":") ? `tcp://[${host}]:${port}` : `tcp://${host}:${port}`;
 }
 
 /**
@@ -147,13 +144,19 @@ export class NodeHandshakeSocket implements HandshakeSocket {
   }
 
   /** The socket to send to another process; nothing of it is read any more. Null if it is closed. */
-  release(): Socket | null {
+  release(): ReleasedSocket | null {
     if (this.#phase === "over") return null;
     assert(this.#phase === "after");
     this.#phase = "released";
     this.#whenBroken = null;
-    this.#socket.pause();
-    return this.#socket;
+    const socket = this.#socket;
+    socket.pause();
+    const handle = (socket as unknown as HandleOwner)._handle;
+    const close = () => {
+      socket.destroy();
+      handle?.close();
+    };
+    return { socket, close };
   }
 
   #rewrap(): void {

@@ -6,7 +6,6 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import type { Socket } from "node:net";
 import type { HandshakeSocket } from "../handshake-socket.ts";
 import {
   type ProcessExit,
@@ -16,7 +15,7 @@ import {
   type WorkerProcess,
   workerTitle,
 } from "../process.ts";
-import { NodeHandshakeSocket } from "./handshake-socket.ts";
+import { NodeHandshakeSocket, type ReleasedSocket } from "./handshake-socket.ts";
 
 export interface NodeProcessesOptions {
   /** Absolute path of the program the worker runs. */
@@ -61,8 +60,11 @@ export class NodeProcesses implements Processes {
 class NodeWorkerProcess implements WorkerProcess {
   readonly pid: number;
   readonly #child: ChildProcess;
-  /** Sockets on their way. Node closes its copy of each once the worker has confirmed it. */
-  readonly #sent = new Set<Socket>();
+  /**
+   * Sockets that were sent. Node closes its copy of each once the worker has confirmed it, but keeps
+   * the one that a dying worker did not confirm.
+   */
+  readonly #sent: ReleasedSocket[] = [];
   #exited = false;
 
   constructor(child: ChildProcess, handler: ProcessHandler) {
@@ -91,12 +93,12 @@ class NodeWorkerProcess implements WorkerProcess {
     const released = socket.release();
     if (released === null) return;
     if (this.#exited || !this.#child.connected) {
-      released.destroy();
+      released.close();
       return;
     }
-    this.#sent.add(released);
-    this.#child.send(message, released, (error) => {
-      if (error !== null) released.destroy();
+    this.#sent.push(released);
+    this.#child.send(message, released.socket, (error) => {
+      if (error !== null) released.close();
     });
   }
 
@@ -107,9 +109,8 @@ class NodeWorkerProcess implements WorkerProcess {
   #end(handler: ProcessHandler, exit: ProcessExit): void {
     if (this.#exited) return;
     this.#exited = true;
-    // What the worker did not take any more is still open here.
-    for (const socket of this.#sent) socket.destroy();
-    this.#sent.clear();
+    for (const { close } of this.#sent) close();
+    this.#sent.length = 0;
     handler.exited(exit);
   }
 }
