@@ -131,17 +131,11 @@ export class Daemon {
       this.#control = await this.#parts.net.listen(
         address,
         (stream) => this.#controlServer.accept(stream),
-        (reason) =>
-          this.#parts.log.warning(`A control connection could not be accepted: ${reason}.`),
+        (reason) => this.#parts.log.warning(`Cannot accept a control connection: ${reason}.`),
       );
     } catch (error) {
       if (!(error instanceof NetError)) throw error;
-      const hint = error.code === "EADDRINUSE" ? " Is another hastd running?" : "";
-      throw new StartError(
-        EX_OSERR,
-        `Cannot open the control socket ${this.#settings.control}: ${error.message}.${hint}`,
-        { cause: error },
-      );
+      throw new StartError(EX_OSERR, `Control socket: ${error.message}`, { cause: error });
     }
   }
 
@@ -163,12 +157,10 @@ export class Daemon {
       } catch (error) {
         if (!(error instanceof NetError)) throw error;
         if (this.#settings.listenByDefault && isMissingFamily(error)) {
-          log.debug(1, `Not listening on ${address}: ${error.message}.`);
+          log.debug(1, error.message);
           continue;
         }
-        throw new StartError(EX_OSERR, `Cannot listen on ${address}: ${error.message}.`, {
-          cause: error,
-        });
+        throw new StartError(EX_OSERR, error.message, { cause: error });
       }
     }
     if (this.#listeners.length === 0) {

@@ -11,11 +11,24 @@
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import { assert } from "../../base/assert.ts";
+import { setCloseOnExec } from "./libc.ts";
 
 /** Tells the child what it is. An option would show in ps(1), and be something to document. */
 const MARK = "HASTD_DETACHED";
 const UP = "up";
 const EX_OSERR = 71;
+
+/**
+ * Keeps what we inherited beyond stdio from our children. A script's lock, say, would otherwise be
+ * held for as long as any of them lives.
+ */
+export function keepInheritedDescriptors(): void {
+  for (const name of fs.readdirSync("/proc/self/fd")) {
+    const fd = Number(name);
+    // The directory just read is among them, and closed by now.
+    if (fd > 2) setCloseOnExec(fd);
+  }
+}
 
 /** Starts this program again, detached. @returns the exit code to end with, when the child is up or has failed */
 export async function startDetached(): Promise<number> {

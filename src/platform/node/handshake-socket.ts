@@ -17,7 +17,11 @@ import {
   HandshakeSocketError,
   type Resolver,
 } from "../handshake-socket.ts";
-import { NetError } from "../net.ts";
+import { bind } from "./net.ts";
+import { failureText } from "./net-failure.ts";
+
+/** Connections the kernel may hold for us to accept; more are peers' retries. */
+const BACKLOG = 128;
 
 /** Node's wrapper of the descriptor, which net.Socket does not publish. */
 interface HandleOwner {
@@ -46,16 +50,11 @@ export class NodeHandshakeNet implements HandshakeNet {
       const wrapped = NodeHandshakeSocket.adopt(socket);
       if (wrapped !== null) accepted(wrapped);
     });
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error: NodeJS.ErrnoException) =>
-        reject(new NetError(error.code ?? "EINVAL", error.message, { cause: error })),
-      );
-      // Each family has its own socket: one for both would show IPv4 peers as ::ffff:a.b.c.d, and
-      // would clash with the IPv4 listener.
-      server.listen({ host: at.host, port: at.port, ipv6Only: true }, resolve);
-    });
-    server.removeAllListeners("error");
-    server.on("error", (error) => failed(error.message));
+    // Each family has its own socket: one for both would show IPv4 peers as ::ffff:a.b.c.d, and
+    // would clash with the IPv4 listener.
+    const options = { ...at, ipv6Only: true, backlog: BACKLOG };
+    await bind(server, options, tcpText(at.host, at.port));
+    server.on("error", (error: NodeJS.ErrnoException) => failed(failureText(error)));
     return { address: boundAddress(server), close: () => server.close() };
   }
 }
@@ -103,7 +102,7 @@ export class NodeHandshakeSocket implements HandshakeSocket {
     this.#socket = accepted;
     this.peerHost = remoteAddress.replace(/^::ffff:(?=\d+\.)/i, "");
     this.peer = tcpText(this.peerHost, remotePort);
-    accepted.on("error", (error) => this.#fail(error.message));
+    accepted.on("error", (error: NodeJS.ErrnoException) => this.#fail(failureText(error)));
   }
 
   async receive(headLength: number, bodyLength: (head: Uint8Array) => number): Promise<Uint8Array> {
@@ -174,7 +173,7 @@ export class NodeHandshakeSocket implements HandshakeSocket {
         callback: (length) => this.#received(length),
       },
     });
-    this.#socket.on("error", (error) => this.#fail(error.message));
+    this.#socket.on("error", (error: NodeJS.ErrnoException) => this.#fail(failureText(error)));
     this.#socket.on("end", () => this.#fail("the peer closed the connection"));
     this.#socket.on("close", () => this.#fail("the connection was lost"));
     this.#socket.resume();

@@ -65,6 +65,13 @@ export function setDirectIo(fd: number, on: boolean): number {
   return negativeErrno(callFcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT));
 }
 
+/** Keeps a descriptor from programs that are started from now on. @returns 0 or -errno */
+export function setCloseOnExec(fd: number): number {
+  const F_SETFD = 2;
+  const FD_CLOEXEC = 1;
+  return negativeErrno(callFcntl(fd, F_SETFD, FD_CLOEXEC));
+}
+
 export const FALLOC_KEEP_SIZE = 1;
 export const FALLOC_PUNCH_HOLE = 2;
 export const FALLOC_ZERO_RANGE = 16;

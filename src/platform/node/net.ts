@@ -248,7 +248,12 @@ function createServer(
   );
 }
 
-function bind(server: net.Server, options: net.ListenOptions, text: string): Promise<void> {
+/**
+ * Listens.
+ * @param text the address, for the message
+ * @throws NetError that says what to do next
+ */
+export function bind(server: net.Server, options: net.ListenOptions, text: string): Promise<void> {
   return new Promise((fulfil, reject) => {
     const failed = (error: NodeJS.ErrnoException) => {
       reject(

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * The program hastd: the main daemon on this machine.
+ *
+ *   options ─► hast.conf ─► pidfile ─► control socket ─► listeners ─► background ─► pid written
+ *
+ * Source: FreeBSD sbin/hastd/hastd.c, main(); behaviour §2.
+ */
+
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { getSystemErrorMessage } from "node:util";
+import { formatComplaint } from "../config/complaint.ts";
+import { CONFIG_PATH_DEFAULT, type Config, readConfig } from "../config/config.ts";
+import { Daemon, StartError } from "../daemon/daemon.ts";
+import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
+import { daemonSettings } from "../daemon/settings.ts";
+import type { WorkerSettings } from "../engine/worker-messages.ts";
+import { METADATA_SIZE, MetadataError } from "../metadata/block.ts";
+import { locate, trailerMetadataOffset } from "../metadata/layout.ts";
+import { ComponentError } from "../platform/component.ts";
+import type { Log } from "../platform/log.ts";
+import { versionLine } from "../platform/node/build.ts";
+import { nodeClock } from "../platform/node/clock.ts";
+import { openComponent } from "../platform/node/component.ts";
+import {
+  beginDetach,
+  isDetached,
+  keepInheritedDescriptors,
+  startDetached,
+} from "../platform/node/detach.ts";
+import { nodeEntropy } from "../platform/node/entropy.ts";
+import { NodeHandshakeNet, NodeResolver } from "../platform/node/handshake-socket.ts";
+import { nodeIdentity } from "../platform/node/identity.ts";
+import { createStdioLog, createSyslogLog } from "../platform/node/log.ts";
+import { nodeNet } from "../platform/node/net.ts";
+import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
+import { NodeProcesses } from "../platform/node/process.ts";
+
+type Given = Extract<Options, { kind: "run" }>;
+type RunOptions = Given & { readonly config: string };
+
+const EX_OK = 0;
+const EX_USAGE = 64;
+const EX_SOFTWARE = 70;
+const EX_OSFILE = 72;
+const EX_TEMPFAIL = 75;
+const EX_CONFIG = 78;
+
+/** The file system holds a lock for a moment longer than the process that had it. */
+const LOCK_RETRY_MS = 100;
+const LOCK_RETRIES = 20;
+
+const TITLE = "hastd";
+
+await main(parseOptions(process.argv.slice(2)));
+
+async function main(options: Options): Promise<void> {
+  switch (options.kind) {
+    case "version":
+      process.stdout.write(`${versionLine("hastd")}\n`);
+      return;
+    case "usage":
+      if (options.complaint !== null) process.stderr.write(`hastd: ${options.complaint}\n`);
+      process.stderr.write(USAGE);
+      process.exitCode = EX_USAGE;
+      return;
+    case "run":
+      keepInheritedDescriptors();
+      if (!options.foreground && !isDetached()) process.exitCode = await startDetached();
+      else await serve(options);
+      return;
+  }
+}
+
+/** Runs until a signal ends the daemon, or says why it cannot start. */
+async function serve(given: Given): Promise<void> {
+  process.title = TITLE;
+  // The background daemon changes its directory, and may have to find the file again.
+  const options = { ...given, config: path.resolve(given.config ?? CONFIG_PATH_DEFAULT) };
+  const { foreground, debugLevel } = options;
+  // Until the daemon is up, the terminal hears about it.
+  const terminal = createStdioLog({ prefix: "", debugLevel });
+  let pidfile: Pidfile | null = null;
+  try {
+    const config = loadConfig(options);
+    pidfile = openPidfile(options, config, terminal);
+    const log = foreground ? terminal : createSyslogLog("hastd", { prefix: "", debugLevel });
+    const daemon = new Daemon(daemonSettings(config), {
+      clock: nodeClock,
+      entropy: nodeEntropy,
+      processes: new NodeProcesses({
+        script: path.join(import.meta.dirname, "worker.ts"),
+        output: foreground ? "inherit" : "ignore",
+      }),
+      net: nodeNet,
+      handshakeNet: new NodeHandshakeNet(),
+      resolver: new NodeResolver(),
+      probe,
+      log,
+      workerLog: foreground ? "stdio" : "syslog",
+    });
+    const end = obeySignals(options, daemon, pidfile, log);
+    const completeDetach = foreground ? () => undefined : beginDetach(end);
+    await daemon.open();
+    pidfile?.write(process.pid);
+    log.notice(
+      `Started (${versionLine("hastd")}), ${count(config.resources.length)} in role init.`,
+    );
+    completeDetach();
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    for (const line of error.message.split("\n")) terminal.error(line);
+    pidfile?.remove();
+    process.exit(error.exitCode);
+  }
+}
+
+function loadConfig(options: RunOptions): Config {
+  const { config: file } = options;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    throw new StartError(
+      EX_OSFILE,
+      `Unable to open configuration file ${file}: ${systemReason(error)}. ` +
+        "Write one, or say with -c where it is.",
+      { cause: error },
+    );
+  }
+  const node = options.node ?? (process.env["HAST_NODE"] || null);
+  const result = readConfig(text, file, nodeIdentity(node));
+  if (result.kind === "config") return result.config;
+  throw new StartError(EX_CONFIG, result.complaints.map(formatComplaint).join("\n"));
+}
+
+/** Null where there is none: in the foreground, unless one is named with -P. */
+function openPidfile(options: RunOptions, config: Config, log: Log): Pidfile | null {
+  if (options.foreground && options.pidfile === null) return null;
+  const file = path.resolve(options.pidfile ?? config.pidfile);
+  try {
+    return new Pidfile(file);
+  } catch (error) {
+    if (error instanceof PidfileBusyError) {
+      throw new StartError(
+        EX_TEMPFAIL,
+        `${error.message}. Stop that one, or name another file with -P.`,
+        { cause: error },
+      );
+    }
+    log.warning(`Cannot open or create pidfile ${file}: ${systemReason(error)}.`);
+    return null;
+  }
+}
+
+/** @returns what SIGTERM does */
+function obeySignals(
+  options: RunOptions,
+  daemon: Daemon,
+  pidfile: Pidfile | null,
+  log: Log,
+): () => void {
+  let stopping = false;
+  const end = () => {
+    if (stopping) return;
+    stopping = true;
+    log.debug(1, "Stopping.");
+    void daemon.stop().then(() => {
+      pidfile?.remove();
+      process.exit(EX_OK);
+    });
+  };
+  process.on("SIGTERM", end);
+  process.on("SIGINT", end);
+  process.on("SIGHUP", () => checkConfig(options, log));
+  // Our own mistake. The workers notice that we are gone, and end in good order.
+  process.on("uncaughtException", (error) => {
+    log.error(`Internal error: ${error.stack ?? error.message}`);
+    pidfile?.remove();
+    process.exit(EX_SOFTWARE);
+  });
+  return end;
+}
+
+/** What SIGHUP does for now: the new configuration is checked, and the old one stays. */
+function checkConfig(options: RunOptions, log: Log): void {
+  try {
+    loadConfig(options);
+    log.notice("Reload is not supported yet; restart hastd to use the new configuration.");
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    log.error(`The old configuration stays in use. ${error.message}`);
+  }
+}
+
+/** Why a local component could not serve as a secondary's, found out when the role is taken (BD-37). */
+async function probe(settings: WorkerSettings): Promise<string | null> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await readMetadata(settings);
+      return null;
+    } catch (error) {
+      if (error instanceof ComponentError) {
+        if (error.code === "component-locked" && attempt < LOCK_RETRIES) {
+          await new Promise<void>((resolve) => nodeClock.after(LOCK_RETRY_MS, resolve));
+          continue;
+        }
+        return `${error.message}.`;
+      }
+      if (!(error instanceof MetadataError)) throw error;
+      const next =
+        error.code === "not-metadata"
+          ? ` To make it a component (what it holds is lost): hastctl create ${settings.resource}`
+          : "";
+      return `${settings.local}: ${error.message}.${next}`;
+    }
+  }
+}
+
+/** @throws ComponentError, MetadataError */
+async function readMetadata(settings: WorkerSettings): Promise<void> {
+  const component = await openComponent(settings.local, "write");
+  try {
+    const { size, sectorSize } = component;
+    const first = await component.readAt(0, METADATA_SIZE);
+    const offset = trailerMetadataOffset(size);
+    const last = offset === null ? null : await component.readAt(offset, METADATA_SIZE);
+    locate(settings.resource, { mediaSize: size, sectorSize }, { first, last });
+  } finally {
+    await component.close();
+  }
+}
+
+function systemReason(error: unknown): string {
+  const { errno } = error as NodeJS.ErrnoException;
+  if (errno === undefined) throw error;
+  return getSystemErrorMessage(errno);
+}
+
+function count(resources: number): string {
+  return resources === 1 ? "1 resource" : `${resources} resources`;
+}
