@@ -80,16 +80,21 @@ export function conversation(name: string): Conversation {
   const refusals: Refused[] = [];
   let connection = 1;
   while (goldenExists(`${directory}/conn${connection}.c2s.bin`)) {
-    const first = connectionOf(directory, connection);
+    const first = connectionOf(`${directory}/`, connection);
     if (decodeS1(first.heard[0]!.nv).kind === "refused") {
       refusals.push({ p1: wholeOf(first.said[0]!), s1: wholeOf(first.heard[0]!) });
       connection += 1;
     } else {
-      pairs.push(pairOf(directory, connection, steps));
+      pairs.push(pairOf(`${directory}/`, connection, steps));
       connection += 2;
     }
   }
   return { directory, ...algorithms(name), pairs, refusals };
+}
+
+/** @param name of a hand-made exchange in probes/ that got as far as requests */
+export function probe(name: string): Pair {
+  return pairOf(`probes/${name}.`, 1, []);
 }
 
 function readSteps(path: string): Step[] {
@@ -116,9 +121,9 @@ interface Connection {
   readonly s2c: Uint8Array;
 }
 
-function connectionOf(directory: string, connection: number): Connection {
-  const c2s = golden(`${directory}/conn${connection}.c2s.bin`);
-  const s2c = golden(`${directory}/conn${connection}.s2c.bin`);
+function connectionOf(prefix: string, connection: number): Connection {
+  const c2s = golden(`${prefix}conn${connection}.c2s.bin`);
+  const s2c = golden(`${prefix}conn${connection}.s2c.bin`);
   return { c2s, s2c, said: messagesOf(c2s), heard: messagesOf(s2c) };
 }
 
@@ -131,9 +136,9 @@ function wholeOf({ version, nv, payload }: Message): Uint8Array {
   return bytes;
 }
 
-function pairOf(directory: string, first: number, steps: readonly Step[]): Pair {
-  const a = connectionOf(directory, first);
-  const b = connectionOf(directory, first + 1);
+function pairOf(prefix: string, first: number, steps: readonly Step[]): Pair {
+  const a = connectionOf(prefix, first);
+  const b = connectionOf(prefix, first + 1);
   const p1 = wholeOf(a.said[0]!);
   const hello = decodeHello(b.said[0]!.nv);
   expect.ok(hello.kind === "p2");
