@@ -475,12 +475,253 @@ for (const completion of ["inside", "later"] as const) {
       expect.deepEqual(node.world.host.events, [
         "connect",
         "disconnect",
-        "syncstart",
         "connect",
+        "syncstart",
         "syncdone",
       ]);
       expect.deepEqual([node.metadata.localcnt, node.metadata.remotecnt], [0n, 0n]);
       await node.stop();
     });
   }
+
+  // ---- 04 -----------------------------------------------------------------------------------------
+
+  test(
+    title("04-first-connect-after-solo-writes", "what came before the first meeting is copied"),
+    async () => {
+      const captured = conversation("04-first-connect-after-solo-writes");
+      const [pair] = captured.pairs as [Pair];
+      const [copy] = pair.requests as [CapturedRequest];
+      const node = new Node(captured, completion);
+      node.peerListens = false;
+      await node.start();
+      await node.write(0, copy.data);
+      expect.equal(node.metadata.localcnt, 1n);
+      expect.equal(node.metadata.resuid, 0n);
+      node.peerListens = true;
+      await node.world.clock.pass(6_000);
+
+      expectHello(node.peer.p1, pair.p1);
+      // D9: FreeBSD counts the first write in memory, and forgets it with the worker (BD-14).
+      const counted = zeroStreamPadding(pair.p2);
+      const localcntAt = counted.length - 30 - 8; // before the entry of remotecnt
+      expect.equal(counted[localcntAt], 0);
+      counted[localcntAt] = 1;
+      sameBytes(node.peer.p2, counted);
+      expectRequests(node.peer.heard, [as(pair, 0), "own flush"]);
+      expect.deepEqual(node.world.host.events, ["connect", "syncstart", "syncdone"]);
+      expect.deepEqual([node.metadata.localcnt, node.metadata.remotecnt], [0n, 0n]);
+      await node.stop();
+    },
+  );
+
+  test(
+    title("04-full-sync-to-recreated-secondary", "a new component is given every extent"),
+    async () => {
+      const captured = conversation("04-full-sync-to-recreated-secondary");
+      const [pair] = captured.pairs as [Pair];
+      const node = new Node(captured, completion);
+      for (const { header, data } of pair.requests) {
+        node.world.disk.poke(LOCALOFF + header.offset, data);
+      }
+      await node.start();
+      expectHello(node.peer.p1, pair.p1);
+      sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
+      expectRequests(node.peer.heard, [
+        ...pair.requests.map((request) => ({ as: request })),
+        "own flush",
+      ]);
+      expect.deepEqual(node.world.host.events, ["connect", "syncstart", "syncdone"]);
+      await node.stop();
+    },
+  );
+
+  // ---- 05 -----------------------------------------------------------------------------------------
+
+  for (const algorithms of ["none-none", "sha256-lzf"]) {
+    const name = `05-sync-from-secondary-${algorithms}`;
+    test(title(name, "a primary that is behind reads what it lacks"), async () => {
+      const captured = conversation(name);
+      const [pair] = captured.pairs as [Pair];
+      const reads = pair.requests.slice(0, 3);
+      const last = pair.requests[3]!;
+      const node = new Node(captured, completion);
+      // Its own map: what the last worker kept dirty, and the other node's does not have.
+      expect.deepEqual(extentsOf(pair.map!), [2, 6]);
+      node.world.disk.poke(4096, Uint8Array.of(1));
+      node.world.disk.poke(LOCALOFF, new Uint8Array(pair.answer.datasize).fill(0x5a));
+      await node.start();
+      await node.world.clock.pass(1_000);
+      expect.deepEqual(node.world.host.events, ["connect", "syncstart", "syncdone"]);
+      await node.write(last.header.offset, last.data);
+
+      expectHello(node.peer.p1, pair.p1);
+      sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
+      expectRequests(node.peer.heard, [
+        ...reads.map((request) => ({ as: request })),
+        "own flush",
+        { as: last },
+      ]);
+      for (const [index, { header }] of reads.entries()) {
+        const data = pair.replies[index]!.unpack(header.length);
+        sameBytes(node.data(header.offset, header.length), data);
+      }
+      sameBytes(node.data(EXTENT, 100), new Uint8Array(100).fill(0x5a), "what was not copied");
+      const after = golden(`wire/${name}/after-alpha.bin`).slice(0, METADATA_SIZE);
+      const { resuid, localcnt, remotecnt } = decodeMetadata(after, "r0");
+      const ours = node.metadata;
+      expect.deepEqual(
+        [ours.resuid, ours.localcnt, ours.remotecnt, ours.state],
+        [resuid, localcnt, remotecnt, "uptodate"],
+      );
+      await node.stop();
+    });
+  }
+
+  // ---- 06, 07 -------------------------------------------------------------------------------------
+
+  test(title("06-split-brain", "nothing is copied, and the operator is told once"), async () => {
+    const captured = conversation("06-split-brain");
+    const [pair] = captured.pairs as [Pair];
+    const node = new Node(captured, completion);
+    const before = golden("wire/06-split-brain/before-alpha.bin");
+    node.world.disk.poke(0, before);
+    await node.start();
+    await node.world.clock.pass(5_000);
+    expectHello(node.peer.p1, pair.p1);
+    sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
+    expectRequests(node.peer.heard, []);
+    expect.deepEqual(node.world.host.events, ["split-brain"]);
+    expect.equal(node.world.host.errors.length, 1);
+    sameBytes(node.world.disk.peek(0, before.length), before, "metadata and map");
+    expect.equal(node.engine.report().status, "degraded");
+    node.world.host.errors.length = 0;
+    await node.stop();
+  });
+
+  for (const [name, complaint] of [
+    ["07-refused-datasize-mismatch", /data sizes differ: 1043968 bytes here, 1109504 at the peer/],
+    ["07-refused-extentsize-mismatch", /extent sizes differ: 65536 bytes here, 131072 at the peer/],
+    ["07-refused-resuid-mismatch", /Resource unique ID mismatch/],
+  ] as const) {
+    test(title(name, "the second answer ends the attempt"), async () => {
+      const captured = conversation(name);
+      const [pair] = captured.pairs as [Pair];
+      const node = new Node(captured, completion);
+      await node.start();
+      await node.world.clock.pass(5_000);
+      expectHello(node.peer.p1, pair.p1);
+      sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
+      expectRequests(node.peer.heard, []);
+      expect.equal(node.peer.a!.closedByPeer, true);
+      expect.equal(node.peer.b!.closedByPeer, true);
+      expect.equal(node.world.net.connectCount, 2, "it is not tried again so soon");
+      expect.deepEqual(node.world.host.events, []);
+      expect.equal(node.world.host.warnings.length, 1);
+      expect.match(node.world.host.warnings[0]!, complaint);
+      await node.world.clock.pass(60_000);
+      expect.ok(node.world.net.connectCount > 2, "but seldom it is");
+      expect.equal(node.metadata.resuid, pair.hello.resuid, "stored before it was sent");
+      await node.stop();
+    });
+  }
+
+  for (const [name, complaint, attempts] of [
+    ["07-refused-no-access", /No access to the resource\./, 1],
+    ["07-refused-role-init", /acts as init for the resource/, 2],
+    ["07-refused-unknown-resource", /Resource not configured\./, 1],
+    ["07-refused-role-primary", /acts as primary for the resource/, 3],
+  ] as const) {
+    test(title(name, "the first answer ends the attempt"), async () => {
+      const captured = conversation(name);
+      const node = new Node(captured, completion);
+      const hellos: Uint8Array[] = [];
+      node.world.net.onConnect = (_address, count) => {
+        const refusal = captured.refusals[Math.min(count, captured.refusals.length) - 1]!;
+        const connection = pretendConnection(node.world.events, "tcp://peer");
+        connection.onHeard = () => {
+          hellos.push(connection.takeHeard());
+          connection.send(refusal.s1);
+          connection.end();
+        };
+        return connection;
+      };
+      await node.start();
+      await node.world.clock.pass(1_200);
+      for (const hello of hellos) expectHello(hello, captured.refusals[0]!.p1);
+      expect.ok(hellos.length >= attempts);
+      if (attempts === 1) expect.equal(hellos.length, 1, "an operator has to change something");
+      expect.deepEqual(node.world.host.events, []);
+      expect.equal(node.world.host.warnings.length, 1, "the same reason is told once");
+      expect.match(node.world.host.warnings[0]!, complaint);
+      expect.equal(node.metadata.resuid, 0n, "no id before a peer answers");
+      await node.stop();
+    });
+  }
+
+  test(
+    title("07-refused-role-primary", "requests wait for a peer that is on its way down"),
+    async () => {
+      const captured = conversation("07-refused-role-primary");
+      const node = new Node(captured, completion);
+      node.world.net.onConnect = () => {
+        const connection = pretendConnection(node.world.events, "tcp://peer");
+        connection.onHeard = () => {
+          connection.takeHeard();
+          connection.send(captured.refusals[0]!.s1);
+          connection.end();
+        };
+        return connection;
+      };
+      await node.start();
+      const cookie = node.nbd.send({ type: NBD_WRITE, offset: 0, payload: text(512) });
+      await node.world.clock.pass(19_000);
+      expect.equal(node.nbd.answer(cookie), null);
+      await node.world.clock.pass(2_000);
+      expect.equal(node.nbd.answer(cookie)?.error, 0, "but no longer than `timeout`");
+      await node.stop();
+    },
+  );
+
+  // ---- 08 -----------------------------------------------------------------------------------------
+
+  for (const algorithms of ["none-none", "crc32-lzf"]) {
+    const name = `08-local-read-failure-${algorithms}`;
+    test(title(name, "what cannot be read here is read from the peer"), async () => {
+      const captured = conversation(name);
+      const [pair] = captured.pairs as [Pair];
+      const node = new Node(captured, completion);
+      await node.start();
+      await node.write(524288, text(4096));
+      await node.write(589824, random(4096));
+      await node.write(655360, new Uint8Array(4096));
+      await node.nbd.done({ type: NBD_FLUSH });
+      node.world.disk.fail = ({ op, offset }) => (op === "read" && offset >= LOCALOFF ? 5 : 0);
+      sameBytes(await node.read(524288, 4096), text(4096));
+      sameBytes(await node.read(589824, 4096), random(4096));
+      sameBytes(await node.read(655360, 4096), new Uint8Array(4096));
+
+      expectHello(node.peer.p1, pair.p1);
+      sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
+      expectRequests(node.peer.heard, [
+        "own flush",
+        ...pair.requests.map((request) => ({ as: request })),
+      ]);
+      expect.equal(node.engine.report().readErrors, 3);
+      expect.equal(node.engine.report().status, "complete");
+      await node.stop();
+    });
+  }
+}
+
+test("every captured conversation has been gone through", () => {
+  expect.equal(goldenPaths("wire/*/decoded.json").length, 28);
+});
+
+function extentsOf(map: Uint8Array): number[] {
+  const extents: number[] = [];
+  for (let extent = 0; extent < map.length * 8; extent++) {
+    if (((map[extent >> 3]! >> (extent & 7)) & 1) === 1) extents.push(extent);
+  }
+  return extents;
 }
