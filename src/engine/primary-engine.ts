@@ -467,9 +467,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   accepted(peer: PeerState): void {
     this.#gate?.cancel();
     this.#gate = null;
-    this.#core.linkUp(peer, this);
+    // Before the connection is put in use: a pass may start in linkUp() (behaviour §11).
     this.#host.notice(`Connected to ${this.#settings.remote}.`);
     this.#host.event("connect");
+    this.#core.linkUp(peer, this);
   }
 
   attemptFailed(reason: string, wait: boolean): void {
