@@ -527,6 +527,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       sendQueue: queues.send,
       recvQueue: queues.recv,
       doneQueue: queues.done,
+      silentMs: 0,
       notes: this.#notes(),
     };
   }
