@@ -51,7 +51,7 @@ function tell(message: FromWorker): void {
 /** Ends the process once the daemon has been told everything; it may be too busy to listen. */
 function exit(code: number, patience = 100): void {
   if (unsent === 0 || patience === 0) process.exit(code);
-  setTimeout(() => exit(code, patience - 1), 10);
+  nodeClock.after(10, () => exit(code, patience - 1));
 }
 
 class Worker {

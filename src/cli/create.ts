@@ -186,7 +186,10 @@ async function planCreation(job: Job): Promise<Plan> {
   checkParameters({ extentsize, keepdirty: wish.keepdirty, sectorSize });
   const mediaSize = wish.mediaSize ?? size;
   if (mediaSize > size) {
-    throw new Refusal([`-m asks for ${mediaSize} bytes, but ${component.path} has ${size}.`]);
+    throw new Refusal([
+      `-m asks for ${mediaSize} bytes, but ${component.path} has ${size}.`,
+      "Enlarge it, or leave -m out to use all of it.",
+    ]);
   }
   const layout = createLayout({ mediaSize, sectorSize, kind, extentsize, datasize });
   checkKeepDirty(wish, layout);
@@ -327,8 +330,8 @@ function checkKeepDirty(wish: Wish, layout: Layout): void {
 }
 
 /**
- * Adopted data gets an id and a count of one: a peer freshly created takes all of it, whichever of the two
- * is told to be primary a node with an id of its own is refused, and no counts make this node the target.
+ * Adopted data gets an id and a modification count of its own: a peer with a fresh component then takes all
+ * of it, and a primary with any other id is refused. So this node cannot become a sync target by accident.
  */
 function freshMetadata(
   resource: ResourceConfig,
@@ -372,11 +375,11 @@ async function writeComponent(component: Component, plan: Plan, metadata: Metada
     await component.flush();
   } catch (error) {
     if (!(error instanceof ComponentError)) throw error;
-    const grown = component.size > sizeBefore;
-    if (grown) await component.resize(sizeBefore);
-    const next = grown
-      ? `${component.path} has its old size again, and all its data.`
-      : `${component.path} is no component now. When the cause is gone, run the command again with --force.`;
+    if (component.size > sizeBefore) await component.resize(sizeBefore);
+    const next =
+      plan.layout.kind === "trailer"
+        ? `Its data is untouched. When the cause is gone, run the command again.`
+        : `${component.path} is no component now. When the cause is gone, run the command again with --force.`;
     throw new Refusal([`${error.message}.`, next], EX_IOERR);
   }
 }

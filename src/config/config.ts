@@ -23,8 +23,6 @@ import {
   type SyntaxTree,
 } from "./syntax.ts";
 
-export type { Checksum, Compression, Device, Replication } from "./syntax.ts";
-
 export const CONFIG_PATH_DEFAULT = "/etc/hast.conf";
 const CONTROL_DEFAULT = "/var/run/hastctl";
 const PIDFILE_DEFAULT = "/var/run/hastd.pid";

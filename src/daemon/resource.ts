@@ -39,6 +39,12 @@ export const RESTART_FORGIVEN_MS = 60_000;
 /** A worker that dies of this exit code is started again: lost contact, no memory. */
 const EX_TEMPFAIL = 75;
 
+/** A primary that has been silent for so long is not alive (keepalives come every 10 s). */
+const PRIMARY_SILENCE_MS = 12_000;
+/** How long a primary may take to close its connection when both nodes change roles at once. */
+const PRIMARY_LEAVES_MS = 3_000;
+const PRIMARY_POLL_MS = 100;
+
 const STOPPING = "hastd is stopping.";
 
 const VERSION_MIN = 1;
@@ -134,6 +140,13 @@ export class Resource implements WorkerOwner {
     if (wanted === previousRole) return await this.#keepRole(wanted);
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
+    if (wanted === "primary" && (await this.#hasLivePrimary())) {
+      const reason =
+        `the primary at ${this.settings.remote} is connected and alive, so this node stays secondary. ` +
+        `Demote that one first; there: hastctl role secondary ${this.name}`;
+      this.#log.error(`Role primary refused: ${reason}`);
+      return { kind: "failed", previousRole, reason };
+    }
     this.#target = wanted;
     this.#cancelRestart();
     this.#refuseAttempt(roleRefusal(this.announcedRole));
@@ -152,6 +165,33 @@ export class Resource implements WorkerOwner {
     this.#log.error(`Role ${wanted} refused; the role is now init: ${reason}`);
     this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
     return { kind: "failed", previousRole, reason };
+  }
+
+  /**
+   * Is a primary connected that says something while we wait? Two primaries are a split-brain in
+   * the making (S-11). One whose machine has died says nothing, although its connection may look
+   * sound: a primary with nothing to do sends a keepalive every 10 s.
+   */
+  async #hasLivePrimary(): Promise<boolean> {
+    const { clock } = this.#surroundings;
+    const askedAt = clock.now();
+    for (;;) {
+      const worker = this.#worker;
+      if (worker === null || worker.identity.role !== "secondary") return false;
+      // Its worker is being replaced: the primary has no working connection now.
+      if (this.#stopping || this.#attempt !== null) return false;
+      const report = await worker.report();
+      const waitedMs = clock.now() - askedAt;
+      if (report !== null) {
+        // It may be on its way down at this very moment, as in a planned switch-over.
+        if (report.silentMs < waitedMs && waitedMs >= PRIMARY_LEAVES_MS) return true;
+        if (report.silentMs >= PRIMARY_SILENCE_MS) return false;
+      }
+      if (waitedMs >= PRIMARY_SILENCE_MS) return false;
+      await new Promise<void>((resolve) => {
+        clock.after(PRIMARY_POLL_MS, resolve);
+      });
+    }
   }
 
   /** Takes the resource there, or says why that cannot be. */

@@ -2,7 +2,7 @@
 /** A resource's local component as a worker uses it: its metadata, its map, and the data behind them. */
 
 import { assert } from "../base/assert.ts";
-import { encodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import { encodeMetadata, METADATA_SIZE, type Metadata, MetadataError } from "../metadata/block.ts";
 import { type Layout, locate, trailerMetadataOffset } from "../metadata/layout.ts";
 import type { Disk, DiskHandler } from "../platform/disk.ts";
 import { SLOT_COUNT } from "../replication/primary.ts";
@@ -74,7 +74,13 @@ export class Component implements DiskHandler {
    * @throws MetadataError, or an Error with the errno of a failed read
    */
   async load(resource: string): Promise<void> {
-    const { mediaSize, sectorSize } = this.disk;
+    const { path, mediaSize, sectorSize } = this.disk;
+    if (mediaSize < METADATA_SIZE) {
+      throw new MetadataError(
+        "not-metadata",
+        `${path} has ${mediaSize} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
+      );
+    }
     const first = await this.#read(0, METADATA_SIZE);
     const lastOffset = trailerMetadataOffset(mediaSize);
     const last = lastOffset === null ? null : await this.#read(lastOffset, METADATA_SIZE);

@@ -71,6 +71,7 @@ export interface NbdBackend {
   /** Events have been handed over: do what follows from them. */
   turn(): void;
   notice(text: string): void;
+  debug(level: number, text: string): void;
 }
 
 export class NbdServer {
@@ -316,6 +317,10 @@ export class NbdServer {
     this.#backend.notice(text);
   }
 
+  debug(text: string): void {
+    this.#backend.debug(1, text);
+  }
+
   forget(connection: Connection): void {
     this.#connections.delete(connection);
   }
@@ -433,7 +438,8 @@ class Connection implements StreamReader, NbdSink {
 
   /** The stream is gone, whoever closed it: nothing is answered any more. */
   closed(reason: string | null): void {
-    if (reason !== null) this.#server.notice(`NBD client ${this.stream.peer}: ${reason}`);
+    // Clients come and go as they please; what they break is told by finish().
+    this.#server.debug(`NBD client ${this.stream.peer} has gone: ${reason ?? "closed"}`);
     this.gone = true;
     this.inbox.close();
     this.outgoing.close();

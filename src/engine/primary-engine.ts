@@ -467,9 +467,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   accepted(peer: PeerState): void {
     this.#gate?.cancel();
     this.#gate = null;
-    this.#core.linkUp(peer, this);
+    // Before the connection is put in use: a pass may start in linkUp() (behaviour §11).
     this.#host.notice(`Connected to ${this.#settings.remote}.`);
     this.#host.event("connect");
+    this.#core.linkUp(peer, this);
   }
 
   attemptFailed(reason: string, wait: boolean): void {
@@ -488,7 +489,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   splitBrain(): void {
     this.#host.error(
       "Split-brain: both nodes took writes while they were apart, and nothing is synchronized. " +
-        "Decide which copy to keep; on the other node: hastctl role init, create, role secondary (its changes are discarded)",
+        "Decide which copy to keep. On the other node (its changes are discarded, and everything is copied): " +
+        `hastctl role init ${this.#settings.resource}; hastctl create --force ${this.#settings.resource}; hastctl role secondary ${this.#settings.resource}`,
     );
     this.#host.event("split-brain");
   }
@@ -525,6 +527,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       sendQueue: queues.send,
       recvQueue: queues.recv,
       doneQueue: queues.done,
+      silentMs: 0,
       notes: this.#notes(),
     };
   }

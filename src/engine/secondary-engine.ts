@@ -685,6 +685,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       sendQueue: 0,
       recvQueue: 0,
       doneQueue: 0,
+      silentMs: this.#environment.clock.now() - this.#lastHeardAt,
       notes:
         this.#component.metadata.state === "inconsistent"
           ? ["this copy is being synchronized and cannot be promoted before that has ended"]

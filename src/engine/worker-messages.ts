@@ -94,6 +94,8 @@ export interface WorkerReport {
   readonly sendQueue: number;
   readonly recvQueue: number;
   readonly doneQueue: number;
+  /** Milliseconds since a secondary last heard its primary; 0 on a primary. */
+  readonly silentMs: number;
   /** One sentence each, for people: resync progress, why degraded, what to type. */
   readonly notes: readonly string[];
 }

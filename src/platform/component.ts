@@ -4,6 +4,7 @@
  * The data path has its own, faster way: disk.ts.
  */
 
+/** Stable; docs/errors.md has a row for each. */
 export const COMPONENT_ERROR_CODES = [
   "component-in-use",
   "component-io",

@@ -22,7 +22,7 @@ export interface Disk {
   readonly kind: "file" | "block";
   /** Bytes, when it was opened. */
   readonly mediaSize: number;
-  /** Bytes; offsets, lengths (and, with direct I/O, nothing else) are multiples of it. 512 for a file. */
+  /** Bytes; offsets and lengths are multiples of it, memory may lie anywhere. 512 for a file. */
   readonly sectorSize: number;
   /** What carries the data, for status: "sync", "threadpool" or "io_uring". */
   readonly engine: string;

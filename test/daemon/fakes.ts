@@ -390,5 +390,6 @@ export const QUIET_REPORT: WorkerReport = {
   sendQueue: 0,
   recvQueue: 0,
   doneQueue: 0,
+  silentMs: 60_000,
   notes: [],
 };

@@ -73,19 +73,28 @@ export function messagesOf(stream: Uint8Array): Message[] {
   const messages: Message[] = [];
   let start = 0;
   while (start < stream.length) {
-    const nvStart = start + 5;
-    const nv = stream.subarray(nvStart, nvStart + view(stream).getUint32(start + 1, true));
-    let size = 0;
-    eachEntry(nv, (name, nameStart) => {
-      if (name === "size") size = view(nv).getUint32(nameStart + 8, true);
-    });
-    const payloadStart = nvStart + nv.length;
-    const payload = stream.subarray(payloadStart, payloadStart + size);
-    expect.equal(payload.length, size, "the capture ends within a payload");
-    messages.push({ version: stream[start]!, start, nv, payload });
-    start = payloadStart + size;
+    const message = messageAt(stream, start);
+    expect.ok(message !== null, "the capture ends within a message");
+    messages.push(message);
+    start += 5 + message.nv.length + message.payload.length;
   }
   return messages;
+}
+
+/** The message that begins at `start`, or null while it is not whole. */
+export function messageAt(stream: Uint8Array, start: number): Message | null {
+  const nvStart = start + 5;
+  if (nvStart > stream.length) return null;
+  const nvEnd = nvStart + view(stream).getUint32(start + 1, true);
+  if (nvEnd > stream.length) return null;
+  const nv = stream.subarray(nvStart, nvEnd);
+  let size = 0;
+  eachEntry(nv, (name, nameStart) => {
+    if (name === "size") size = view(nv).getUint32(nameStart + 8, true);
+  });
+  if (nvEnd + size > stream.length) return null;
+  const payload = stream.subarray(nvEnd, nvEnd + size);
+  return { version: stream[start]!, start, nv, payload };
 }
 
 /** A copy of an nv block with zeroes where the original leaves whatever lay behind a name (BD-41). */

@@ -6,9 +6,7 @@ import { once } from "node:events";
 import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
 import { test } from "node:test";
-import { signal } from "./marked-processes.ts";
 import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
-import { until } from "./until.ts";
 
 /** hastd ends with `code` before it serves anybody, and its output matches. */
 async function failsToStart(node: Node, code: number, why: RegExp): Promise<void> {
@@ -134,16 +132,4 @@ test("bytes from strangers on the replication port and the control socket harm n
     await pair.inSync(alpha);
     assert.deepEqual(await Promise.all(pair.nodes.map((node) => node.workerPid())), workers);
     for (const socket of silent) socket.destroy();
-  }));
-
-test("a reload with a wrong configuration keeps the old one and says why", () =>
-  withPair(TwoNodes.startReplicating(), async (pair) => {
-    const { alpha, configuration } = pair;
-    const worker = await alpha.workerPid();
-    appendFileSync(configuration, "resource broken {\n");
-    signal(alpha.daemonPid, "SIGHUP");
-    await until("the complaint is in the log", () => /hast\.conf:\d+:\d+/.test(alpha.logText()));
-    pair.configure();
-    assert.equal(await alpha.workerPid(), worker);
-    await pair.inSync(alpha);
   }));
