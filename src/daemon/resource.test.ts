@@ -282,6 +282,46 @@ test("a probe that fails in a way nobody foresaw is the caller's error and block
   assert.equal((await world.resource.changeRole("primary")).kind, "done");
 });
 
+test("role primary is refused while a live primary is connected, and nothing is disturbed (S-11)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const worker = world.processes.last;
+  worker.report = { ...QUIET_REPORT, silentMs: 5 };
+  worker.says({ kind: "ready" });
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(5000);
+  const outcome = await change;
+  assert(outcome.kind === "failed");
+  assert.match(outcome.reason, /connected and alive.*hastctl role secondary r0$/);
+  assert.equal(world.resource.role, "secondary");
+  assert.equal(worker.alive, true);
+  assert(!worker.kinds.includes("stop"));
+});
+
+test("a primary that has been silent for longer than its keepalives is no obstacle", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.report = { ...QUIET_REPORT, silentMs: 12_000 };
+  const change = world.resource.changeRole("primary");
+  await settle();
+  assert.deepEqual(await change, { kind: "done", previousRole: "secondary" });
+});
+
+test("a primary that leaves while we ask is no obstacle: a planned switch-over", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const worker = world.processes.last;
+  worker.report = { ...QUIET_REPORT, silentMs: 5 };
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(1000);
+  worker.exit({ kind: "code", code: 0 });
+  await world.clock.advance(1000);
+  assert.deepEqual(await change, { kind: "done", previousRole: "secondary" });
+});
+
 // --- Supervision.
 
 test("a primary that dies of a signal or of code 75 is started again, later and later, up to 10 s", async () => {
