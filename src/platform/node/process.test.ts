@@ -69,6 +69,10 @@ test("the last message is heard before the end is", async (t) => {
       role: "primary",
       settings: { resource: "refused", local: "/disks/x" },
     });
+    // We look away until it is dead, so that message and end wait for us together.
+    const nap = new Int32Array(new SharedArrayBuffer(4));
+    while (!/\) Z /.test(readFileSync(`/proc/${worker.pid}/stat`, "utf8")))
+      Atomics.wait(nap, 0, 0, 5);
     assert.deepEqual(await ended, { kind: "code", code: 66 });
     assert.deepEqual(messages, [
       { kind: "failed", exitCode: 66, message: "/disks/x holds no HAST metadata" },
