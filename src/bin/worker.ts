@@ -119,10 +119,7 @@ class Worker {
     try {
       await this.#engine.start();
     } catch (error) {
-      this.#fail(
-        EXIT_EXPORT,
-        `the NBD server cannot listen at ${start.settings.export}: ${textOf(error)}`,
-      );
+      this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error)}`);
       return;
     }
     tell({ kind: "ready" });
