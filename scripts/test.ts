@@ -27,7 +27,7 @@ interface Counts {
 
 const FILES_AT_ONCE = 2;
 const UNIT_TIMEOUT_MS = 120_000;
-const SYSTEM_TIMEOUT_MS = 300_000;
+const SYSTEM_TIMEOUT_MS = 480_000;
 
 /** Tests that start daemons and wait for them; unlike the rest they may take minutes. */
 function isSystemTest(file: string): boolean {

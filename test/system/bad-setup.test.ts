@@ -6,7 +6,9 @@ import { once } from "node:events";
 import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
 import { test } from "node:test";
+import { NbdClient } from "./nbd-client.ts";
 import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+import { until } from "./until.ts";
 
 /** hastd ends with `code` before it serves anybody, and its output matches. */
 async function failsToStart(node: Node, code: number, why: RegExp): Promise<void> {
@@ -74,22 +76,38 @@ test("a locked pidfile is exit code 75; -P writes the pid without a newline", ()
     assert.match(beta.logText(), new RegExp(alpha.pidfile));
   }));
 
-test("a control socket in a missing directory is exit code 71 and names the path", () =>
-  withPair(TwoNodes.prepare(), async ({ alpha, configuration, directory }) => {
+test("a control socket that cannot be made is exit code 71 and names the path", () =>
+  withPair(TwoNodes.prepare(), async ({ alpha, configuration }) => {
     const text = readFileSync(configuration, "utf8");
-    writeFileSync(configuration, text.replace(alpha.control, `${directory}/none/alpha.ctl`));
-    await failsToStart(alpha, 71, new RegExp(`${directory}/none`));
+    const below = `${alpha.local}/alpha.ctl`; // below a file, not a directory
+    writeFileSync(configuration, text.replace(alpha.control, below));
+    await failsToStart(alpha, 71, new RegExp(below));
   }));
 
-test("an export in a missing directory refuses the role, and names the path", () =>
+test("missing directories of the control socket and of an export are made", () =>
   withPair(TwoNodes.prepare(), async ({ alpha, configuration, directory }) => {
+    await alpha.create();
+    const text = readFileSync(configuration, "utf8")
+      .replace(alpha.control, `${directory}/run/hast/alpha.ctl`)
+      .replace(alpha.socket, `${directory}/run/exports/alpha.sock`);
+    writeFileSync(configuration, text);
+    alpha.spawnDaemon();
+    await until("hastd answers", async () => (await alpha.hastctl("status")).code === 0);
+    await alpha.role("primary");
+    const client = await NbdClient.connect({ path: `${directory}/run/exports/alpha.sock` });
+    await client.disconnect();
+  }));
+
+test("an export that cannot be made refuses the role, and names the path", () =>
+  withPair(TwoNodes.prepare(), async ({ alpha, configuration }) => {
     const text = readFileSync(configuration, "utf8");
-    writeFileSync(configuration, text.replace(alpha.socket, `${directory}/none/alpha.sock`));
+    const below = `${alpha.local}/alpha.sock`; // below a file, not a directory
+    writeFileSync(configuration, text.replace(alpha.socket, below));
     await alpha.create();
     await alpha.start();
     const { code, stderr } = await alpha.hastctl("role", "primary", RESOURCE);
     assert.notEqual(code, 0);
-    assert.match(stderr, new RegExp(`${RESOURCE}[^]*${directory}/none`));
+    assert.match(stderr, new RegExp(`${RESOURCE}[^]*${below}`));
     assert.equal((await alpha.list()).get("role"), "init");
   }));
 
@@ -122,7 +140,8 @@ test("bytes from strangers on the replication port and the control socket harm n
         const socket = createConnection(place);
         socket.on("error", () => {}); // being thrown out is expected
         socket.end(bytes);
-        await once(socket.resume(), "close");
+        socket.resume();
+        await until("it is closed", () => socket.closed, { everyMs: 5 });
       }
     }
     // A stranger that says nothing does not block the others, either.
