@@ -238,8 +238,10 @@ export class Primary {
   #stateSeq = 0;
   #stateSentAt = 0;
   #stateLocalcnt = 0n;
-  /** What the peer was last asked to call its copy: resync must not begin before "inconsistent". */
-  #peerMarked: "no" | "asked" | "inconsistent" = "no";
+  /** The state message that the peer has not answered yet. */
+  #stateAsked: "nothing" | "inconsistent" | "uptodate" = "nothing";
+  /** The peer has stored that its copy is a resync's target: no copy begins before. */
+  #peerKnows = false;
   #lastSentAt = 0;
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
@@ -682,7 +684,6 @@ export class Primary {
   /** The peer could not write (BD-2): it lacks this range now. */
   #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
     this.map.schedule(this.offset[slot]!, this.length[slot]!);
-    this.#syncActive = true;
     this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     if (this.#answered[slot] === ANSWERED) {
       this.#owes = true;
@@ -806,8 +807,10 @@ export class Primary {
       const slot = this.#active[index]!;
       if (this.#answered[slot] === reason) {
         this.#setAnswered(slot, UNANSWERED);
-        if (this.kind[slot] === FLUSH) this.#answerFlush(slot, out);
-        else if (this.kind[slot] === READ) this.#routeRead(slot, out);
+        if (this.kind[slot] === FLUSH) {
+          this.#answerAlone(slot, out);
+          if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
+        } else if (this.kind[slot] === READ) this.#routeRead(slot, out);
         else this.#advanceWrite(slot, out);
       }
       // The slot may have been freed, and the list closed up behind it.
@@ -891,10 +894,7 @@ export class Primary {
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again.
       if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
-      if (this.#link === "up") {
-        this.#syncActive = true;
-        this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
-      }
+      if (this.#link === "up") this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     }
     this.#answerRiders(out);
     if (this.#flushLocal === FAILED) {
@@ -914,17 +914,17 @@ export class Primary {
   /** A FLUSH whose round has ended (async: whose local part has). */
   #answerFlush(slot: number, out: PrimaryOutbox): void {
     assert(this.#riding[slot] === 1);
-    if (this.#flushLocal === FAILED) {
-      this.#answer(slot, this.#flushLocalErrno, out);
-    } else if (this.#flushRemote === OK || this.#flushRemote === PENDING) {
-      this.#answer(slot, 0, out);
-    } else if (this.map.resyncCount === 0 && this.map.unflushedCount === 0 && !this.#stale) {
-      this.#answer(slot, 0, out); // nothing that the peer could lack
-    } else {
-      this.#answerAlone(slot, out);
-      if (this.#answered[slot] !== ANSWERED) return;
-    }
-    this.#free(slot, out);
+    if (this.#flushLocal === FAILED) this.#answer(slot, this.#flushLocalErrno, out);
+    else if (this.#flushCovers()) this.#answer(slot, 0, out);
+    else this.#answerAlone(slot, out);
+    if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
+  }
+
+  /** Is what was acknowledged before this round stable wherever the mode wants it? */
+  #flushCovers(): boolean {
+    // A stale primary has nothing that its peer lacks: what is in line flows this way.
+    if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;
+    return !this.#stale && this.map.dirtyCount === 0 && this.map.unflushedCount === 0;
   }
 
   // ---- the connection -------------------------------------------------------------------------------
@@ -984,7 +984,7 @@ export class Primary {
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
     this.#peerStates = peer.states;
-    this.#peerMarked = "no";
+    this.#peerKnows = false;
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
     let record = this.#record;
@@ -1006,16 +1006,9 @@ export class Primary {
     this.#handshaking = false;
     this.#lastSentAt = this.#nowMs;
     this.#resend(out);
-    this.#syncActive = true;
-    this.#syncCopiedAny = false;
     this.#peerErrors = 0;
     this.#syncRetryAt = 0;
-    this.#syncEnding = "no";
-    this.statistics.syncCopied = 0;
-    this.statistics.syncExtents = 0;
-    this.statistics.syncStartedAt = this.#nowMs;
-    this.statistics.syncTotalExtents = this.map.resyncCount;
-    if (this.map.resyncCount > 0) out.event("syncstart");
+    this.#beginPass(out);
     this.#gateOpen = true;
     this.#eachWaiting(WANTS_PEER, out);
     this.#releaseHeld(out);
@@ -1023,21 +1016,27 @@ export class Primary {
 
   /** Unanswered writes and flushes of the time without a peer go to it after all, oldest first. */
   #resend(out: PrimaryOutbox): void {
-    for (let index = 0; index < this.#activeCount; index++) {
+    for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
-      const kind = this.kind[slot]!;
-      if (this.#state[slot] !== ISSUED || this.#answered[slot] === ANSWERED) continue;
-      if (kind === FLUSH) {
-        // The round it rode in, if any, did not include this peer.
-        this.#setAnswered(slot, UNANSWERED);
-        this.#riding[slot] = 0;
-        this.#flushWanted = true;
-        continue;
-      }
-      if ((kind !== WRITE && kind !== ZERO) || this.#local[slot] === FAILED) continue;
+      this.#resendSlot(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
+  #resendSlot(slot: number, out: PrimaryOutbox): void {
+    const kind = this.kind[slot]!;
+    if (this.#state[slot] !== ISSUED || this.#answered[slot] === ANSWERED) return;
+    if (kind === FLUSH) {
+      // The round it rode in, if any, did not include this peer.
+      this.#setAnswered(slot, UNANSWERED);
+      this.#riding[slot] = 0;
+      this.#flushWanted = true;
+    } else if ((kind === WRITE || kind === ZERO) && this.#local[slot] !== FAILED) {
       assert(this.#remote[slot] === FAILED);
       this.#setAnswered(slot, UNANSWERED);
       this.#sendWrite(slot, out);
+      // A ZERO too long for this peer: nothing more will come, so it is answered alone.
+      if (this.#remote[slot] === FAILED) this.#advanceWrite(slot, out);
     }
   }
 
@@ -1049,7 +1048,7 @@ export class Primary {
     this.#link = "down";
     this.#gateOpen = true;
     this.#seqSlot.fill(-1);
-    this.#stateSentAt = 0;
+    this.#stateAsked = "nothing";
     this.#syncActive = false;
     this.#syncEnding = "no";
     this.map.scheduleUnflushed();
@@ -1086,7 +1085,9 @@ export class Primary {
     }
     if (this.#state[slot] !== ISSUED) return;
     const remote = this.#remote[slot]!;
-    if (remote !== PENDING && remote !== RECEIVED) return;
+    if (remote === NONE || remote === FAILED) return;
+    // A leg that has ended well counts no more, either: what the peer wrote on this connection was
+    // not flushed on it (S-3), and a write that still waits for our own disk is in no epoch yet.
     this.#remote[slot] = FAILED;
     if (kind === READ) {
       this.#readFromPeer(slot, out);
@@ -1099,16 +1100,31 @@ export class Primary {
 
   // ---- resync ------------------------------------------------------------------------------------
 
+  #beginPass(out: PrimaryOutbox): void {
+    this.#syncActive = true;
+    this.#syncCopiedAny = false;
+    this.#syncEnding = "no";
+    this.statistics.syncCopied = 0;
+    this.statistics.syncExtents = 0;
+    this.statistics.syncStartedAt = this.#nowMs;
+    this.statistics.syncTotalExtents = this.map.resyncCount;
+    if (this.map.resyncCount > 0) out.event("syncstart");
+  }
+
   /** Starts copies while there is room (behaviour §8, pipelined: BD-28). */
   #pumpSync(out: PrimaryOutbox): void {
-    if (this.#link !== "up" || !this.#syncActive || this.#stopping || this.#failed) return;
+    if (this.#link !== "up" || this.#stopping || this.#failed) return;
+    if (!this.#syncActive) {
+      // Failed writes and flushes put extents in line long after the pass has ended.
+      if (this.map.scheduledCount === 0) return;
+      this.#beginPass(out);
+    }
     if (this.#nowMs < this.#syncRetryAt) return;
-    if (this.#peerStates && !this.#stale && this.#peerMarked !== "inconsistent") {
+    if (this.#stateAsked !== "nothing") return;
+    if (this.#peerStates && !this.#stale && !this.#peerKnows && this.map.scheduledCount > 0) {
       // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
-      if (this.map.scheduledCount > 0) {
-        if (this.#peerMarked === "no") this.#sendState("inconsistent", out);
-        return;
-      }
+      this.#sendState("inconsistent", out);
+      return;
     }
     while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
       const index = this.#nextSyncExtent();
@@ -1214,6 +1230,8 @@ export class Primary {
   /** Nothing is left to copy: flush both nodes, then record that they are in step. */
   #maybeEndSync(): void {
     if (!this.#syncActive || this.#syncEnding !== "no" || this.map.resyncCount > 0) return;
+    // A mark on its way to the disk: neither node may rely on a counter that is not stable.
+    if (this.#recordWriting) return;
     const record = this.#record;
     const inStep = record.localcnt === this.#peerRemote && record.remotecnt === this.#peerLocal;
     if (inStep && !this.#syncCopiedAny && record.state === "uptodate" && !this.#stale) {
@@ -1235,13 +1253,16 @@ export class Primary {
       this.#flushWanted = true;
       return;
     }
-    if (this.map.resyncCount > 0) {
+    if (this.map.resyncCount > 0 || this.#recordWriting) {
       this.#syncEnding = "no";
       return;
     }
     if (this.#peerStates && !this.#stale) {
-      // The target first: from its one metadata write on, the counters agree (S-13).
+      // The target first: from its one metadata write on, the counters agree (S-13). So from here on
+      // the mark of the last outage is spent: its number is what the peer is about to store.
       this.#syncEnding = "state";
+      this.#marked = false;
+      this.#owes = false;
       this.#sendState("uptodate", out);
       return;
     }
@@ -1249,6 +1270,7 @@ export class Primary {
   }
 
   #recordInStep(localcnt: bigint, out: PrimaryOutbox): void {
+    assert(!this.#marking);
     this.#stale = false;
     this.#owes = false;
     this.#marked = false;
@@ -1258,7 +1280,9 @@ export class Primary {
   }
 
   #sendState(state: "inconsistent" | "uptodate", out: PrimaryOutbox): void {
-    if (state === "inconsistent") this.#peerMarked = "asked";
+    assert(this.#stateAsked === "nothing");
+    this.#stateAsked = state;
+    this.#peerKnows = false;
     this.#stateSeq = this.#allocateSeq(STATE_SLOT);
     this.#stateSentAt = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
@@ -1267,23 +1291,22 @@ export class Primary {
   }
 
   #stateReplied(errno: number, out: PrimaryOutbox): void {
-    this.#stateSentAt = 0;
+    const asked = this.#stateAsked;
+    this.#stateAsked = "nothing";
     if (errno !== 0) {
       out.notice(
         `the peer could not store the state of its copy (error ${errno}); trying again in 5 s`,
       );
-      this.#peerMarked = "no";
       this.#syncEnding = "no";
       this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
-    } else if (this.#syncEnding === "state") {
-      this.#peerMarked = "no";
+    } else if (asked === "inconsistent") {
+      this.#peerKnows = true;
+    } else {
       this.#peerRemote = this.#stateLocalcnt;
       // Something went on alone while the message travelled: the pass is not over.
       const overtaken = this.#record.localcnt !== this.#stateLocalcnt;
       if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";
       else this.#recordInStep(this.#record.localcnt, out);
-    } else {
-      this.#peerMarked = "inconsistent";
     }
   }
 
@@ -1333,7 +1356,7 @@ export class Primary {
   #peerOverdue(): boolean {
     const limit = this.#nowMs - this.#timeoutMs;
     if (this.#flushing && this.#flushRemote === PENDING && this.#flushSentAt <= limit) return true;
-    if (this.#stateSentAt > 0 && this.#stateSentAt <= limit) return true;
+    if (this.#stateAsked !== "nothing" && this.#stateSentAt <= limit) return true;
     for (let index = 0; index < this.#activeCount; index++) {
       const slot = this.#active[index]!;
       const remote = this.#remote[slot]!;
