@@ -282,7 +282,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#nbd.flush();
     this.#nbd.destroy();
     this.#link?.stop();
-    this.#component.disk.close(() => this.#host.ended(exitCode, reason));
+    this.#component.close(() => this.#host.ended(exitCode, reason));
   }
 
   // ---- PrimaryOutbox --------------------------------------------------------------------------
