@@ -6,6 +6,7 @@ import { encodeMetadata, METADATA_SIZE, type Metadata, MetadataError } from "../
 import { type Layout, locate, trailerMetadataOffset } from "../metadata/layout.ts";
 import type { Disk, DiskHandler } from "../platform/disk.ts";
 import { SLOT_COUNT } from "../replication/primary.ts";
+import { errnoText } from "../wire/errno.ts";
 import type { Memory } from "./memory.ts";
 
 // Disk tokens above the slots.
@@ -45,6 +46,7 @@ export class Component implements DiskHandler {
   #layout: Layout | null = null;
   #handler: ComponentHandler | null = null;
   #loaded: ((errno: number) => void) | null = null;
+  #closing = false;
 
   #mapSource: MapChanges | null = null;
   #mapFlush = true;
@@ -105,7 +107,9 @@ export class Component implements DiskHandler {
       const part = Math.min(length - done, MAP_STAGING_SIZE);
       const errno = await this.#settled(() => this.disk.read(LOAD, MAP_AT, part, offset + done));
       if (errno !== 0) {
-        throw new Error(`reading ${part} bytes at offset ${offset + done} failed (errno ${errno})`);
+        throw new Error(
+          `reading ${part} bytes at offset ${offset + done} failed: ${errnoText(errno)}`,
+        );
       }
       result.set(this.#memory.bytes.subarray(MAP_AT, MAP_AT + part), done);
       done += part;
@@ -202,7 +206,14 @@ export class Component implements DiskHandler {
     this.#handler!.mapWritten(errno);
   }
 
+  /** Waits for what is under way; nobody is told of it any more, and nothing follows from it. */
+  close(done: () => void): void {
+    this.#closing = true;
+    this.disk.close(done);
+  }
+
   diskDone(token: number, errno: number): void {
+    if (this.#closing) return;
     if (token < SLOT_COUNT) {
       this.#handler!.slotDone(token, errno);
       return;
@@ -236,7 +247,7 @@ export class Component implements DiskHandler {
   }
 
   diskIdle(): void {
-    this.#handler?.batchEnd();
+    if (!this.#closing) this.#handler?.batchEnd();
   }
 }
 

@@ -23,8 +23,7 @@ export class Outgoing {
   /** Pieces not yet handed over, and what each keeps in place (NOBODY: a chunk). */
   #pieces: Uint8Array[] = [];
   readonly #holders: number[] = [];
-  /** Writes handed over and not reported sent. */
-  #inFlight = 0;
+  readonly #sizes: number[] = [];
   #unsent = 0;
   #closed = false;
 
@@ -33,7 +32,7 @@ export class Outgoing {
     this.#memory = memory;
   }
 
-  /** Bytes accepted that have not left our memory; an upper bound that drops when a batch has gone. */
+  /** Bytes accepted that have not left our memory. */
   get unsent(): number {
     return this.#unsent;
   }
@@ -55,7 +54,7 @@ export class Outgoing {
   /** A header has been written up to `end`. */
   advance(end: number): void {
     assert(end >= this.#at && end <= this.#chunk.length);
-    this.#unsent += end - this.#at;
+    if (!this.#closed) this.#unsent += end - this.#at;
     this.#at = end;
   }
 
@@ -78,17 +77,23 @@ export class Outgoing {
       return;
     }
     this.#cut();
+    if (this.#closed) return;
     if (holder !== PINNED) this.#memory.hold(holder);
-    this.#pieces.push(bytes.subarray(from, from + length));
-    this.#holders.push(holder);
+    this.#push(bytes.subarray(from, from + length), holder);
     this.#unsent += length;
   }
 
   #cut(): void {
     if (this.#at === this.#from) return;
-    this.#pieces.push(this.#chunk.subarray(this.#from, this.#at));
-    this.#holders.push(NOBODY);
+    if (this.#closed) this.#at = this.#from;
+    else this.#push(this.#chunk.subarray(this.#from, this.#at), NOBODY);
     this.#from = this.#at;
+  }
+
+  #push(piece: Uint8Array, holder: number): void {
+    this.#pieces.push(piece);
+    this.#holders.push(holder);
+    this.#sizes.push(piece.length);
   }
 
   /** Hands everything to the stream. */
@@ -96,7 +101,6 @@ export class Outgoing {
     this.#cut();
     if (this.#pieces.length === 0 || this.#closed) return;
     const pieces = this.#pieces;
-    this.#inFlight += pieces.length;
     if (pieces.length === 1) this.#stream.write(pieces[0]!);
     else this.#stream.writeAll(pieces);
     this.#pieces = [];
@@ -106,15 +110,13 @@ export class Outgoing {
   sent(count: number): void {
     for (let index = 0; index < count; index++) {
       const holder = this.#holders.shift();
-      assert(holder !== undefined);
+      const size = this.#sizes.shift();
+      assert(holder !== undefined && size !== undefined);
+      this.#unsent -= size;
       if (holder >= 0) this.#memory.letGo(holder);
     }
-    this.#inFlight -= count;
-    if (this.#inFlight === 0 && this.#pieces.length === 0) {
-      this.#unsent = this.#at - this.#from;
-      // Nothing refers to the chunk any more.
-      if (this.#at === this.#from) this.#from = this.#at = 0;
-    }
+    // Nothing refers to the chunk any more.
+    if (this.#unsent === 0) this.#from = this.#at = 0;
   }
 
   /** The stream is closed: lets go of everything. */
@@ -122,7 +124,9 @@ export class Outgoing {
     this.#closed = true;
     for (const holder of this.#holders) if (holder >= 0) this.#memory.letGo(holder);
     this.#holders.length = 0;
+    this.#sizes.length = 0;
     this.#pieces = [];
     this.#unsent = 0;
+    this.#at = this.#from;
   }
 }

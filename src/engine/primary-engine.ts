@@ -282,7 +282,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#nbd.flush();
     this.#nbd.destroy();
     this.#link?.stop();
-    this.#component.disk.close(() => this.#host.ended(exitCode, reason));
+    this.#component.close(() => this.#host.ended(exitCode, reason));
   }
 
   // ---- PrimaryOutbox --------------------------------------------------------------------------
@@ -496,8 +496,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   lost(reason: string): void {
+    if (this.#ended) return; // nothing that follows could be put on disk any more
     this.#core.linkDown(this);
-    if (this.#stopping || this.#ended) return;
+    if (this.#stopping) return;
     this.#host.warning(`Disconnected from ${this.#settings.remote}: ${reason}`);
     this.#host.event("disconnect");
   }

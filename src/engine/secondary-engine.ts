@@ -305,7 +305,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#tick?.cancel();
-    this.#component.disk.close(() => {
+    this.#component.close(() => {
       this.#b.destroy();
       this.#host.ended(exitCode, reason);
     });

@@ -55,6 +55,10 @@ class Pipe {
     return this.#pending.reduce((sum, { bytes, moved }) => sum + bytes.length - moved, 0);
   }
 
+  get unreadSize(): number {
+    return this.pendingSize + this.#inFlightSize;
+  }
+
   push(bytes: Uint8Array): void {
     this.#pending.push({ bytes, copy: bytes.slice(), moved: 0 });
     this.kick();
@@ -279,6 +283,11 @@ export class FarEnd implements StreamReader {
   /** Bytes that the subject has written and that have not left it. */
   get stuck(): number {
     return this.#fromNear.pendingSize;
+  }
+
+  /** Bytes sent to the subject that it has not read. */
+  get unread(): number {
+    return this.#toNear.unreadSize;
   }
 
   send(...pieces: readonly Uint8Array[]): void {

@@ -99,8 +99,8 @@ export class World {
 
   /** Waits for a promise that the pretended world has to keep going for. */
   async until<T>(promise: Promise<T>): Promise<T> {
-    await this.events.settle();
-    return await promise;
+    const [result] = await Promise.all([promise, this.events.settle()]);
+    return result;
   }
 }
 

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import type { PretendDisk } from "../../test/pretend/disk.ts";
+import { createComponent, dirtyArena, World } from "../../test/pretend/world.ts";
+import { decodeMetadata, METADATA_SIZE } from "../metadata/block.ts";
+import {
+  Component,
+  type ComponentHandler,
+  MAP_STAGING_SIZE,
+  type MapChanges,
+} from "./component.ts";
+import { Memory } from "./memory.ts";
+
+const ARENA = dirtyArena();
+
+class Handler implements ComponentHandler {
+  readonly calls: string[] = [];
+  slotDone(slot: number, errno: number): void {
+    this.calls.push(`slot ${slot}: ${errno}`);
+  }
+  recordWritten(errno: number): void {
+    this.calls.push(`record: ${errno}`);
+  }
+  mapWritten(errno: number): void {
+    this.calls.push(`map: ${errno}`);
+  }
+  flushed(errno: number): void {
+    this.calls.push(`flushed: ${errno}`);
+  }
+  batchEnd(): void {
+    this.calls.push("batch end");
+  }
+}
+
+/** Runs of a map that hold one byte each, repeated. */
+class Runs implements MapChanges {
+  readonly #runs: readonly { readonly offset: number; readonly length: number }[];
+  #next = 0;
+  takenLength = 0;
+  readonly persisted: number[] = [];
+
+  constructor(...runs: readonly { readonly offset: number; readonly length: number }[]) {
+    this.#runs = runs;
+  }
+
+  takeChanges(staging: Uint8Array): number {
+    const run = this.#runs[this.#next];
+    if (run === undefined) return -1;
+    this.#next++;
+    this.takenLength = Math.min(run.length, staging.length);
+    staging.fill(this.#next, 0, this.takenLength);
+    return run.offset;
+  }
+
+  changesPersisted(offset: number, staging: Uint8Array, length: number): void {
+    expect.ok(staging.every((byte) => byte === staging[0]));
+    expect.equal(staging.length, length);
+    this.persisted.push(offset);
+  }
+}
+
+async function open(
+  options: ConstructorParameters<typeof World>[0] = {},
+): Promise<{ component: Component; handler: Handler; world: World; disk: PretendDisk }> {
+  const world = new World({ arena: ARENA, ...options, completion: "later" });
+  createComponent(world.disk, { extentsize: 4096 });
+  const component = new Component(world.disk, new Memory(ARENA));
+  await world.until(component.load("r0"));
+  const handler = new Handler();
+  component.attach(handler);
+  world.disk.history.length = 0;
+  world.disk.completion = options.completion ?? "inside";
+  return { component, handler, world, disk: world.disk };
+}
+
+test("load() reads the metadata, and where map and data lie", async () => {
+  const { component } = await open({ completion: "later" });
+  expect.equal(component.metadata.resource, "r0");
+  expect.equal(component.layout.mapOffset, 4096);
+  expect.equal(component.layout.localoff, 4608);
+});
+
+test("load() says what is wrong with media that is too small for metadata", async () => {
+  const world = new World({ arena: ARENA, mediaSize: 2048 });
+  const component = new Component(world.disk, new Memory(ARENA));
+  await expect.rejects(world.until(component.load("r0")), { code: "not-metadata" });
+});
+
+test("load() names the place and the reason of a failed read", async () => {
+  const world = new World({ arena: ARENA });
+  createComponent(world.disk);
+  world.disk.fail = () => 5;
+  const component = new Component(world.disk, new Memory(ARENA));
+  await expect.rejects(world.until(component.load("r0")), /offset 0 .*Input\/output error/);
+});
+
+test("loadMap() reads a map that is longer than its staging memory", async () => {
+  const mediaSize = 24 * 1024 * 1024 * 1024;
+  const { component, disk, world } = await open({ mediaSize, completion: "later" });
+  const { mapSize, mapOffset } = component.layout;
+  expect.ok(mapSize > 2 * MAP_STAGING_SIZE);
+  disk.poke(
+    mapOffset,
+    new Uint8Array(mapSize).map((_byte, index) => index >> 9),
+  );
+  const map = await world.until(component.loadMap());
+  expect.equal(map.length, mapSize);
+  expect.ok(map.every((byte, index) => byte === ((index >> 9) & 0xff)));
+});
+
+test("writeRecord() is stable, flush included, before recordWritten()", async () => {
+  const { component, handler, disk, world } = await open({ completion: "held" });
+  component.writeRecord({ localcnt: 7n, state: "uptodate" });
+  disk.submit();
+  expect.deepEqual(handler.calls, []);
+  disk.release();
+  disk.submit();
+  expect.deepEqual(handler.calls, []);
+  expect.deepEqual(
+    disk.running.map(({ op }) => op),
+    ["flush"],
+  );
+  disk.release();
+  expect.deepEqual(handler.calls, ["record: 0"]);
+  await world.events.settle();
+  const stored = decodeMetadata(disk.peek(0, METADATA_SIZE), "r0");
+  expect.equal(stored.localcnt, 7n);
+  expect.equal(stored.sequence, 1n);
+  component.writeRecord({ localcnt: 8n });
+  disk.submit();
+  disk.release();
+  expect.equal(decodeMetadata(disk.peek(0, METADATA_SIZE), "r0").sequence, 2n);
+});
+
+test("writeMap() writes every run, flushes once, and only then says what is stable", async () => {
+  const { component, handler, disk } = await open();
+  const runs = new Runs({ offset: 0, length: 512 }, { offset: 0, length: 512 });
+  disk.fail = ({ op }) => {
+    if (op === "flush") expect.deepEqual(runs.persisted, []);
+    return 0;
+  };
+  component.writeMap(runs, true);
+  disk.submit();
+  expect.deepEqual(handler.calls, ["map: 0"]);
+  expect.deepEqual(runs.persisted, [0, 0]);
+  expect.deepEqual(
+    disk.history.map(({ op }) => op),
+    ["write", "write", "flush"],
+  );
+  component.writeMap(new Runs({ offset: 0, length: 512 }), false);
+  disk.submit();
+  expect.deepEqual(
+    disk.history.slice(3).map(({ op }) => op),
+    ["write"],
+    "metaflush off",
+  );
+});
+
+test("a map write or flush that fails makes nothing stable", async () => {
+  for (const failing of ["write", "flush"]) {
+    const { component, handler, disk } = await open();
+    const runs = new Runs({ offset: 0, length: 512 });
+    disk.fail = ({ op }) => (op === failing ? 5 : 0);
+    component.writeMap(runs, true);
+    disk.submit();
+    expect.deepEqual(handler.calls, ["map: 5"]);
+    expect.deepEqual(runs.persisted, []);
+  }
+});
+
+test("a device without a cache flushes by doing nothing", async () => {
+  for (const errno of [25, 95, 22]) {
+    const { component, handler, disk } = await open();
+    disk.fail = ({ op }) => (op === "flush" ? errno : 0);
+    component.writeMap(new Runs({ offset: 0, length: 512 }), true);
+    component.writeRecord({ state: "uptodate" });
+    disk.submit();
+    expect.deepEqual(handler.calls.sort(), ["map: 0", "record: 0"]);
+  }
+});
+
+test("requests of slots lie behind localoff", async () => {
+  const { component, handler, disk } = await open();
+  ARENA.fill(0x77, 600_000, 600_512);
+  component.write(3, 600_000, 512, 1024);
+  component.read(4, 700_000, 512, 1024);
+  component.zero(5, 4096, 8192, true);
+  component.flush();
+  disk.submit();
+  expect.deepEqual(handler.calls, ["slot 3: 0", "slot 4: 0", "slot 5: 0", "flushed: 0"]);
+  expect.equal(disk.peek(4608 + 1024, 1)[0], 0x77);
+  expect.equal(ARENA[700_511], 0x77);
+  expect.deepEqual(
+    disk.history.map(({ offset }) => offset),
+    [5632, 5632, 8704, 0],
+  );
+});
+
+test("close() waits for what is under way and starts nothing that would follow from it", async () => {
+  const { component, handler, disk, world } = await open({ completion: "held" });
+  component.writeMap(new Runs({ offset: 0, length: 512 }, { offset: 0, length: 512 }), true);
+  component.writeRecord({ state: "uptodate" });
+  component.write(1, 600_000, 512, 0);
+  disk.submit();
+  let closed = false;
+  component.close(() => {
+    closed = true;
+  });
+  await world.events.settle();
+  expect.equal(closed, false);
+  expect.equal(disk.release(), 3);
+  await world.events.settle();
+  expect.equal(closed, true);
+  expect.deepEqual(handler.calls, [], "nobody is told any more");
+});
