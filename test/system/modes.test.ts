@@ -22,7 +22,14 @@ for (const options of CASES) {
     withPair(TwoNodes.startReplicating(options), async (pair) => {
       const { alpha, beta } = pair;
       assert.equal((await alpha.list()).get("replication"), replication);
-      const fio = ["--name=v", "--ioengine=nbd", "--uri=URI", "--size=16M", "--iodepth=16"];
+      const fio = [
+        "--name=v",
+        "--ioengine=nbd",
+        "--verify_state_save=0",
+        "--uri=URI",
+        "--size=16M",
+        "--iodepth=16",
+      ];
       await alpha.tool(
         "fio",
         ...[...fio, "--rw=randwrite", "--bsrange=4k-128k", "--bs_unaligned=0", "--randseed=7"],
