@@ -90,9 +90,11 @@ test("load() says what is wrong with media that is too small for metadata", asyn
 test("load() names the place and the reason of a failed read", async () => {
   const world = new World({ arena: ARENA });
   createComponent(world.disk);
-  world.disk.fail = () => 5;
+  world.disk.fail = ({ op }) => (op === "read" ? 5 : 0);
   const component = new Component(world.disk, new Memory(ARENA));
   await expect.rejects(world.until(component.load("r0")), /offset 0 .*Input\/output error/);
+  world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  await expect.rejects(world.until(component.load("r0")), /flushing .*Input\/output error/);
 });
 
 test("loadMap() reads a map that is longer than its staging memory", async () => {

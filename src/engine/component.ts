@@ -86,7 +86,7 @@ export class Component implements DiskHandler {
     }
     const errno = await this.#settled(() => this.disk.flush(LOAD));
     if (errno !== 0 && !unsupported(errno)) {
-      throw new Error(`flushing the component failed (errno ${errno})`);
+      throw new Error(`flushing ${path} failed: ${errnoText(errno)}`);
     }
     const first = await this.#read(0, METADATA_SIZE);
     const lastOffset = trailerMetadataOffset(mediaSize);
