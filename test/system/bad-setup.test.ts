@@ -84,17 +84,17 @@ test("a control socket that cannot be made is exit code 71 and names the path", 
     await failsToStart(alpha, 71, new RegExp(below));
   }));
 
-test("missing directories of the control socket and of an export are made", () =>
+test("a missing directory of the control socket or of an export is made, if its parent is there", () =>
   withPair(TwoNodes.prepare(), async ({ alpha, configuration, directory }) => {
     await alpha.create();
     const text = readFileSync(configuration, "utf8")
-      .replace(alpha.control, `${directory}/run/hast/alpha.ctl`)
-      .replace(alpha.socket, `${directory}/run/exports/alpha.sock`);
+      .replace(alpha.control, `${directory}/run/alpha.ctl`)
+      .replace(alpha.socket, `${directory}/exports/alpha.sock`);
     writeFileSync(configuration, text);
     alpha.spawnDaemon();
     await until("hastd answers", async () => (await alpha.hastctl("status")).code === 0);
     await alpha.role("primary");
-    const client = await NbdClient.connect({ path: `${directory}/run/exports/alpha.sock` });
+    const client = await NbdClient.connect({ path: `${directory}/exports/alpha.sock` });
     await client.disconnect();
   }));
 
