@@ -296,17 +296,28 @@ export class Activemap {
     this.#urgent = false;
   }
 
-  /** The next extent to copy at or after `from` (then from the beginning), now "syncing"; or -1. */
+  /**
+   * The next extent to copy at or after `from` (then from the beginning), now "syncing"; or -1.
+   * One that was scheduled again in the middle of its copy waits for that copy to end.
+   */
   takeScheduled(from: number): number {
     if (this.#scheduledCount === 0) return -1;
-    let extent = nextSetBit(this.#scheduled, from < this.extentCount ? from : 0, this.extentCount);
-    if (extent < 0) extent = nextSetBit(this.#scheduled, 0, this.extentCount);
-    assert(extent >= 0);
+    const start = from < this.extentCount ? from : 0;
+    let extent = this.#nextIdleScheduled(start, this.extentCount);
+    if (extent < 0) extent = this.#nextIdleScheduled(0, start);
+    if (extent < 0) return -1;
     clearBit(this.#scheduled, extent);
     this.#scheduledCount--;
-    assert(!testBit(this.#syncing, extent));
     setBit(this.#syncing, extent);
     this.#syncingCount++;
+    return extent;
+  }
+
+  #nextIdleScheduled(from: number, limit: number): number {
+    let extent = nextSetBit(this.#scheduled, from, limit);
+    while (extent >= 0 && testBit(this.#syncing, extent)) {
+      extent = nextSetBit(this.#scheduled, extent + 1, limit);
+    }
     return extent;
   }
 
