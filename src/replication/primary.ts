@@ -1086,7 +1086,9 @@ export class Primary {
     }
     if (this.#state[slot] !== ISSUED) return;
     const remote = this.#remote[slot]!;
-    if (remote !== PENDING && remote !== RECEIVED) return;
+    if (remote === NONE || remote === FAILED) return;
+    // A leg that has ended well counts no more, either: what the peer wrote on this connection was
+    // not flushed on it (S-3), and a write that still waits for our own disk is in no epoch yet.
     this.#remote[slot] = FAILED;
     if (kind === READ) {
       this.#readFromPeer(slot, out);
