@@ -70,7 +70,8 @@ export class Component implements DiskHandler {
   }
 
   /**
-   * Reads and checks the metadata block.
+   * Reads and checks the metadata block. What a killed worker wrote may lie in the page cache only,
+   * so it is flushed before anybody relies on it, the map included.
    * @throws MetadataError, or an Error with the errno of a failed read
    */
   async load(resource: string): Promise<void> {
@@ -80,6 +81,10 @@ export class Component implements DiskHandler {
         "not-metadata",
         `${path} has ${mediaSize} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
       );
+    }
+    const errno = await this.#settled(() => this.disk.flush(LOAD));
+    if (errno !== 0 && !unsupported(errno)) {
+      throw new Error(`flushing the component failed (errno ${errno})`);
     }
     const first = await this.#read(0, METADATA_SIZE);
     const lastOffset = trailerMetadataOffset(mediaSize);
@@ -98,11 +103,7 @@ export class Component implements DiskHandler {
     const result = new Uint8Array(length);
     for (let done = 0; done < length; ) {
       const part = Math.min(length - done, MAP_STAGING_SIZE);
-      const errno = await new Promise<number>((resolve) => {
-        this.#loaded = resolve;
-        this.disk.read(LOAD, MAP_AT, part, offset + done);
-        this.disk.submit();
-      });
+      const errno = await this.#settled(() => this.disk.read(LOAD, MAP_AT, part, offset + done));
       if (errno !== 0) {
         throw new Error(`reading ${part} bytes at offset ${offset + done} failed (errno ${errno})`);
       }
@@ -110,6 +111,14 @@ export class Component implements DiskHandler {
       done += part;
     }
     return result;
+  }
+
+  async #settled(request: () => void): Promise<number> {
+    return await new Promise<number>((resolve) => {
+      this.#loaded = resolve;
+      request();
+      this.disk.submit();
+    });
   }
 
   attach(handler: ComponentHandler): void {
