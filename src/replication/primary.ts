@@ -1023,21 +1023,27 @@ export class Primary {
 
   /** Unanswered writes and flushes of the time without a peer go to it after all, oldest first. */
   #resend(out: PrimaryOutbox): void {
-    for (let index = 0; index < this.#activeCount; index++) {
+    for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
-      const kind = this.kind[slot]!;
-      if (this.#state[slot] !== ISSUED || this.#answered[slot] === ANSWERED) continue;
-      if (kind === FLUSH) {
-        // The round it rode in, if any, did not include this peer.
-        this.#setAnswered(slot, UNANSWERED);
-        this.#riding[slot] = 0;
-        this.#flushWanted = true;
-        continue;
-      }
-      if ((kind !== WRITE && kind !== ZERO) || this.#local[slot] === FAILED) continue;
+      this.#resendSlot(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
+  #resendSlot(slot: number, out: PrimaryOutbox): void {
+    const kind = this.kind[slot]!;
+    if (this.#state[slot] !== ISSUED || this.#answered[slot] === ANSWERED) return;
+    if (kind === FLUSH) {
+      // The round it rode in, if any, did not include this peer.
+      this.#setAnswered(slot, UNANSWERED);
+      this.#riding[slot] = 0;
+      this.#flushWanted = true;
+    } else if ((kind === WRITE || kind === ZERO) && this.#local[slot] !== FAILED) {
       assert(this.#remote[slot] === FAILED);
       this.#setAnswered(slot, UNANSWERED);
       this.#sendWrite(slot, out);
+      // A ZERO too long for this peer: nothing more will come, so it is answered alone.
+      if (this.#remote[slot] === FAILED) this.#advanceWrite(slot, out);
     }
   }
 
