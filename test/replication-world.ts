@@ -1158,7 +1158,7 @@ export class World {
       return;
     }
     if (follower === null || node.follower !== follower) return;
-    this.note(`${node.name}: hears ${spell(message)}`);
+    if (message.kind !== "keepalive") this.note(`${node.name}: hears ${spell(message)}`);
     follower.hear(message);
   }
 

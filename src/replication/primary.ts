@@ -682,7 +682,6 @@ export class Primary {
   /** The peer could not write (BD-2): it lacks this range now. */
   #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
     this.map.schedule(this.offset[slot]!, this.length[slot]!);
-    this.#syncActive = true;
     this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     if (this.#answered[slot] === ANSWERED) {
       this.#owes = true;
@@ -891,10 +890,7 @@ export class Primary {
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again.
       if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
-      if (this.#link === "up") {
-        this.#syncActive = true;
-        this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
-      }
+      if (this.#link === "up") this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     }
     this.#answerRiders(out);
     if (this.#flushLocal === FAILED) {
@@ -1006,16 +1002,9 @@ export class Primary {
     this.#handshaking = false;
     this.#lastSentAt = this.#nowMs;
     this.#resend(out);
-    this.#syncActive = true;
-    this.#syncCopiedAny = false;
     this.#peerErrors = 0;
     this.#syncRetryAt = 0;
-    this.#syncEnding = "no";
-    this.statistics.syncCopied = 0;
-    this.statistics.syncExtents = 0;
-    this.statistics.syncStartedAt = this.#nowMs;
-    this.statistics.syncTotalExtents = this.map.resyncCount;
-    if (this.map.resyncCount > 0) out.event("syncstart");
+    this.#beginPass(out);
     this.#gateOpen = true;
     this.#eachWaiting(WANTS_PEER, out);
     this.#releaseHeld(out);
@@ -1107,9 +1096,25 @@ export class Primary {
 
   // ---- resync ------------------------------------------------------------------------------------
 
+  #beginPass(out: PrimaryOutbox): void {
+    this.#syncActive = true;
+    this.#syncCopiedAny = false;
+    this.#syncEnding = "no";
+    this.statistics.syncCopied = 0;
+    this.statistics.syncExtents = 0;
+    this.statistics.syncStartedAt = this.#nowMs;
+    this.statistics.syncTotalExtents = this.map.resyncCount;
+    if (this.map.resyncCount > 0) out.event("syncstart");
+  }
+
   /** Starts copies while there is room (behaviour §8, pipelined: BD-28). */
   #pumpSync(out: PrimaryOutbox): void {
-    if (this.#link !== "up" || !this.#syncActive || this.#stopping || this.#failed) return;
+    if (this.#link !== "up" || this.#stopping || this.#failed) return;
+    if (!this.#syncActive) {
+      // Failed writes and flushes put extents in line long after the pass has ended.
+      if (this.map.scheduledCount === 0) return;
+      this.#beginPass(out);
+    }
     if (this.#nowMs < this.#syncRetryAt) return;
     if (this.#peerStates && !this.#stale && this.#peerMarked !== "inconsistent") {
       // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
