@@ -805,8 +805,10 @@ export class Primary {
       const slot = this.#active[index]!;
       if (this.#answered[slot] === reason) {
         this.#setAnswered(slot, UNANSWERED);
-        if (this.kind[slot] === FLUSH) this.#answerFlush(slot, out);
-        else if (this.kind[slot] === READ) this.#routeRead(slot, out);
+        if (this.kind[slot] === FLUSH) {
+          this.#answerAlone(slot, out);
+          if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
+        } else if (this.kind[slot] === READ) this.#routeRead(slot, out);
         else this.#advanceWrite(slot, out);
       }
       // The slot may have been freed, and the list closed up behind it.
@@ -910,17 +912,17 @@ export class Primary {
   /** A FLUSH whose round has ended (async: whose local part has). */
   #answerFlush(slot: number, out: PrimaryOutbox): void {
     assert(this.#riding[slot] === 1);
-    if (this.#flushLocal === FAILED) {
-      this.#answer(slot, this.#flushLocalErrno, out);
-    } else if (this.#flushRemote === OK || this.#flushRemote === PENDING) {
-      this.#answer(slot, 0, out);
-    } else if (this.map.resyncCount === 0 && this.map.unflushedCount === 0 && !this.#stale) {
-      this.#answer(slot, 0, out); // nothing that the peer could lack
-    } else {
-      this.#answerAlone(slot, out);
-      if (this.#answered[slot] !== ANSWERED) return;
-    }
-    this.#free(slot, out);
+    if (this.#flushLocal === FAILED) this.#answer(slot, this.#flushLocalErrno, out);
+    else if (this.#flushCovers()) this.#answer(slot, 0, out);
+    else this.#answerAlone(slot, out);
+    if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
+  }
+
+  /** Is what was acknowledged before this round stable wherever the mode wants it? */
+  #flushCovers(): boolean {
+    // A stale primary has nothing that its peer lacks: what is in line flows this way.
+    if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;
+    return !this.#stale && this.map.dirtyCount === 0 && this.map.unflushedCount === 0;
   }
 
   // ---- the connection -------------------------------------------------------------------------------
