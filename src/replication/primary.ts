@@ -238,8 +238,10 @@ export class Primary {
   #stateSeq = 0;
   #stateSentAt = 0;
   #stateLocalcnt = 0n;
-  /** What the peer was last asked to call its copy: resync must not begin before "inconsistent". */
-  #peerMarked: "no" | "asked" | "inconsistent" = "no";
+  /** The state message that the peer has not answered yet. */
+  #stateAsked: "nothing" | "inconsistent" | "uptodate" = "nothing";
+  /** The peer has stored that its copy is a resync's target: no copy begins before. */
+  #peerKnows = false;
   #lastSentAt = 0;
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
@@ -982,7 +984,7 @@ export class Primary {
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
     this.#peerStates = peer.states;
-    this.#peerMarked = "no";
+    this.#peerKnows = false;
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
     let record = this.#record;
@@ -1046,7 +1048,7 @@ export class Primary {
     this.#link = "down";
     this.#gateOpen = true;
     this.#seqSlot.fill(-1);
-    this.#stateSentAt = 0;
+    this.#stateAsked = "nothing";
     this.#syncActive = false;
     this.#syncEnding = "no";
     this.map.scheduleUnflushed();
@@ -1118,12 +1120,11 @@ export class Primary {
       this.#beginPass(out);
     }
     if (this.#nowMs < this.#syncRetryAt) return;
-    if (this.#peerStates && !this.#stale && this.#peerMarked !== "inconsistent") {
+    if (this.#stateAsked !== "nothing") return;
+    if (this.#peerStates && !this.#stale && !this.#peerKnows && this.map.scheduledCount > 0) {
       // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
-      if (this.map.scheduledCount > 0) {
-        if (this.#peerMarked === "no") this.#sendState("inconsistent", out);
-        return;
-      }
+      this.#sendState("inconsistent", out);
+      return;
     }
     while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
       const index = this.#nextSyncExtent();
@@ -1229,6 +1230,8 @@ export class Primary {
   /** Nothing is left to copy: flush both nodes, then record that they are in step. */
   #maybeEndSync(): void {
     if (!this.#syncActive || this.#syncEnding !== "no" || this.map.resyncCount > 0) return;
+    // A mark on its way to the disk: neither node may rely on a counter that is not stable.
+    if (this.#recordWriting) return;
     const record = this.#record;
     const inStep = record.localcnt === this.#peerRemote && record.remotecnt === this.#peerLocal;
     if (inStep && !this.#syncCopiedAny && record.state === "uptodate" && !this.#stale) {
@@ -1250,13 +1253,16 @@ export class Primary {
       this.#flushWanted = true;
       return;
     }
-    if (this.map.resyncCount > 0) {
+    if (this.map.resyncCount > 0 || this.#recordWriting) {
       this.#syncEnding = "no";
       return;
     }
     if (this.#peerStates && !this.#stale) {
-      // The target first: from its one metadata write on, the counters agree (S-13).
+      // The target first: from its one metadata write on, the counters agree (S-13). So from here on
+      // the mark of the last outage is spent: its number is what the peer is about to store.
       this.#syncEnding = "state";
+      this.#marked = false;
+      this.#owes = false;
       this.#sendState("uptodate", out);
       return;
     }
@@ -1264,6 +1270,7 @@ export class Primary {
   }
 
   #recordInStep(localcnt: bigint, out: PrimaryOutbox): void {
+    assert(!this.#marking);
     this.#stale = false;
     this.#owes = false;
     this.#marked = false;
@@ -1273,7 +1280,9 @@ export class Primary {
   }
 
   #sendState(state: "inconsistent" | "uptodate", out: PrimaryOutbox): void {
-    if (state === "inconsistent") this.#peerMarked = "asked";
+    assert(this.#stateAsked === "nothing");
+    this.#stateAsked = state;
+    this.#peerKnows = false;
     this.#stateSeq = this.#allocateSeq(STATE_SLOT);
     this.#stateSentAt = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
@@ -1282,23 +1291,22 @@ export class Primary {
   }
 
   #stateReplied(errno: number, out: PrimaryOutbox): void {
-    this.#stateSentAt = 0;
+    const asked = this.#stateAsked;
+    this.#stateAsked = "nothing";
     if (errno !== 0) {
       out.notice(
         `the peer could not store the state of its copy (error ${errno}); trying again in 5 s`,
       );
-      this.#peerMarked = "no";
       this.#syncEnding = "no";
       this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
-    } else if (this.#syncEnding === "state") {
-      this.#peerMarked = "no";
+    } else if (asked === "inconsistent") {
+      this.#peerKnows = true;
+    } else {
       this.#peerRemote = this.#stateLocalcnt;
       // Something went on alone while the message travelled: the pass is not over.
       const overtaken = this.#record.localcnt !== this.#stateLocalcnt;
       if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";
       else this.#recordInStep(this.#record.localcnt, out);
-    } else {
-      this.#peerMarked = "inconsistent";
     }
   }
 
@@ -1348,7 +1356,7 @@ export class Primary {
   #peerOverdue(): boolean {
     const limit = this.#nowMs - this.#timeoutMs;
     if (this.#flushing && this.#flushRemote === PENDING && this.#flushSentAt <= limit) return true;
-    if (this.#stateSentAt > 0 && this.#stateSentAt <= limit) return true;
+    if (this.#stateAsked !== "nothing" && this.#stateSentAt <= limit) return true;
     for (let index = 0; index < this.#activeCount; index++) {
       const slot = this.#active[index]!;
       const remote = this.#remote[slot]!;
