@@ -988,7 +988,12 @@ export class Primary {
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
     let record = this.#record;
-    if (peer.virgin && record.localcnt === 0n) record = { ...record, localcnt: 1n };
+    if (peer.virgin) {
+      // Created anew: the counts we remember are another copy's. Ours must be ahead of its zeroes.
+      assert(peer.localcnt === 0n && peer.source === "primary");
+      const localcnt = record.localcnt === 0n ? 1n : record.localcnt;
+      record = { ...record, localcnt, remotecnt: 0n };
+    }
     if (peer.map !== null) this.map.merge(peer.map);
     if (peer.source === "secondary") {
       // Stable before the first copy: a mix of old and new blocks must say so (BD-15).
