@@ -271,6 +271,8 @@ export class Primary {
   #flushSeq = 0;
   #flushSentAt = 0;
   #flushWanted = false;
+  /** This instance and a peer that lacked nothing have completed a flush. */
+  #flushedTogether = false;
   #lastFlushAt = 0;
 
   // Resync: the extents being copied, at most SYNC_WINDOW.
@@ -888,6 +890,7 @@ export class Primary {
     this.#flushing = false;
     if (this.#flushLocal === OK && this.#flushRemote === OK) {
       this.map.flushDone();
+      if (!this.#stale && this.map.resyncCount === 0) this.#flushedTogether = true;
       if (this.#syncEnding === "flush") this.#endSync(out);
     } else {
       this.map.flushFailed();
@@ -924,7 +927,10 @@ export class Primary {
   #flushCovers(): boolean {
     // A stale primary has nothing that its peer lacks: what is in line flows this way.
     if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;
-    return !this.#stale && this.map.dirtyCount === 0 && this.map.unflushedCount === 0;
+    // Alone, but with nothing that the peer could lack; what it lacked before this instance began
+    // is unknown until they have flushed together (S-4b).
+    const { dirtyCount, unflushedCount } = this.map;
+    return this.#flushedTogether && !this.#stale && dirtyCount === 0 && unflushedCount === 0;
   }
 
   // ---- the connection -------------------------------------------------------------------------------
