@@ -227,7 +227,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     const { metadata, layout } = this.#component;
     let map: Uint8Array | null = null;
     if (judgement.map === "full") map = new Uint8Array(layout.mapSize).fill(0xff);
-    else if (judgement.map === "own") map = await this.#component.loadMap();
+    else map = await this.#component.loadMap();
+    if (judgement.map === "own-unless-empty" && map.every((byte) => byte === 0)) map = null;
     if (this.#state !== "starting") return;
     if (map !== null) {
       const { compression, checksum } = this.#settings;

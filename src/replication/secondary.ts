@@ -39,11 +39,11 @@ export type Judgement =
       readonly source: Side;
       readonly virgin: boolean;
       /**
-       * Which map S2 carries: none, the one on our disk, or all ones. All ones are stored on our
-       * disk first, before `record`: until a request shows that the primary has merged them, every
-       * further handshake must send them again.
+       * Which map S2 carries: the one on our disk, the same unless it is empty, or all ones. All ones
+       * are stored on our disk first, before `record`: until a request shows that the primary has
+       * merged them, every further handshake must send them again.
        */
-      readonly map: "none" | "own" | "full";
+      readonly map: "own" | "own-unless-empty" | "full";
       /** To be stored before S2 is sent, or null if nothing changes. */
       readonly record: SecondaryRecord | null;
     }
@@ -73,7 +73,8 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
     }
     if (!peer.virgin) return fullCopy(own, peer);
     const record = { ...own, resuid: peer.resuid };
-    return { kind: "accept", source: "primary", virgin: true, map: "none", record };
+    // Nothing was ever acknowledged here, but writes may have begun: the reference drops their bits.
+    return { kind: "accept", source: "primary", virgin: true, map: "own-unless-empty", record };
   }
   if (own.resuid !== peer.resuid) {
     const message = `Resource unique ID mismatch (primary=${peer.resuid}, secondary=${own.resuid}).`;
