@@ -688,6 +688,7 @@ export class Primary {
     this.map.schedule(this.offset[slot]!, this.length[slot]!);
     this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     if (this.#answered[slot] === ANSWERED) {
+      assert(!this.#stale);
       this.#owes = true;
       this.#mark(out);
     }
@@ -732,7 +733,8 @@ export class Primary {
         this.#answer(slot, 0, out);
         return;
       case RECEIVED:
-        if (this.#effectiveMode !== "fullsync") this.#answer(slot, 0, out);
+        // A stale copy is no second one: what the peer's worker loses would be lost.
+        if (this.#effectiveMode !== "fullsync" && !this.#stale) this.#answer(slot, 0, out);
         return;
       case PENDING:
         if (this.#effectiveMode === "async" && !this.#stale) this.#answer(slot, 0, out);
