@@ -764,6 +764,7 @@ export class Primary {
   #mark(out: PrimaryOutbox): void {
     // During a handshake the counters are on the wire: nothing changes until the peer has judged.
     if (this.#marked || this.#marking || this.#handshaking) return;
+    assert(!this.#stale);
     this.#marking = true;
     this.#setRecord({ ...this.#record, localcnt: this.#record.localcnt + 1n }, out);
   }
@@ -1069,15 +1070,18 @@ export class Primary {
     this.#extent.fill(-1);
     if (wasSyncing) out.event("syncintr");
 
-    if (this.#flushing && this.#flushRemote === PENDING) {
-      this.#flushRemote = FAILED;
-      this.#advanceFlush(out);
-    }
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
       this.#loseRemote(slot, out);
       if (this.#active[index] === slot) index++;
     }
+    // After the writes, so that a FLUSH sees what the peer may lack.
+    if (this.#flushing && this.#flushRemote === PENDING) {
+      this.#flushRemote = FAILED;
+      this.#advanceFlush(out);
+    }
+    // Lost while merging: what waited for a mark may have learned that this copy is stale.
+    this.#eachWaiting(WANTS_MARK, out);
     this.#releaseHeld(out);
     // Acknowledged writes that the peer may lack (async; memsync after `received`): S-4.
     if (this.#owesMark()) this.#mark(out);
