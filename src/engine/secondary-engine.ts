@@ -81,6 +81,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #state: "starting" | "serving" | "draining" | "ended" = "starting";
   #recordDone: ((errno: number) => void) | null = null;
   #mapClearing = false;
+  #mapDone: ((errno: number) => void) | null = null;
   #exitCode = EXIT_LOST;
   #exitReason = "";
   #lastHeardAt: number;
@@ -152,10 +153,19 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       remotecnt: metadata.remotecnt,
       state: metadata.state ?? ("consistent" as DataState),
     };
-    const judgement = judge(own, this.#hello);
+    const { virgin, resuid, localcnt, remotecnt, extensions } = this.#hello;
+    const states = (extensions & EXT_STATE) !== 0n;
+    const judgement = judge(own, { states, virgin, resuid, localcnt, remotecnt });
     if (judgement.kind === "refuse") {
       this.#refuse(judgement);
       return;
+    }
+    if (judgement.map === "full") {
+      const errno = await this.#storeFullMap();
+      if (errno !== 0) {
+        this.#finish(EXIT_DISK, `the activemap could not be written: ${errnoText(errno)}`);
+        return;
+      }
     }
     if (judgement.record !== null) {
       const errno = await this.#storeRecord(judgement.record);
@@ -165,6 +175,14 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       }
     }
     await this.#answer(judgement);
+  }
+
+  #storeFullMap(): Promise<number> {
+    return new Promise((resolve) => {
+      this.#mapDone = resolve;
+      this.#component.writeMap(new UniformMap(this.#component.layout.mapSize, 0xff), true);
+      this.#component.disk.submit();
+    });
   }
 
   #storeRecord(record: {
@@ -209,7 +227,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     const { metadata, layout } = this.#component;
     let map: Uint8Array | null = null;
     if (judgement.map === "full") map = new Uint8Array(layout.mapSize).fill(0xff);
-    else if (judgement.map === "own") map = await this.#component.loadMap();
+    else map = await this.#component.loadMap();
+    if (judgement.map === "own-unless-empty" && map.every((byte) => byte === 0)) map = null;
     if (this.#state !== "starting") return;
     if (map !== null) {
       const { compression, checksum } = this.#settings;
@@ -601,7 +620,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   clearMap(): void {
     if (this.#mapClearing) return;
     this.#mapClearing = true;
-    this.#component.writeMap(new EmptyMap(this.#component.layout.mapSize), false);
+    this.#component.writeMap(new UniformMap(this.#component.layout.mapSize, 0), false);
   }
 
   // ---- ComponentHandler -----------------------------------------------------------------------
@@ -621,6 +640,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   mapWritten(errno: number): void {
     this.#events++;
+    const done = this.#mapDone;
+    if (done !== null) {
+      this.#mapDone = null;
+      done(errno);
+      return;
+    }
     this.#mapClearing = false;
     if (errno !== 0) {
       this.#host.warning(`The activemap could not be cleared: ${errnoText(errno)}.`);
@@ -697,14 +722,16 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 const TAKEN = -1;
 const NO_ROOM = -2;
 
-/** A whole map of zeroes, in pieces. */
-class EmptyMap implements MapChanges {
+/** A whole map of zeroes or ones, in pieces. */
+class UniformMap implements MapChanges {
   readonly #size: number;
+  readonly #byte: number;
   #done = 0;
   takenLength = 0;
 
-  constructor(size: number) {
+  constructor(size: number, byte: number) {
     this.#size = size;
+    this.#byte = byte;
   }
 
   takeChanges(staging: Uint8Array): number {
@@ -714,7 +741,7 @@ class EmptyMap implements MapChanges {
       staging.length - (staging.length % METADATA_SIZE),
       this.#size - offset,
     );
-    staging.fill(0, 0, this.takenLength);
+    staging.fill(this.#byte, 0, this.takenLength);
     this.#done += this.takenLength;
     return offset;
   }

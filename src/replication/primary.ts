@@ -271,6 +271,8 @@ export class Primary {
   #flushSeq = 0;
   #flushSentAt = 0;
   #flushWanted = false;
+  /** This instance and a peer that lacked nothing have completed a flush. */
+  #flushedTogether = false;
   #lastFlushAt = 0;
 
   // Resync: the extents being copied, at most SYNC_WINDOW.
@@ -686,6 +688,7 @@ export class Primary {
     this.map.schedule(this.offset[slot]!, this.length[slot]!);
     this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     if (this.#answered[slot] === ANSWERED) {
+      assert(!this.#stale);
       this.#owes = true;
       this.#mark(out);
     }
@@ -730,7 +733,8 @@ export class Primary {
         this.#answer(slot, 0, out);
         return;
       case RECEIVED:
-        if (this.#effectiveMode !== "fullsync") this.#answer(slot, 0, out);
+        // A stale copy is no second one: what the peer's worker loses would be lost.
+        if (this.#effectiveMode !== "fullsync" && !this.#stale) this.#answer(slot, 0, out);
         return;
       case PENDING:
         if (this.#effectiveMode === "async" && !this.#stale) this.#answer(slot, 0, out);
@@ -760,6 +764,7 @@ export class Primary {
   #mark(out: PrimaryOutbox): void {
     // During a handshake the counters are on the wire: nothing changes until the peer has judged.
     if (this.#marked || this.#marking || this.#handshaking) return;
+    assert(!this.#stale);
     this.#marking = true;
     this.#setRecord({ ...this.#record, localcnt: this.#record.localcnt + 1n }, out);
   }
@@ -888,6 +893,7 @@ export class Primary {
     this.#flushing = false;
     if (this.#flushLocal === OK && this.#flushRemote === OK) {
       this.map.flushDone();
+      if (!this.#stale && this.map.resyncCount === 0) this.#flushedTogether = true;
       if (this.#syncEnding === "flush") this.#endSync(out);
     } else {
       this.map.flushFailed();
@@ -924,7 +930,10 @@ export class Primary {
   #flushCovers(): boolean {
     // A stale primary has nothing that its peer lacks: what is in line flows this way.
     if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;
-    return !this.#stale && this.map.dirtyCount === 0 && this.map.unflushedCount === 0;
+    // Alone, but with nothing that the peer could lack; what it lacked before this instance began
+    // is unknown until they have flushed together (S-4b).
+    const { dirtyCount, unflushedCount } = this.map;
+    return this.#flushedTogether && !this.#stale && dirtyCount === 0 && unflushedCount === 0;
   }
 
   // ---- the connection -------------------------------------------------------------------------------
@@ -988,7 +997,12 @@ export class Primary {
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
     let record = this.#record;
-    if (peer.virgin && record.localcnt === 0n) record = { ...record, localcnt: 1n };
+    if (peer.virgin) {
+      // Created anew: the counts we remember are another copy's. Ours must be ahead of its zeroes.
+      assert(peer.localcnt === 0n && peer.source === "primary");
+      const localcnt = record.localcnt === 0n ? 1n : record.localcnt;
+      record = { ...record, localcnt, remotecnt: 0n };
+    }
     if (peer.map !== null) this.map.merge(peer.map);
     if (peer.source === "secondary") {
       // Stable before the first copy: a mix of old and new blocks must say so (BD-15).
@@ -1056,15 +1070,18 @@ export class Primary {
     this.#extent.fill(-1);
     if (wasSyncing) out.event("syncintr");
 
-    if (this.#flushing && this.#flushRemote === PENDING) {
-      this.#flushRemote = FAILED;
-      this.#advanceFlush(out);
-    }
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
       this.#loseRemote(slot, out);
       if (this.#active[index] === slot) index++;
     }
+    // After the writes, so that a FLUSH sees what the peer may lack.
+    if (this.#flushing && this.#flushRemote === PENDING) {
+      this.#flushRemote = FAILED;
+      this.#advanceFlush(out);
+    }
+    // Lost while merging: what waited for a mark may have learned that this copy is stale.
+    this.#eachWaiting(WANTS_MARK, out);
     this.#releaseHeld(out);
     // Acknowledged writes that the peer may lack (async; memsync after `received`): S-4.
     if (this.#owesMark()) this.#mark(out);

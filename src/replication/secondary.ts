@@ -25,6 +25,8 @@ export interface SecondaryRecord {
 }
 
 export interface Hello {
+  /** This primary tells when our copy is whole, and when it is not (EXT_STATE). */
+  readonly states: boolean;
   readonly virgin: boolean;
   readonly resuid: bigint;
   readonly localcnt: bigint;
@@ -36,8 +38,12 @@ export type Judgement =
       readonly kind: "accept";
       readonly source: Side;
       readonly virgin: boolean;
-      /** Which map S2 carries: none, the one on our disk, or all ones. */
-      readonly map: "none" | "own" | "full";
+      /**
+       * Which map S2 carries: the one on our disk, the same unless it is empty, or all ones. All ones
+       * are stored on our disk first, before `record`: until a request shows that the primary has
+       * merged them, every further handshake must send them again.
+       */
+      readonly map: "own" | "own-unless-empty" | "full";
       /** To be stored before S2 is sent, or null if nothing changes. */
       readonly record: SecondaryRecord | null;
     }
@@ -65,10 +71,10 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         reason: "this node holds data of its own from before the two nodes ever met",
       };
     }
+    if (!peer.virgin) return fullCopy(own, peer);
     const record = { ...own, resuid: peer.resuid };
-    return peer.virgin
-      ? { kind: "accept", source: "primary", virgin: true, map: "none", record }
-      : { kind: "accept", source: "primary", virgin: true, map: "full", record };
+    // Nothing was ever acknowledged here, but writes may have begun: the reference drops their bits.
+    return { kind: "accept", source: "primary", virgin: true, map: "own-unless-empty", record };
   }
   if (own.resuid !== peer.resuid) {
     const message = `Resource unique ID mismatch (primary=${peer.resuid}, secondary=${own.resuid}).`;
@@ -95,6 +101,9 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         reason: "both nodes took writes while they were apart",
       };
     case "impossible":
+      // A component created anew, whose first copy was cut short before the primary had noted that
+      // it starts from nothing: it has nothing to lose.
+      if (neverWhole(own)) return fullCopy(own, peer);
       return {
         kind: "refuse",
         message:
@@ -104,6 +113,18 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         reason: "a modification counter ran backwards: one node's metadata was lost or rolled back",
       };
   }
+}
+
+function neverWhole(own: SecondaryRecord): boolean {
+  const { localcnt, remotecnt, state } = own;
+  return localcnt === 0n && remotecnt === 0n && (state === "new" || state === "inconsistent");
+}
+
+/** Everything comes from the primary; this copy is worth nothing until it says so. */
+function fullCopy(own: SecondaryRecord, peer: Hello): Judgement & { kind: "accept" } {
+  const state = peer.states ? "inconsistent" : own.state;
+  const record = { ...own, resuid: peer.resuid, state };
+  return { kind: "accept", source: "primary", virgin: true, map: "full", record };
 }
 
 // Where a slot is.
