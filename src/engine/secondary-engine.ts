@@ -80,18 +80,22 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #readAt = 0;
   #state: "starting" | "serving" | "draining" | "ended" = "starting";
   #recordDone: ((errno: number) => void) | null = null;
-  #mapClearing = false;
+  /** What is left to clear of the map on disk; null if nobody is at it. */
+  #clearing: EmptyMap | null = null;
   #exitCode = EXIT_LOST;
   #exitReason = "";
   #lastHeardAt: number;
+  /** When replies last left, or there were none to send. */
+  #lastSentAt: number;
   #tick: Timer | null = null;
   #paused = false;
   /** No whole request is left in the inbox. */
   #nothingWhole = true;
   #inTurn = false;
   #events = 0;
-  /** A STATE request that waits until everything before it has been executed. */
+  /** A STATE request that waits until everything before it has been executed, then until it is stored. */
   #stateWaiting: { seqHi: number; seqLo: number; state: DataState; localcnt: bigint } | null = null;
+  #storingState = false;
 
   /**
    * Reads the metadata of `disk`.
@@ -135,7 +139,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#outgoing = new Outgoing(b, memory);
     this.#encoder = new PayloadEncoder(environment.hashes);
     this.#slotHolder = new Int32Array(this.#core.kind.length).fill(NOBODY);
-    this.#lastHeardAt = environment.clock.now();
+    this.#lastHeardAt = this.#lastSentAt = environment.clock.now();
     component.attach(this);
     memory.onFree = () => {
       this.#events++;
@@ -247,11 +251,18 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   #scheduleTick(): void {
     this.#tick = this.#environment.clock.after(1_000, () => {
-      if (this.#environment.clock.now() - this.#lastHeardAt >= SILENCE_MAX_MS) {
+      const now = this.#environment.clock.now();
+      // While it waits for room in here, the primary cannot be heard.
+      if (this.#paused) this.#lastHeardAt = now;
+      if (this.#outgoing.unsent === 0) this.#lastSentAt = now;
+      const { timeout } = this.#settings;
+      if (now - this.#lastHeardAt >= SILENCE_MAX_MS) {
         this.lost(`the primary has been silent for ${SILENCE_MAX_MS / 1000} s`);
-        return;
+      } else if (now - this.#lastSentAt >= timeout * 1000) {
+        this.lost(`the primary has not taken a reply for ${timeout} s`);
+      } else {
+        this.#scheduleTick();
       }
-      this.#scheduleTick();
     });
   }
 
@@ -270,6 +281,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   repliesSent(count: number): void {
+    this.#lastSentAt = this.#environment.clock.now();
     this.#outgoing.sent(count);
     if (this.#paused) this.turn();
   }
@@ -298,7 +310,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   get #idle(): boolean {
-    return this.#core.active === 0 && this.#stateWaiting === null && !this.#mapClearing;
+    return this.#core.active === 0 && this.#stateWaiting === null && this.#clearing === null;
   }
 
   #finish(exitCode: number, reason: string): void {
@@ -373,7 +385,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       case CMD_KEEPALIVE:
         return true;
       case CMD_FLUSH:
-        this.#submit(FLUSH, header, 0, 0, -1, NOBODY);
+        if (header.hasSeq) this.#submit(FLUSH, header, 0, 0, -1, NOBODY);
+        else this.#refuseRequest(header);
         return true;
       case CMD_STATE:
         this.#takeState(header);
@@ -433,8 +446,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       offset <= datasize - length &&
       offset % sectorSize === 0 &&
       length % sectorSize === 0;
-    if (!valid) this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
+    if (!valid) this.#refuseRequest(header);
     return valid;
+  }
+
+  #refuseRequest(header: RequestHeader): void {
+    this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
   }
 
   #submit(
@@ -500,7 +517,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** Once everything before it has been executed. */
   #storeState(): void {
     const waiting = this.#stateWaiting;
-    if (waiting === null || this.#core.active > 0 || this.#recordDone !== null) return;
+    if (waiting === null || this.#storingState || this.#core.active > 0) return;
+    this.#storingState = true;
     const { metadata } = this.#component;
     const uptodate = waiting.state === "uptodate";
     void this.#storeRecord({
@@ -509,6 +527,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       remotecnt: uptodate ? waiting.localcnt : metadata.remotecnt,
       state: waiting.state,
     }).then((errno) => {
+      this.#storingState = false;
       this.#stateWaiting = null;
       this.#sendReply(waiting.seqHi, waiting.seqLo, false, errno, -1, 0, NOBODY);
       this.#parse();
@@ -599,9 +618,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   clearMap(): void {
-    if (this.#mapClearing) return;
-    this.#mapClearing = true;
-    this.#component.writeMap(new EmptyMap(this.#component.layout.mapSize), false);
+    if (this.#clearing !== null) return;
+    this.#clearing = new EmptyMap(this.#component.layout.mapSize);
+    this.#component.writeMap(this.#clearing, false);
   }
 
   // ---- ComponentHandler -----------------------------------------------------------------------
@@ -621,7 +640,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   mapWritten(errno: number): void {
     this.#events++;
-    this.#mapClearing = false;
+    if (errno === 0 && !this.#clearing!.done) {
+      this.#component.writeMap(this.#clearing!, false); // there is more than one round takes
+      return;
+    }
+    this.#clearing = null;
     if (errno !== 0) {
       this.#host.warning(`The activemap could not be cleared: ${errnoText(errno)}.`);
       this.#core.mapClearFailed();
@@ -707,8 +730,12 @@ class EmptyMap implements MapChanges {
     this.#size = size;
   }
 
+  get done(): boolean {
+    return this.#done === this.#size;
+  }
+
   takeChanges(staging: Uint8Array): number {
-    if (this.#done === this.#size) return -1;
+    if (this.done) return -1;
     const offset = this.#done;
     this.takenLength = Math.min(
       staging.length - (staging.length % METADATA_SIZE),

@@ -70,7 +70,9 @@ class Pipe {
   }
 
   breakOff(): void {
+    if (this.broken) return;
     this.broken = true;
+    this.#events.post(() => this.from.nobodyReads());
     this.#pending.length = 0;
     this.#inFlight = [];
     this.#inFlightSize = 0;
@@ -179,6 +181,11 @@ class End implements Stream {
   /** Nothing waits to be sent any more. */
   allSent(): void {
     if (this.#ending) this.reportEnd(null);
+  }
+
+  /** What it still wanted to send goes nowhere. */
+  nobodyReads(): void {
+    if (this.#ending) this.reportEnd("connection reset by peer");
   }
 
   reportEnd(reason: string | null): void {
