@@ -64,8 +64,9 @@ class Pipe {
     this.kick();
   }
 
-  /** Forgets what has not left. */
+  /** What the kernel has no room for is lost; the rest it took when it was written. */
   dropPending(): void {
+    if (!this.broken) this.#depart();
     this.#pending.length = 0;
   }
 
