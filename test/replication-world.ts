@@ -229,18 +229,30 @@ class Wire {
     this.node = node;
   }
 
-  /** Some of what is in flight still arrives, then nothing. */
+  /** Some of what is in flight still arrives, then nothing; what is sent later is lost. */
   cut(random: Random, ends: "both" | "to-secondary" | "to-primary"): void {
     if (ends === "to-primary") this.toSecondary = [];
-    else this.toSecondary = [...first(this.toSecondary, random), { kind: "eof" }];
+    else if (this.toSecondary.at(-1)?.kind !== "eof") {
+      this.toSecondary.length = random.below(this.toSecondary.length + 1);
+      this.toSecondary.push({ kind: "eof" });
+    }
     if (ends === "to-secondary") this.toPrimary = [];
-    else this.toPrimary = [...first(this.toPrimary, random), { kind: "eof" }];
+    else if (this.toPrimary.at(-1)?.kind !== "eof") {
+      this.toPrimary.length = random.below(this.toPrimary.length + 1);
+      this.toPrimary.push({ kind: "eof" });
+    }
+    this.#broken = true;
   }
-}
 
-function first<T extends { kind: string }>(list: readonly T[], random: Random): T[] {
-  const whole = list.filter((message) => message.kind !== "eof");
-  return whole.slice(0, random.below(whole.length + 1));
+  #broken = false;
+
+  tellSecondary(message: ToSecondary): void {
+    if (!this.#broken) this.toSecondary.push(message);
+  }
+
+  tellPrimary(message: ToPrimary): void {
+    if (!this.#broken) this.toPrimary.push(message);
+  }
 }
 
 class Node {
@@ -249,6 +261,8 @@ class Node {
   role: "down" | "secondary" | "primary" = "down";
   leader: Leader | null = null;
   follower: Follower | null = null;
+  /** Writes that this node, as secondary, has told its primary to rely on. */
+  readonly received: Set<number> = new Set();
 
   constructor(name: string, disk: PretendDisk) {
     this.name = name;
@@ -268,7 +282,7 @@ interface ClientOp {
   readonly count: number;
   readonly id: number;
   /** READ: the oldest value allowed, per cell. FLUSH: what it promises, per cell. */
-  readonly floor: readonly number[];
+  readonly floor: number[];
 }
 
 /** Stand-in for the primary's engine. */
@@ -468,9 +482,9 @@ class Leader implements PrimaryOutbox {
     this.world.wires.push(this.wire);
     const { resuid, localcnt, remotecnt } = record;
     const states = this.world.states;
-    this.wire.toSecondary.push({
+    this.wire.tellSecondary({
       kind: "hello",
-      hello: { virgin: this.virgin, resuid, localcnt, remotecnt, states } as Hello,
+      hello: { states, virgin: this.virgin, resuid, localcnt, remotecnt },
     });
   }
 
@@ -536,7 +550,7 @@ class Leader implements PrimaryOutbox {
 
   #send(message: ToSecondary): void {
     this.world.must(this.phase === "up" && this.wire !== null, "sends without a connection");
-    this.wire!.toSecondary.push(message);
+    this.wire!.tellSecondary(message);
   }
 
   sendRequest(slot: number, command: Kind): void {
@@ -601,13 +615,13 @@ class Follower implements SecondaryOutbox {
     wire.follower = this;
     node.disk.settle();
     const { resuid, localcnt, remotecnt, state } = node.disk.record;
-    const own = { resuid, localcnt, remotecnt, state };
-    const judgement = judge(own, hello);
+    const counts = { resuid, localcnt, remotecnt, state };
+    const judgement = judge(counts, hello);
     world.note(`${node.name}: judges ${words(node.disk.record)} for ${hello.localcnt}/${hello.remotecnt}: ${
       judgement.kind === "accept" ? `${judgement.map} map, from ${judgement.source}` : judgement.message
     }`);
     if (judgement.kind === "refuse") {
-      wire.toPrimary.push({
+      wire.tellPrimary({
         kind: "refused",
         reason: judgement.reason,
         splitBrain: judgement.splitBrain,
@@ -617,8 +631,9 @@ class Follower implements SecondaryOutbox {
     }
     const answer = (): void => {
       this.phase = "serving";
-      const map = judgement.map === "none" ? null : node.disk.cell(MAP);
-      wire.toPrimary.push({ kind: "accepted", judgement, map, own });
+      const own = node.disk.cell(MAP);
+      const map = judgement.map === "own-unless-empty" && own === 0 ? null : own;
+      wire.tellPrimary({ kind: "accepted", judgement, map, own: counts });
     };
     const storeRecord = (): void => {
       if (judgement.record === null) answer();
@@ -661,6 +676,7 @@ class Follower implements SecondaryOutbox {
       case "request": {
         const { command, seq, from, count, memsync } = message;
         if (message.data !== null) this.data.set(seq, [...message.data]);
+        if (memsync) this.node.received.add(message.data![0]!);
         this.core.submit(command, 0, seq, from * CELL, count * CELL, seq, memsync, this);
         break;
       }
@@ -696,7 +712,7 @@ class Follower implements SecondaryOutbox {
 
   #reply(seq: number, received: boolean, errno: number, data: number[] | null): void {
     if (this.phase !== "serving") return;
-    this.wire.toPrimary.push({ kind: "reply", seq, received, errno, data });
+    this.wire.tellPrimary({ kind: "reply", seq, received, errno, data });
   }
 
   /** Does this node hold `value`, or something newer, in this cell, written or in memory? */
@@ -912,7 +928,7 @@ export class World {
     for (let index = 0; index < op.count; index++) {
       const cell = op.from + index;
       this.#view[cell] = Math.max(this.#view[cell]!, op.id);
-      this.#acked[cell] = Math.max(this.#acked[cell]!, op.id);
+      if (!this.#peerFault) this.#acked[cell] = Math.max(this.#acked[cell]!, op.id);
       this.must(
         leader.node.disk.cell(cell) >= op.id,
         `${describe(op)} is acknowledged without being written here`,
@@ -921,9 +937,11 @@ export class World {
     }
     if (alone) {
       this.must(!leader.core.stale || this.#peerFault, `a stale primary acknowledges ${describe(op)} alone`);
-      const excused = this.mode === "async" && leader.core.connected;
-      if (!excused) this.#mustBeMarked(leader, describe(op));
-      if (!leader.core.connected) this.entitled.delete(other);
+      const backlog = this.mode === "async" && leader.core.connected;
+      // memsync relied on the peer's memory, and the peer's disk failed after that.
+      const promised = other.received.has(op.id);
+      if (!backlog && !promised) this.#mustBeMarked(leader, describe(op));
+      if (!backlog || this.#marked(leader.node)) this.entitled.delete(other);
     }
   }
 
@@ -964,7 +982,12 @@ export class World {
         `${cell < 0 ? 0 : this.#required(cell)} was acknowledged`,
     );
     this.entitled.add(from);
-    for (let at = 0; at < CELLS; at++) this.#view[at] = Math.max(this.#view[at]!, this.#required(at));
+    for (let at = 0; at < CELLS; at++) {
+      // What the peer, as the source, lost with its power before any FLUSH is gone.
+      const seen = from === leader.node ? this.#view[at]! : 0;
+      this.#view[at] = Math.max(seen, this.#required(at));
+      for (const op of leader.client.values()) op.floor[at] = Math.min(op.floor[at]!, this.#view[at]!);
+    }
   }
 
   linkLost(leader: Leader): void {
@@ -986,7 +1009,9 @@ export class World {
     other.disk.orphan();
     other.disk.wipe();
     this.#acked = [...this.#view];
-    this.#flushed = [...this.#view];
+    this.#flushed = this.#view.map((value, cell) =>
+      Math.min(value, ...leader.node.disk.versions<number>(cell)),
+    );
     this.entitled.clear();
     this.entitled.add(leader.node);
   }
@@ -1049,10 +1074,8 @@ export class World {
       if (wire.node === node && wire.follower === null) wire.cut(this.random, "to-primary");
     }
     if (leader !== null) this.#lastDied = true;
-    if (follower !== null || leader === null) {
-      this.entitled.delete(node);
-      this.#peerFault = this.leader !== null;
-    }
+    if (follower !== null) this.entitled.delete(node);
+    if (leader === null && this.leader?.phase === "up") this.#peerFault = true;
   }
 
   #powerCut(node: Node): void {
@@ -1141,7 +1164,7 @@ export class World {
     // A new primary connection ends the old one, which first does what it has received.
     const old = node.follower.wire;
     if (old.toSecondary.at(-1)?.kind !== "eof" && node.follower.phase !== "draining") {
-      old.cut(this.random, "to-secondary");
+      old.cut(this.random, "both");
     }
     return false;
   }
@@ -1153,7 +1176,7 @@ export class World {
       if (node.role === "secondary") {
         wire.follower = new Follower(this, node, wire, message.hello);
       } else {
-        wire.toPrimary.push({ kind: "refused", reason: "not secondary", splitBrain: false });
+        wire.tellPrimary({ kind: "refused", reason: "not secondary", splitBrain: false });
       }
       return;
     }
@@ -1255,7 +1278,7 @@ export class World {
       leader.map.assertInvariants();
       const { core } = leader;
       if (core.connected && !core.resyncing && core.map.resyncCount === 0 && !this.#peerFault) {
-        if (!core.stale) for (const each of this.nodes) this.entitled.add(each);
+        for (const each of this.nodes) if (this.#lacks(each) < 0) this.entitled.add(each);
       }
     }
     this.#checkCoverage();

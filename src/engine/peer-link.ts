@@ -23,6 +23,7 @@ import {
   READ,
   WRITE,
 } from "../replication/primary.ts";
+import { syncVerdict } from "../replication/sync-verdict.ts";
 import { errnoFromWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
 import { EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
@@ -107,6 +108,7 @@ export class PeerLink {
   #timer: Timer | null = null;
   #abandon: (() => void) | null = null;
   #retryMs = RETRY_FIRST_MS;
+  #upSince = 0;
   /** The last refusal, so that it is reported once and not at every retry. */
   #lastFailure = "";
 
@@ -124,6 +126,8 @@ export class PeerLink {
   /** Which connection attempt callbacks belong to. */
   #attempt = 0;
 
+  /** Replies on this connection that answered nothing. */
+  #strayReplies = 0;
   readonly #reply = new ReplyHeader();
   readonly #payload = new OutgoingPayload();
   readonly #encoder: PayloadEncoder;
@@ -174,7 +178,7 @@ export class PeerLink {
 
   /** Closes the connection because of what was seen on it. */
   disconnect(reason: string): void {
-    if (this.#state !== "idle") this.#close(reason, this.#retryMs, false);
+    if (this.#state !== "idle") this.#close(reason, this.#backoff(), false);
   }
 
   // ---- handshake ------------------------------------------------------------------------------
@@ -351,12 +355,20 @@ export class PeerLink {
     }
     const map = this.#receiveMap(answer, payload);
     if (map === "incomplete") return;
+    if (reader.pending > 0) {
+      throw new WireError("handshake-invalid", "bytes follow the second answer");
+    }
     if (answer.virgin && (answer.syncsrc !== "primary" || answer.localcnt !== 0n)) {
       throw new WireError("handshake-invalid", "a virgin peer claims to hold newer data");
     }
+    const doubt = answer.virgin ? null : this.#doubt(answer);
+    if (doubt !== null) {
+      this.#close(doubt, RETRY_LATCHED_MS, false);
+      return;
+    }
     this.#cancelTimer();
     this.#state = "up";
-    this.#retryMs = RETRY_FIRST_MS;
+    this.#upSince = this.#options.clock.now();
     this.#lastFailure = "";
     this.#outgoing = new Outgoing(this.#a!, this.#options.memory);
     reader.up(this.#outgoing);
@@ -371,6 +383,29 @@ export class PeerLink {
       states: (this.#extensions & EXT_STATE) !== 0n,
     });
     this.#handler.turn();
+  }
+
+  /**
+   * Why the peer's verdict does not follow from the four counters, or null. A wrong one would have the
+   * older copy written over the newer one (safety case S-12).
+   */
+  #doubt(answer: S2Accepted): string | null {
+    const { localcnt, remotecnt } = this.#options.core.record;
+    const verdict = syncVerdict(
+      { local: localcnt, remote: remotecnt },
+      { local: answer.localcnt, remote: answer.remotecnt },
+    );
+    if (verdict.kind === "regular" && verdict.from === answer.syncsrc) return null;
+    const counters =
+      `${localcnt}/${remotecnt} here, ${answer.localcnt}/${answer.remotecnt} at the peer ` +
+      "(modification counters: own/other)";
+    if (verdict.kind === "impossible") {
+      return (
+        `counters ran backwards: ${counters}. One node's metadata was lost or rolled back; decide which ` +
+        "copy to keep, and create the other one anew (hastctl create)"
+      );
+    }
+    return `the peer wants to synchronize from the ${answer.syncsrc}, which the counters contradict: ${counters}`;
   }
 
   /** The map behind S2, verified and unpacked; null if there is none. */
@@ -404,12 +439,11 @@ export class PeerLink {
     }
     reader.takeNv();
     reader.takePayload(payload.size);
-    if (reader.pending > 0)
-      throw new WireError("handshake-invalid", "bytes follow the second answer");
     return map;
   }
 
-  #refused(errmsg: string, wait: boolean): void {
+  #refused(text: string, wait: boolean): void {
+    const errmsg = printable(text);
     if (errmsg === SPLIT_BRAIN_ERRMSG) {
       const first = this.#lastFailure !== errmsg;
       this.#close(errmsg, RETRY_LATCHED_MS, false);
@@ -436,6 +470,14 @@ export class PeerLink {
     const before = this.#state;
     if (before === "idle") return;
     this.#state = "idle";
+    let delayMs = retryMs;
+    if (before === "up") {
+      // A connection that did not last is no reason to try faster.
+      const lastedMs = this.#options.clock.now() - this.#upSince;
+      if (lastedMs >= RETRY_MAX_MS) this.#retryMs = RETRY_FIRST_MS;
+      delayMs = this.#backoff();
+    }
+    this.#strayReplies = 0;
     this.#attempt++;
     this.#cancelTimer();
     this.#abandon?.();
@@ -452,7 +494,7 @@ export class PeerLink {
     this.#bInbox = null;
     this.#outgoing?.close();
     this.#outgoing = null;
-    if (!this.#stopped) this.#timer = this.#options.clock.after(retryMs, () => this.connect());
+    if (!this.#stopped) this.#timer = this.#options.clock.after(delayMs, () => this.connect());
     if (before === "up") {
       this.#handler.lost(reason);
     } else {
@@ -604,7 +646,9 @@ export class PeerLink {
       const seq = header.seqHi * 4294967296 + header.seqLo;
       const slot = header.hasSeq ? core.slotOfReply(seq) : -1;
       if (slot < 0) {
-        this.#handler.notice(`the peer answered a request that is not outstanding (number ${seq})`);
+        const text = `the peer answered a request that is not outstanding (number ${seq})`;
+        if (this.#strayReplies++ === 0) this.#handler.notice(text);
+        else this.#handler.debug(1, text);
       } else {
         const wantsData = core.awaitsData(slot) && header.error === 0;
         if (wantsData !== header.size > 0) {
@@ -650,7 +694,10 @@ class HandshakeReader implements StreamReader {
   readonly #heard: () => void;
   readonly #gone: (reason: string | null) => void;
   #space: Uint8Array = new Uint8Array(65536);
-  #bytes: Uint8Array = new Uint8Array(0);
+  /** What has arrived and not been taken is [start, end). */
+  #bytes: Uint8Array = new Uint8Array(65536);
+  #start = 0;
+  #end = 0;
   silent = false;
   #outgoing: Outgoing | null = null;
   /** Writes of the handshake not yet reported sent: P1. */
@@ -665,34 +712,37 @@ class HandshakeReader implements StreamReader {
   up(outgoing: Outgoing): void {
     this.#outgoing = outgoing;
     this.#space = new Uint8Array(16);
+    this.#bytes = new Uint8Array(16);
+    this.#start = this.#end = 0;
   }
 
   get pending(): number {
-    return this.#bytes.length;
+    return this.#end - this.#start;
   }
 
   /** The next message's nv block, or null while it is incomplete. @throws WireError */
   peekNv(): Uint8Array | null {
-    const size = peekFrame(this.#bytes, 0, this.#bytes.length, NV_SIZE_MAX);
-    if (size === "incomplete" || this.#bytes.length < FRAME_HEADER_SIZE + size) return null;
-    return this.#bytes.subarray(FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + size);
+    const size = peekFrame(this.#bytes, this.#start, this.#end, NV_SIZE_MAX);
+    if (size === "incomplete" || this.pending < FRAME_HEADER_SIZE + size) return null;
+    const from = this.#start + FRAME_HEADER_SIZE;
+    return this.#bytes.subarray(from, from + size);
   }
 
   takeNv(): Uint8Array | null {
     const nv = this.peekNv();
-    if (nv !== null) this.#bytes = this.#bytes.subarray(FRAME_HEADER_SIZE + nv.length);
+    if (nv !== null) this.#start += FRAME_HEADER_SIZE + nv.length;
     return nv;
   }
 
   /** `size` bytes behind the message that peekNv() returned, or null while they are incomplete. */
   peekPayload(size: number): Uint8Array | null {
-    const from = FRAME_HEADER_SIZE + this.peekNv()!.length;
-    if (this.#bytes.length < from + size) return null;
+    const from = this.#start + FRAME_HEADER_SIZE + this.peekNv()!.length;
+    if (this.#end < from + size) return null;
     return this.#bytes.subarray(from, from + size);
   }
 
   takePayload(size: number): void {
-    this.#bytes = this.#bytes.subarray(size);
+    this.#start += size;
   }
 
   space(): Uint8Array {
@@ -701,10 +751,14 @@ class HandshakeReader implements StreamReader {
 
   received(length: number): void {
     if (this.silent) return;
-    const joined = new Uint8Array(this.#bytes.length + length);
-    joined.set(this.#bytes);
-    joined.set(this.#space.subarray(0, length), this.#bytes.length);
-    this.#bytes = joined;
+    if (this.#end + length > this.#bytes.length) {
+      // Doubled, so that a long map is not copied once for each piece.
+      const larger = new Uint8Array(Math.max(this.#bytes.length * 2, this.#end + length));
+      larger.set(this.#bytes.subarray(0, this.#end));
+      this.#bytes = larger;
+    }
+    this.#bytes.set(this.#space.subarray(0, length), this.#end);
+    this.#end += length;
     this.#heard();
   }
 
@@ -747,6 +801,11 @@ class ReplyReader implements StreamReader {
 
 /** For a stream that has been destroyed. */
 const NOWHERE: Uint8Array = new Uint8Array(1);
+
+/** What a peer said, fit for a log line. */
+function printable(text: string): string {
+  return text.slice(0, 200).replace(/\p{C}/gu, "?");
+}
 
 function words(reason: string | null): string {
   return reason === null ? "" : `: ${reason}`;

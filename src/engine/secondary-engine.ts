@@ -80,19 +80,24 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #readAt = 0;
   #state: "starting" | "serving" | "draining" | "ended" = "starting";
   #recordDone: ((errno: number) => void) | null = null;
-  #mapClearing = false;
-  #mapDone: ((errno: number) => void) | null = null;
+  /** A map of one value on its way to the disk, whether it is flushed, and who waits for it. */
+  #filling: UniformMap | null = null;
+  #fillFlush = false;
+  #filled: (errno: number) => void = () => {};
   #exitCode = EXIT_LOST;
   #exitReason = "";
   #lastHeardAt: number;
+  /** When replies last left, or there were none to send. */
+  #lastSentAt: number;
   #tick: Timer | null = null;
   #paused = false;
   /** No whole request is left in the inbox. */
   #nothingWhole = true;
   #inTurn = false;
   #events = 0;
-  /** A STATE request that waits until everything before it has been executed. */
+  /** A STATE request that waits until everything before it has been executed, then until it is stored. */
   #stateWaiting: { seqHi: number; seqLo: number; state: DataState; localcnt: bigint } | null = null;
+  #storingState = false;
 
   /**
    * Reads the metadata of `disk`.
@@ -136,7 +141,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#outgoing = new Outgoing(b, memory);
     this.#encoder = new PayloadEncoder(environment.hashes);
     this.#slotHolder = new Int32Array(this.#core.kind.length).fill(NOBODY);
-    this.#lastHeardAt = environment.clock.now();
+    this.#lastHeardAt = this.#lastSentAt = environment.clock.now();
     component.attach(this);
     memory.onFree = () => {
       this.#events++;
@@ -179,8 +184,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   #storeFullMap(): Promise<number> {
     return new Promise((resolve) => {
-      this.#mapDone = resolve;
-      this.#component.writeMap(new UniformMap(this.#component.layout.mapSize, 0xff), true);
+      this.#fillMap(0xff, true, resolve);
       this.#component.disk.submit();
     });
   }
@@ -266,11 +270,18 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   #scheduleTick(): void {
     this.#tick = this.#environment.clock.after(1_000, () => {
-      if (this.#environment.clock.now() - this.#lastHeardAt >= SILENCE_MAX_MS) {
+      const now = this.#environment.clock.now();
+      // While it waits for room in here, the primary cannot be heard.
+      if (this.#paused) this.#lastHeardAt = now;
+      if (this.#outgoing.unsent === 0) this.#lastSentAt = now;
+      const { timeout } = this.#settings;
+      if (now - this.#lastHeardAt >= SILENCE_MAX_MS) {
         this.lost(`the primary has been silent for ${SILENCE_MAX_MS / 1000} s`);
-        return;
+      } else if (now - this.#lastSentAt >= timeout * 1000) {
+        this.lost(`the primary has not taken a reply for ${timeout} s`);
+      } else {
+        this.#scheduleTick();
       }
-      this.#scheduleTick();
     });
   }
 
@@ -289,6 +300,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   repliesSent(count: number): void {
+    this.#lastSentAt = this.#environment.clock.now();
     this.#outgoing.sent(count);
     if (this.#paused) this.turn();
   }
@@ -317,7 +329,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   get #idle(): boolean {
-    return this.#core.active === 0 && this.#stateWaiting === null && !this.#mapClearing;
+    return this.#core.active === 0 && this.#stateWaiting === null && this.#filling === null;
   }
 
   #finish(exitCode: number, reason: string): void {
@@ -392,7 +404,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       case CMD_KEEPALIVE:
         return true;
       case CMD_FLUSH:
-        this.#submit(FLUSH, header, 0, 0, -1, NOBODY);
+        if (header.hasSeq) this.#submit(FLUSH, header, 0, 0, -1, NOBODY);
+        else this.#refuseRequest(header);
         return true;
       case CMD_STATE:
         this.#takeState(header);
@@ -452,8 +465,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       offset <= datasize - length &&
       offset % sectorSize === 0 &&
       length % sectorSize === 0;
-    if (!valid) this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
+    if (!valid) this.#refuseRequest(header);
     return valid;
+  }
+
+  #refuseRequest(header: RequestHeader): void {
+    this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
   }
 
   #submit(
@@ -519,7 +536,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** Once everything before it has been executed. */
   #storeState(): void {
     const waiting = this.#stateWaiting;
-    if (waiting === null || this.#core.active > 0 || this.#recordDone !== null) return;
+    if (waiting === null || this.#storingState || this.#core.active > 0) return;
+    this.#storingState = true;
     const { metadata } = this.#component;
     const uptodate = waiting.state === "uptodate";
     void this.#storeRecord({
@@ -528,6 +546,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       remotecnt: uptodate ? waiting.localcnt : metadata.remotecnt,
       state: waiting.state,
     }).then((errno) => {
+      this.#storingState = false;
       this.#stateWaiting = null;
       this.#sendReply(waiting.seqHi, waiting.seqLo, false, errno, -1, 0, NOBODY);
       this.#parse();
@@ -618,9 +637,19 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   clearMap(): void {
-    if (this.#mapClearing) return;
-    this.#mapClearing = true;
-    this.#component.writeMap(new UniformMap(this.#component.layout.mapSize, 0), false);
+    if (this.#filling !== null) return;
+    this.#fillMap(0, false, (errno) => {
+      if (errno === 0) return;
+      this.#host.warning(`The activemap could not be cleared: ${errnoText(errno)}.`);
+      this.#core.mapClearFailed();
+    });
+  }
+
+  #fillMap(byte: number, flush: boolean, filled: (errno: number) => void): void {
+    this.#filling = new UniformMap(this.#component.layout.mapSize, byte);
+    this.#fillFlush = flush;
+    this.#filled = filled;
+    this.#component.writeMap(this.#filling, flush);
   }
 
   // ---- ComponentHandler -----------------------------------------------------------------------
@@ -640,17 +669,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   mapWritten(errno: number): void {
     this.#events++;
-    const done = this.#mapDone;
-    if (done !== null) {
-      this.#mapDone = null;
-      done(errno);
+    if (errno === 0 && !this.#filling!.done) {
+      this.#component.writeMap(this.#filling!, this.#fillFlush); // there is more than one round takes
       return;
     }
-    this.#mapClearing = false;
-    if (errno !== 0) {
-      this.#host.warning(`The activemap could not be cleared: ${errnoText(errno)}.`);
-      this.#core.mapClearFailed();
-    }
+    this.#filling = null;
+    this.#filled(errno);
   }
 
   flushed(): void {
@@ -734,8 +758,12 @@ class UniformMap implements MapChanges {
     this.#byte = byte;
   }
 
+  get done(): boolean {
+    return this.#done === this.#size;
+  }
+
   takeChanges(staging: Uint8Array): number {
-    if (this.#done === this.#size) return -1;
+    if (this.done) return -1;
     const offset = this.#done;
     this.takenLength = Math.min(
       staging.length - (staging.length % METADATA_SIZE),

@@ -64,13 +64,16 @@ class Pipe {
     this.kick();
   }
 
-  /** Forgets what has not left. */
+  /** What the kernel has no room for is lost; the rest it took when it was written. */
   dropPending(): void {
+    if (!this.broken) this.#depart();
     this.#pending.length = 0;
   }
 
   breakOff(): void {
+    if (this.broken) return;
     this.broken = true;
+    this.#events.post(() => this.from.nobodyReads());
     this.#pending.length = 0;
     this.#inFlight = [];
     this.#inFlightSize = 0;
@@ -179,6 +182,11 @@ class End implements Stream {
   /** Nothing waits to be sent any more. */
   allSent(): void {
     if (this.#ending) this.reportEnd(null);
+  }
+
+  /** What it still wanted to send goes nowhere. */
+  nobodyReads(): void {
+    if (this.#ending) this.reportEnd("connection reset by peer");
   }
 
   reportEnd(reason: string | null): void {

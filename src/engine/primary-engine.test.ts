@@ -1,0 +1,721 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import fc from "fast-check";
+import {
+  NBD_FLUSH,
+  NBD_READ,
+  NBD_TRIM,
+  NBD_WRITE,
+  NbdClient,
+} from "../../test/pretend/nbd-client.ts";
+import { pretendConnection } from "../../test/pretend/net.ts";
+import { reply } from "../../test/pretend/requests.ts";
+import { sameBytes } from "../../test/pretend/same-bytes.ts";
+import {
+  handshakeOf,
+  PretendSecondary,
+  type SecondaryOptions,
+} from "../../test/pretend/secondary.ts";
+import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
+import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import { encodeFrame } from "../wire/frame.ts";
+import { encodeS1, encodeS2 } from "../wire/handshake.ts";
+import { NvWriter } from "../wire/nv.ts";
+import { CHECKSUM_CRC32, COMPRESSION_HOLE, COMPRESSION_LZF } from "../wire/payload.ts";
+import { CMD_FLUSH, CMD_READ, CMD_WRITE } from "../wire/request.ts";
+import { PrimaryEngine } from "./primary-engine.ts";
+
+const ARENA = dirtyArena();
+const RESUID = 77n;
+const LOCALOFF = 4608;
+const OLD = 0x5a;
+
+interface Setup extends WorldOptions {
+  readonly metadata?: Partial<Metadata>;
+  readonly peer?: Partial<SecondaryOptions>;
+  /** What the n-th life of the peer (from 0) does otherwise. */
+  readonly lives?: (life: number) => Partial<SecondaryOptions>;
+  /** Nobody answers connection attempts. */
+  readonly alone?: boolean;
+}
+
+class Led {
+  readonly world: World;
+  readonly engine: PrimaryEngine;
+  readonly nbd: NbdClient;
+  readonly dataSize: number;
+  /** Lives of the peer, oldest first. */
+  readonly peers: PretendSecondary[];
+
+  private constructor(
+    world: World,
+    engine: PrimaryEngine,
+    nbd: NbdClient,
+    size: number,
+    peers: PretendSecondary[],
+  ) {
+    this.world = world;
+    this.engine = engine;
+    this.nbd = nbd;
+    this.dataSize = size;
+    this.peers = peers;
+  }
+
+  /** A primary in step with its peer, and one NBD client. */
+  static async start(setup: Setup = {}): Promise<Led> {
+    const world = new World({ arena: ARENA, ...setup, completion: "inside" });
+    const { datasize } = createComponent(world.disk, {
+      resuid: RESUID,
+      state: "uptodate",
+      sequence: 1n,
+      ...setup.metadata,
+    });
+    if (datasize < 1 << 24) world.disk.poke(LOCALOFF, new Uint8Array(datasize).fill(OLD));
+    const peers: PretendSecondary[] = [];
+    const options = { datasize, ...setup.peer };
+    world.net.onConnect = () => {
+      if (setup.alone) return "connection refused";
+      const last = peers.at(-1);
+      if (last?.wantsSecond) return last.connect();
+      const other = setup.lives?.(peers.length) ?? {};
+      const peer = new PretendSecondary(world.events, { ...options, ...other });
+      peer.data.fill(OLD);
+      peers.push(peer);
+      return peer.connect();
+    };
+    const { settings, disk, environment, host } = world;
+    const engine = await world.until(PrimaryEngine.open(settings, disk, environment, host));
+    await world.until(engine.start());
+    const nbd = new NbdClient(world.events, world.net.dial(settings.export));
+    expect.ok(await nbd.begin());
+    disk.completion = setup.completion ?? "inside";
+    return new Led(world, engine, nbd, datasize, peers);
+  }
+
+  get peer(): PretendSecondary {
+    return this.peers.at(-1)!;
+  }
+
+  get metadata(): Metadata {
+    return decodeMetadata(this.world.disk.peek(0, METADATA_SIZE), "r0");
+  }
+
+  get connected(): boolean {
+    return this.engine.report().status === "complete";
+  }
+
+  data(offset: number, length: number): Uint8Array {
+    return this.world.disk.peek(LOCALOFF + offset, length);
+  }
+
+  async settle(): Promise<void> {
+    await this.world.events.settle();
+  }
+
+  /** Was such a thing told as a warning? */
+  warned(what: RegExp): boolean {
+    return this.world.host.warnings.some((text) => what.test(text));
+  }
+
+  exited(code: number | null): void {
+    expect.equal(this.world.host.exit?.code ?? null, code);
+  }
+
+  /** Nobody answers connection attempts any more. */
+  isolate(): void {
+    this.world.net.onConnect = () => "connection refused";
+  }
+
+  /** Stops; whatever happened before, that must work. */
+  async stop(): Promise<void> {
+    this.engine.stop(10_000);
+    await this.world.clock.pass(12_000);
+    expect.equal(this.world.host.exit?.code, 0);
+    expect.equal(this.world.disk.closed, true);
+    expect.deepEqual(this.world.host.errors, []);
+  }
+}
+
+function bytes(length: number, value: number): Uint8Array {
+  return new Uint8Array(length).fill(value);
+}
+
+function nv(fill: (writer: NvWriter) => void): Uint8Array {
+  const writer = new NvWriter();
+  fill(writer);
+  return encodeFrame(2, writer.finish());
+}
+
+test("a primary and its peer, in step: everything is done twice", async () => {
+  const led = await Led.start();
+  expect.equal(led.connected, true);
+  await led.nbd.done({ type: NBD_WRITE, offset: 512, payload: bytes(1024, 1) });
+  await led.nbd.done({ type: NBD_FLUSH });
+  sameBytes(led.data(512, 1024), bytes(1024, 1));
+  sameBytes(led.peer.data.subarray(512, 1536), bytes(1024, 1));
+  expect.deepEqual(
+    led.peer.heard.map(({ header }) => header.cmd),
+    [CMD_WRITE, CMD_FLUSH],
+  );
+  await led.stop();
+});
+
+// ---- the handshake ------------------------------------------------------------------------------
+
+const MAP = bytes(512, 0).fill(0b101, 0, 1);
+const DATASIZE = 1043968;
+
+test("a handshake that is cut at any byte leaves a primary that serves, and tries again", async () => {
+  const { s1, s2 } = handshakeOf({ datasize: DATASIZE, map: MAP });
+  for (let cut = 0; cut < s1.length + s2.length; cut++) {
+    const part =
+      cut < s1.length ? { s1: s1.subarray(0, cut) } : { s2: s2.subarray(0, cut - s1.length) };
+    const led = await Led.start({ lives: (life) => (life === 0 ? { map: MAP, ...part } : {}) });
+    expect.equal(led.connected, false, `cut at byte ${cut}`);
+    led.peer.leave();
+    await led.settle();
+    if (cut % 16 === 0) {
+      // Alone meanwhile: nothing of half a map was believed.
+      await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+      expect.equal(led.engine.report().dirty, 65536);
+    }
+    await led.world.clock.pass(1_000);
+    expect.equal(led.connected, true, `cut at byte ${cut}`);
+    expect.equal(led.peers.length, 2);
+    await led.stop();
+  }
+});
+
+test("a mutated or random handshake connects or is tried again: nothing else", async () => {
+  const { s1, s2 } = handshakeOf({ datasize: DATASIZE, map: MAP });
+  const piece = fc.uint8Array({ maxLength: 60 });
+  const mutate = (whole: Uint8Array): fc.Arbitrary<Uint8Array> =>
+    fc
+      .record({ at: fc.nat(whole.length - 1), insert: piece, drop: fc.nat(12) })
+      .map(
+        ({ at, insert, drop }) =>
+          new Uint8Array(Buffer.concat([whole.subarray(0, at), insert, whole.subarray(at + drop)])),
+      );
+  const flip = (whole: Uint8Array): fc.Arbitrary<Uint8Array> =>
+    fc
+      .record({ at: fc.nat(whole.length - 1), change: fc.integer({ min: 1, max: 255 }) })
+      .map(({ at, change }) => whole.with(at, whole[at]! ^ change));
+  const answer = fc.oneof(
+    fc.record({ s1: fc.oneof(mutate(s1), flip(s1), piece) }),
+    fc.record({ s2: fc.oneof(mutate(s2), flip(s2), flip(s2), piece) }),
+  );
+  await fc.assert(
+    fc.asyncProperty(answer, async (said) => {
+      const led = await Led.start({ lives: (life) => (life === 0 ? said : {}) });
+      const written = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+      // Any step may take its `timeout`, 20 s; one with a lie for an answer is retried after 30 s.
+      await led.world.clock.pass(120_000);
+      expect.equal(led.connected, true);
+      expect.equal(led.nbd.answer(written)?.error, 0);
+      sameBytes(led.peer.data.subarray(0, 512), bytes(512, 1));
+      await led.stop();
+    }),
+    { numRuns: 300, interruptAfterTimeLimit: 8_000 },
+  );
+});
+
+const ACCEPTED = { kind: "accepted", version: 2, token: bytes(16, 1), extensions: 0n } as const;
+
+function s2With(change: (writer: NvWriter) => void): Uint8Array {
+  return nv((writer) => {
+    writer
+      .i64("datasize", DATASIZE)
+      .i32("extentsize", 65536)
+      .u64("localcnt", 0)
+      .u64("remotecnt", 0);
+    change(writer);
+  });
+}
+
+const LIES: readonly (readonly [string, Partial<SecondaryOptions>, RegExp])[] = [
+  ["a first answer without token", { s1: nv((writer) => writer.u8("version", 2)) }, /no token/],
+  [
+    "a token of 15 bytes",
+    { s1: nv((writer) => writer.u8("version", 2).bytes("token", bytes(15, 1))) },
+    /15 bytes/,
+  ],
+  [
+    "a version that was not offered",
+    { s1: nv((writer) => writer.u8("version", 3).bytes("token", bytes(16, 1))) },
+    /version 3/,
+  ],
+  [
+    "more than a first answer",
+    { s1: Buffer.concat([encodeS1(ACCEPTED), bytes(1, 2)]) },
+    /bytes follow/,
+  ],
+  ["an nv block of 4 GiB", { s1: Uint8Array.of(2, 255, 255, 255, 255) }, /4294967295 bytes/],
+  [
+    "a second answer without syncsrc",
+    { s2: s2With((writer) => writer.u32("mapsize", 0)) },
+    /syncsrc/,
+  ],
+  [
+    "more than a second answer",
+    { s2: Buffer.concat([handshakeOf({ datasize: DATASIZE }).s2, bytes(30, 0)]) },
+    /bytes follow/,
+  ],
+  ["a map that is too short", { map: bytes(1, 0xff) }, /at least 8/],
+  [
+    "a map of 4 GiB in four bytes",
+    {
+      s2: Buffer.concat([
+        s2With((writer) =>
+          writer
+            .u8("syncsrc", 1)
+            .u32("mapsize", 0xfffffff8)
+            .string("compression", "hole")
+            .u32("size", 4),
+        ),
+        Uint8Array.of(0xf8, 0xff, 0xff, 0xff),
+      ]),
+    },
+    /map has 4294967288 bytes/,
+  ],
+  [
+    "a map that is announced and not sent",
+    { s2: s2With((w) => w.u8("syncsrc", 1).u32("mapsize", 512)) },
+    /0 bytes/,
+  ],
+  ["a virgin that holds newer data", { virgin: true, localcnt: 1n }, /virgin/],
+  ["a virgin that wants to be the source", { virgin: true, syncsrc: "secondary" }, /virgin/],
+  [
+    "a peer that wants to be the source although it is not ahead",
+    { syncsrc: "secondary", map: bytes(512, 0xff) },
+    /counters/,
+  ],
+  [
+    "a peer that is ahead and does not want to be the source",
+    { localcnt: 1n, syncsrc: "primary", map: bytes(512, 0xff) },
+    /counters/,
+  ],
+  [
+    "counters that ran backwards (S-12)",
+    { remotecnt: 5n, syncsrc: "primary", map: bytes(512, 0xff) },
+    /counters/i,
+  ],
+];
+
+for (const [what, lie, complaint] of LIES) {
+  test(`${what}: nothing is believed, and the attempt is over`, async () => {
+    const led = await Led.start({ lives: () => lie });
+    await led.settle();
+    expect.equal(led.connected, false);
+    expect.equal(led.peers[0]!.a.closedByPeer, true);
+    expect.match(led.world.host.warnings.join("\n"), complaint);
+    await led.nbd.done({ type: NBD_WRITE, offset: 65536, payload: bytes(512, 1) });
+    expect.equal(led.engine.report().dirty, 65536, "no extent was scheduled");
+    expect.equal(led.metadata.state, "uptodate");
+    await led.stop();
+  });
+}
+
+test("a refusal of the second message that comes on connection B is heard at once (BD-33)", async () => {
+  const refusal = encodeS1({ kind: "refused", errmsg: "Token doesn't match.", wait: false });
+  const led = await Led.start({ lives: () => ({ s2: new Uint8Array(0) }) });
+  led.peer.b.send(refusal);
+  await led.settle();
+  expect.ok(led.warned(/Token doesn't match/));
+  expect.equal(led.peer.a.closedByPeer, true);
+  await led.stop();
+});
+
+test("a refusal's text cannot write lines of its own into our log", async () => {
+  const errmsg = `no\n[ERROR] all is lost\u001b[2J${"x".repeat(5000)}`;
+  const s1 = encodeS1({ kind: "refused", errmsg, wait: false });
+  const led = await Led.start({ lives: () => ({ s1 }) });
+  const [warning] = led.world.host.warnings;
+  expect.match(warning!, /no\?\[ERROR\] all is lost/);
+  expect.ok(warning!.length < 400);
+  expect.ok(led.engine.report().notes.every((note) => note.length < 400));
+  await led.stop();
+});
+
+test("every step of the handshake has a deadline", async () => {
+  const silent = new Uint8Array(0);
+  for (const life of [{ s1: silent }, { s2: silent }]) {
+    const led = await Led.start({ lives: (n) => (n === 0 ? life : {}) });
+    await led.world.clock.pass(19_000);
+    expect.equal(led.connected, false);
+    expect.equal(led.world.host.warnings.length, 0);
+    await led.world.clock.pass(3_000);
+    expect.equal(led.connected, true);
+    expect.ok(led.warned(/does not answer/));
+    await led.stop();
+  }
+  const led = await Led.start();
+  led.world.net.onConnect = () => "silence";
+  led.peer.leave();
+  await led.world.clock.pass(25_000);
+  expect.ok(led.warned(/timed out/));
+  await led.stop();
+});
+
+test("requests wait up to 2 s for the first connection, then are served alone", async () => {
+  const led = await Led.start({ lives: () => ({ s1: new Uint8Array(0) }) });
+  const cookie = led.nbd.send({ type: NBD_READ, offset: 0, length: 512 });
+  await led.world.clock.pass(1_500);
+  expect.equal(led.nbd.answer(cookie), null);
+  await led.world.clock.pass(1_000);
+  expect.equal(led.nbd.answer(cookie)?.error, 0);
+  await led.stop();
+});
+
+test("a map that arrives in many pieces is put together in time", async () => {
+  // 128 GiB in extents of 4 KiB: a map of 4 MiB.
+  const mediaSize = 128 * 1024 ** 3;
+  const metadata = { extentsize: 4096 };
+  const world = new World({ mediaSize, arena: ARENA });
+  const { datasize } = createComponent(world.disk, metadata);
+  const map = bytes(4 * 1024 * 1024, 0).fill(1, 100, 101);
+  const led = await Led.start({ mediaSize, metadata, peer: { datasize, extentsize: 4096, map } });
+  expect.equal(led.connected, true);
+  expect.equal(led.peer.heard[0]!.header.offset, 800 * 4096);
+  await led.stop();
+});
+
+test("a peer that hangs up after each handshake is not called four times a second", async () => {
+  const led = await Led.start();
+  const count = led.world.net.connectCount;
+  for (let ms = 0; ms < 60_000; ms += 100) {
+    if (led.connected) led.peer.leave();
+    await led.world.clock.pass(100);
+  }
+  // Two connections for each attempt.
+  expect.ok(
+    led.world.net.connectCount - count < 2 * 25,
+    `${led.world.net.connectCount} connections`,
+  );
+  await led.stop();
+});
+
+// ---- replies ------------------------------------------------------------------------------------
+
+/** Two writes, a read that only the peer can serve, and a flush: all with the peer. */
+async function outstanding(replication: "memsync" | "fullsync" = "memsync"): Promise<{
+  led: Led;
+  cookies: bigint[];
+  seqs: { first: number; second: number; read: number; flush: number };
+}> {
+  const led = await Led.start({ settings: { replication } });
+  led.peer.automatic = false;
+  led.world.disk.fail = ({ op, offset }) => (op === "read" && offset >= LOCALOFF ? 5 : 0);
+  const cookies = [
+    led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) }),
+    led.nbd.send({ type: NBD_WRITE, offset: 4096, payload: bytes(4096, 2) }),
+    led.nbd.send({ type: NBD_READ, offset: 131072, length: 4096 }),
+    led.nbd.send({ type: NBD_FLUSH }),
+  ];
+  await led.settle();
+  const seqOf = (cmd: number, offset: number): number =>
+    led.peer.waiting.find(({ header }) => header.cmd === cmd && header.offset === offset)!.header
+      .seqLo;
+  const seqs = {
+    first: seqOf(CMD_WRITE, 0),
+    second: seqOf(CMD_WRITE, 4096),
+    read: seqOf(CMD_READ, 131072),
+    flush: seqOf(CMD_FLUSH, 0),
+  };
+  return { led, cookies, seqs };
+}
+
+function goodReplies({
+  first,
+  second,
+  read,
+  flush,
+}: Awaited<ReturnType<typeof outstanding>>["seqs"]): Uint8Array[] {
+  return [
+    reply(first, { received: true }),
+    reply(first),
+    reply(read, { data: bytes(4096, 3), compression: COMPRESSION_LZF, checksum: CHECKSUM_CRC32 }),
+    reply(flush),
+    reply(second, { received: true }),
+    reply(second),
+  ];
+}
+
+test("replies cut at any byte: none is half believed, everything is answered, the mark is stable", async () => {
+  const { seqs } = await outstanding();
+  const stream = Buffer.concat(goodReplies(seqs));
+  const readEnd = Buffer.concat(goodReplies(seqs).slice(0, 3)).length;
+  for (let cut = 0; cut <= stream.length; cut++) {
+    const { led, cookies } = await outstanding();
+    led.isolate();
+    if (cut % 2 === 1) led.peer.b.chunk = () => 1 + (cut % 13);
+    led.peer.b.send(stream.subarray(0, cut));
+    led.peer.b.end();
+    await led.settle();
+    const what = `cut at byte ${cut}`;
+    const [first, second, read, flush] = cookies.map((cookie) => led.nbd.answer(cookie));
+    expect.equal(first?.error, 0, what);
+    expect.equal(second?.error, 0, what);
+    expect.equal(flush?.error, 0, what);
+    expect.equal(read?.error, cut >= readEnd ? 0 : 5, what);
+    if (read?.error === 0) sameBytes(read.data, bytes(4096, 3));
+    expect.equal(led.metadata.localcnt, cut < stream.length ? 1n : 0n, what);
+    expect.equal(led.connected, false);
+    await led.stop();
+  }
+});
+
+const REPLY_LIES: readonly (readonly [
+  string,
+  (seqs: Awaited<ReturnType<typeof outstanding>>["seqs"]) => Uint8Array,
+  RegExp,
+])[] = [
+  [
+    "`received` twice",
+    ({ first }) =>
+      Buffer.concat([reply(first, { received: true }), reply(first, { received: true })]),
+    /`received` twice/,
+  ],
+  ["`received` for a FLUSH", ({ flush }) => reply(flush, { received: true }), /FLUSH/],
+  [
+    "`received` for a READ",
+    ({ read }) => reply(read, { received: true, data: bytes(4096, 1) }),
+    /received/,
+  ],
+  ["a memsync write without `received`", ({ first }) => reply(first), /without `received`/],
+  ["a READ without data", ({ read }) => reply(read), /without data/],
+  [
+    "a READ with too little data (BD-6)",
+    ({ read }) => reply(read, { data: bytes(512, 1) }),
+    /512 bytes/,
+  ],
+  ["a READ with too much data", ({ read }) => reply(read, { data: bytes(8192, 1) }), /8192 bytes/],
+  ["a WRITE with data", ({ first }) => reply(first, { data: bytes(512, 1) }), /data/],
+  [
+    "a failed READ with data",
+    ({ read }) => reply(read, { error: 5, data: bytes(4096, 1) }),
+    /data/,
+  ],
+  [
+    "a hole of 4 GiB",
+    ({ read }) =>
+      Buffer.concat([
+        nv((writer) => writer.u64("seq", read).string("compression", "hole").u32("size", 4)),
+        bytes(4, 255),
+      ]),
+    /4294967295 bytes/,
+  ],
+  [
+    "data of 4 GiB",
+    ({ read }) => nv((writer) => writer.u64("seq", read).u32("size", 0xffffffff)),
+    /4294967295/,
+  ],
+  ["an nv block of 4 GiB", () => Uint8Array.of(2, 255, 255, 255, 255), /4294967295/],
+  [
+    "a checksum that does not match",
+    ({ read }) => {
+      const message = reply(read, { data: bytes(4096, 3), checksum: CHECKSUM_CRC32 });
+      return message.with(message.length - 1, 0);
+    },
+    /checksum/,
+  ],
+];
+
+for (const [what, lie, complaint] of REPLY_LIES) {
+  test(`${what}: the connection is over, and what waited is answered`, async () => {
+    const { led, cookies, seqs } = await outstanding();
+    led.isolate();
+    led.peer.b.send(lie(seqs));
+    await led.settle();
+    expect.equal(led.connected, false);
+    expect.ok(led.warned(complaint), led.world.host.warnings.join());
+    expect.equal(led.peer.a.closedByPeer, true);
+    expect.deepEqual(
+      cookies.map((cookie) => led.nbd.answer(cookie)?.error),
+      [0, 0, 5, 0],
+    );
+    expect.equal(led.metadata.localcnt, 1n);
+    await led.stop();
+  });
+}
+
+test("answers to nothing are dropped with their data, and told once", async () => {
+  const { led, cookies, seqs } = await outstanding();
+  const strays: Uint8Array[] = [];
+  for (let index = 0; index < 50; index++)
+    strays.push(reply(9000 + index, { data: bytes(4096, 9) }));
+  strays.push(nv((writer) => writer.u8("seq", 1)));
+  strays.push(nv((writer) => writer.u64("seq", 0xffffffffffffffffn)));
+  led.peer.b.send(...strays, ...goodReplies(seqs));
+  await led.settle();
+  expect.equal(led.connected, true);
+  expect.deepEqual(
+    cookies.map((cookie) => led.nbd.answer(cookie)?.error),
+    [0, 0, 0, 0],
+  );
+  const told = led.world.host.notices.filter((text) => /not outstanding/.test(text));
+  expect.equal(told.length, 1);
+  await led.stop();
+});
+
+test("mutated and random replies: every request is answered, and the primary goes on", async () => {
+  const { seqs } = await outstanding();
+  const stream = Buffer.concat(goodReplies(seqs));
+  const piece = fc.uint8Array({ maxLength: 80 });
+  const mutated = fc
+    .record({ at: fc.nat(stream.length - 1), insert: piece, drop: fc.nat(30) })
+    .map(
+      ({ at, insert, drop }) =>
+        new Uint8Array(Buffer.concat([stream.subarray(0, at), insert, stream.subarray(at + drop)])),
+    );
+  const flipped = fc
+    .record({ at: fc.nat(stream.length - 1), change: fc.integer({ min: 1, max: 255 }) })
+    .map(({ at, change }) => new Uint8Array(stream).with(at, stream[at]! ^ change));
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof(mutated, flipped, flipped, piece),
+      fc.integer({ min: 1, max: 200 }),
+      async (said, size) => {
+        const { led, cookies } = await outstanding();
+        led.isolate();
+        led.peer.b.chunk = () => size;
+        led.peer.b.send(said);
+        await led.world.clock.pass(25_000);
+        const answers = cookies.map((cookie) => led.nbd.answer(cookie));
+        expect.ok(answers.every((answer) => answer !== null));
+        // The read's data is under a checksum: right, or refused.
+        if (answers[2]!.error === 0) sameBytes(answers[2]!.data, bytes(4096, 3));
+        led.world.disk.fail = () => 0;
+        sameBytes(
+          (await led.nbd.done({ type: NBD_READ, offset: 0, length: 512 })).data,
+          bytes(512, 1),
+        );
+        await led.stop();
+      },
+    ),
+    { numRuns: 300, interruptAfterTimeLimit: 8_000 },
+  );
+});
+
+test("a peer that answers nothing for `timeout` is given up", async () => {
+  const { led, cookies } = await outstanding("fullsync");
+  led.isolate();
+  await led.world.clock.pass(18_000);
+  expect.equal(led.nbd.answer(cookies[0]!), null);
+  await led.world.clock.pass(4_000);
+  expect.deepEqual(
+    cookies.map((cookie) => led.nbd.answer(cookie)?.error),
+    [0, 0, 5, 0],
+  );
+  expect.ok(led.warned(/no answer from the peer for 20 s/));
+  await led.stop();
+});
+
+test("data on the request channel ends the connection", async () => {
+  const led = await Led.start();
+  led.isolate();
+  led.peer.a.send(bytes(5, 2));
+  await led.settle();
+  expect.equal(led.connected, false);
+  expect.ok(led.warned(/where none is due/));
+  await led.stop();
+});
+
+test("a write that the peer could not do is copied again, not forgotten (BD-2)", async () => {
+  const led = await Led.start({ peer: { localcnt: 0n } });
+  led.peer.automatic = false;
+  const cookie = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.settle();
+  const { seqLo } = led.peer.waiting.shift()!.header;
+  led.peer.b.send(reply(seqLo, { error: 5 }));
+  await led.settle();
+  expect.equal(led.nbd.answer(cookie)?.error, 0, "alone, with the mark");
+  expect.equal(led.metadata.localcnt, 1n);
+  led.peer.automatic = true;
+  await led.world.clock.pass(7_000);
+  sameBytes(led.peer.data.subarray(0, 65536), led.data(0, 65536));
+  expect.equal(led.metadata.localcnt, 0n);
+  await led.stop();
+});
+
+// ---- the end ------------------------------------------------------------------------------------
+
+test("a disk that fails while writes wait for the peer ends the resource with code 74", async () => {
+  for (const replication of ["fullsync", "memsync", "async"] as const) {
+    const led = await Led.start({ settings: { replication } });
+    led.peer.automatic = false;
+    const first = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+    await led.settle();
+    led.world.disk.fail = ({ op, offset }) => (op === "write" && offset < LOCALOFF ? 5 : 0);
+    led.nbd.send({ type: NBD_WRITE, offset: 262144, payload: bytes(512, 2) });
+    await led.settle();
+    led.exited(74);
+    expect.equal(led.world.disk.closed, true);
+    expect.equal(led.peer.a.closedByPeer, true);
+    expect.equal(led.nbd.connection.closedByPeer, true);
+    expect.equal(led.nbd.answer(first)?.error, replication === "async" ? 0 : 5);
+    expect.match(led.world.host.errors[0]!, /make the other node primary/);
+  }
+});
+
+test("the metadata fails while the map is being written: one end, one story", async () => {
+  const led = await Led.start({ completion: "held" });
+  led.isolate();
+  led.peer.automatic = false;
+  led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.settle();
+  led.world.disk.release();
+  await led.settle();
+  led.world.disk.release();
+  await led.settle();
+  led.peer.leave(); // the write is answered alone: the metadata is written
+  await led.settle();
+  led.nbd.send({ type: NBD_WRITE, offset: 262144, payload: bytes(512, 1) });
+  await led.settle();
+  led.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 0 ? 5 : 0);
+  led.world.disk.release(({ offset }) => offset === LOCALOFF);
+  await led.settle();
+  const running = led.world.disk.running.map(({ op, offset }) => `${op} ${offset}`).sort();
+  expect.deepEqual(running, ["write 0", "write 4096"]);
+  led.world.disk.release(({ offset }) => offset === 0);
+  await led.settle();
+  led.exited(null);
+  led.world.disk.release();
+  await led.settle();
+  led.exited(74);
+});
+
+test("stop() while the peer does not answer ends in time, with what it may lack on record", async () => {
+  const { led, cookies } = await outstanding();
+  led.engine.stop(10_000);
+  await led.world.clock.pass(9_000);
+  led.exited(null);
+  await led.world.clock.pass(3_000);
+  led.exited(0);
+  expect.deepEqual(
+    cookies.map((cookie) => led.nbd.answer(cookie)?.error),
+    [0, 0, 5, 0],
+  );
+  expect.equal(led.metadata.localcnt, 1n);
+  expect.equal(led.world.disk.peek(4096, 1)[0]! & 1, 1, "the extent stays marked");
+});
+
+test("stop() leaves a clean map where both nodes have everything", async () => {
+  const led = await Led.start();
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.stop();
+  sameBytes(led.world.disk.peek(4096, 512), bytes(512, 0));
+  expect.deepEqual([led.metadata.localcnt, led.metadata.remotecnt], [0n, 0n]);
+  expect.equal(led.nbd.connection.closedByPeer, true);
+  expect.equal(led.peer.a.closedByPeer, true);
+});
+
+test("stop() at any moment of the handshake ends in peace", async () => {
+  for (const life of [{ s1: new Uint8Array(0) }, { s2: new Uint8Array(0) }, { map: MAP }]) {
+    const led = await Led.start({ lives: () => life, completion: "later" });
+    await led.stop();
+  }
+  const led = await Led.start({ alone: true });
+  await led.stop();
+  expect.equal(led.world.clock.waiting, 0, "no timer is left");
+});

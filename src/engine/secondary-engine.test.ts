@@ -1,0 +1,693 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import fc from "fast-check";
+import { repliesOf } from "../../test/golden/conversation.ts";
+import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
+import {
+  deleteRequest,
+  flushRequest,
+  keepalive,
+  readRequest,
+  writeRequest,
+} from "../../test/pretend/requests.ts";
+import { sameBytes } from "../../test/pretend/same-bytes.ts";
+import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
+import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import { EXT_STATE, encodeState } from "../wire/extensions.ts";
+import { encodeFrame } from "../wire/frame.ts";
+import { decodeS2 } from "../wire/handshake.ts";
+import { NvWriter } from "../wire/nv.ts";
+import {
+  CHECKSUM_CRC32,
+  CHECKSUM_SHA256,
+  COMPRESSION_HOLE,
+  COMPRESSION_LZF,
+} from "../wire/payload.ts";
+import { SecondaryEngine } from "./secondary-engine.ts";
+import type { PeerHello } from "./worker-messages.ts";
+
+const ARENA = dirtyArena();
+const RESUID = 77n;
+const LOCALOFF = 4608;
+const OLD = 0x5a;
+/** Bytes of media, where it is made thousands of times. */
+const SMALL: number = 128 * 1024;
+
+interface Setup extends WorldOptions {
+  readonly hello?: Partial<PeerHello>;
+  readonly metadata?: Partial<Metadata>;
+  /** Chunks in which requests arrive. */
+  readonly chunk?: (available: number) => number;
+}
+
+class Served {
+  readonly world: World;
+  readonly engine: SecondaryEngine;
+  readonly a: FarEnd;
+  readonly b: FarEnd;
+  readonly dataSize: number;
+
+  private constructor(world: World, engine: SecondaryEngine, a: FarEnd, b: FarEnd, size: number) {
+    this.world = world;
+    this.engine = engine;
+    this.a = a;
+    this.b = b;
+    this.dataSize = size;
+  }
+
+  /** A secondary that has been in touch with this primary before, and is in step with it. */
+  static async start(setup: Setup = {}): Promise<Served> {
+    const world = new World({ arena: ARENA, ...setup, completion: "inside" });
+    const { datasize } = createComponent(world.disk, { resuid: RESUID, ...setup.metadata });
+    if (datasize < 1 << 24) world.disk.poke(LOCALOFF, new Uint8Array(datasize).fill(OLD));
+    const a = pretendConnection(world.events, "tcp://primary (a)");
+    const b = pretendConnection(world.events, "tcp://primary (b)");
+    if (setup.chunk !== undefined) a.chunk = setup.chunk;
+    const hello: PeerHello = {
+      version: 2,
+      extensions: 0n,
+      virgin: false,
+      resuid: RESUID,
+      localcnt: 0n,
+      remotecnt: 0n,
+      ...setup.hello,
+    };
+    const { settings, disk, environment, host } = world;
+    const engine = await world.until(
+      SecondaryEngine.open(settings, hello, disk, a.near, b.near, environment, host),
+    );
+    await world.until(engine.start());
+    const { answer } = decodeS2(a.takeHeard().slice(5));
+    expect.equal(answer.kind, "accepted");
+    world.disk.completion = setup.completion ?? "inside";
+    return new Served(world, engine, a, b, datasize);
+  }
+
+  data(offset = 0, length: number = this.dataSize): Uint8Array {
+    return this.world.disk.peek(LOCALOFF + offset, length);
+  }
+
+  /** Sends requests and lets the world go on. */
+  async send(...requests: readonly Uint8Array[]): Promise<void> {
+    this.a.send(...requests);
+    await this.world.events.settle();
+  }
+
+  /** Replies since the last time, as "7", "7 received", "7 error 22", "7 data". */
+  replies(): string[] {
+    return repliesOf(this.b.takeHeard()).map(({ header, bytes }) => {
+      const seq = header.seqHi * 4294967296 + header.seqLo;
+      if (header.received) return `${seq} received`;
+      if (header.error !== 0) return `${seq} error ${header.error}`;
+      return bytes.length > header.headerEnd ? `${seq} data` : `${seq}`;
+    });
+  }
+
+  /** Lets everything finish; the primary has gone or is not wanted any more. */
+  async ended(exitCode: number): Promise<void> {
+    await this.world.events.settle();
+    while (this.world.disk.running.length > 0) {
+      this.world.disk.release();
+      await this.world.events.settle();
+    }
+    expect.equal(this.world.host.exit?.code, exitCode);
+    expect.equal(this.world.disk.closed, true);
+    expect.equal(this.a.closedByPeer, true);
+    expect.equal(this.b.closedByPeer, true);
+    expect.equal(this.engine.report().idleQueue, 256);
+  }
+
+  alive(): void {
+    expect.equal(this.world.host.exit, null);
+  }
+
+  get metadata(): Metadata {
+    return decodeMetadata(this.world.disk.peek(0, METADATA_SIZE), "r0");
+  }
+}
+
+function bytes(length: number, value: number): Uint8Array {
+  return new Uint8Array(length).fill(value);
+}
+
+function pattern(length: number, seed: number): Uint8Array {
+  return new Uint8Array(length).map((_byte, index) => (index * 7 + seed * 31) & 0xff);
+}
+
+interface Sample {
+  readonly request: Uint8Array;
+  readonly apply: (data: Uint8Array) => void;
+  /** Replies as Served.replies() has them. */
+  readonly replies: readonly string[];
+}
+
+function write(
+  seq: number,
+  offset: number,
+  data: Uint8Array,
+  options: Parameters<typeof writeRequest>[3] = {},
+): Sample {
+  return {
+    request: writeRequest(seq, offset, data, options),
+    apply: (disk) => disk.set(data, offset),
+    replies: options.memsync ? [`${seq} received`, `${seq}`] : [`${seq}`],
+  };
+}
+
+function nothing(): void {}
+
+/** One of everything, small. */
+const SAMPLES: readonly Sample[] = [
+  write(1, 512, pattern(512, 1)),
+  write(2, 1024, pattern(512, 2), { memsync: true, checksum: CHECKSUM_CRC32 }),
+  write(3, 65536, new Uint8Array(8192), { compression: COMPRESSION_HOLE }),
+  { request: keepalive(), apply: nothing, replies: [] },
+  write(4, 8192, bytes(4096, 9), { compression: COMPRESSION_LZF, checksum: CHECKSUM_SHA256 }),
+  { request: readRequest(5, 512, 512), apply: nothing, replies: ["5 data"] },
+  { request: readRequest(6, 100, 512), apply: nothing, replies: ["6 error 22"] },
+  {
+    request: deleteRequest(7, 512, 512),
+    apply: (disk) => disk.fill(0, 512, 1024),
+    replies: ["7"],
+  },
+  { request: writeRequest(8, 100, bytes(512, 1)), apply: nothing, replies: ["8 error 22"] },
+  { request: flushRequest(9), apply: nothing, replies: ["9"] },
+  write(10, 512, pattern(1024, 3), { memsync: true }),
+];
+const STREAM = new Uint8Array(Buffer.concat(SAMPLES.map(({ request }) => request)));
+
+/** What the first `length` bytes of STREAM amount to. */
+function wholeSamples(length: number): Sample[] {
+  let end = 0;
+  return SAMPLES.filter(({ request }) => {
+    end += request.length;
+    return end <= length;
+  });
+}
+
+// ---- cut, damaged, random -----------------------------------------------------------------------
+
+test("wherever the connection is cut, what came whole is applied and nothing else (BD-5, S-5)", async () => {
+  const completions = ["inside", "later", "held"] as const;
+  for (let cut = 0; cut <= STREAM.length; cut++) {
+    const completion = completions[cut % 3]!;
+    const served = await Served.start({
+      mediaSize: SMALL,
+      completion,
+      chunk: (n) => Math.min(n, 1 + (cut % 977)),
+    });
+    served.a.send(STREAM.subarray(0, cut));
+    served.a.end();
+    await served.ended(75);
+    const expected = bytes(served.dataSize, OLD);
+    for (const sample of wholeSamples(cut)) sample.apply(expected);
+    sameBytes(served.data(), expected, `cut at byte ${cut}, disk ${completion}`);
+  }
+});
+
+test("every request of a whole stream is answered, whatever its pieces", async () => {
+  const expected = SAMPLES.flatMap(({ replies }) => replies).sort();
+  for (const size of [1, 2, 3, 5, 64, 999, 100_000]) {
+    const served = await Served.start({ chunk: () => size, completion: "later" });
+    await served.send(STREAM);
+    expect.deepEqual(served.replies().sort(), expected);
+    served.a.end();
+    await served.ended(75);
+  }
+});
+
+test("mutated and random streams end the connection or are answered: nothing else", async () => {
+  const chunk = fc.integer({ min: 1, max: 4000 });
+  const noise = fc.uint8Array({ minLength: 1, maxLength: 300 });
+  const mutation = fc.record({ at: fc.nat(STREAM.length - 1), bytes: noise, drop: fc.nat(20) });
+  const mutated = fc.array(mutation, { minLength: 1, maxLength: 4 }).map((mutations) => {
+    let stream = Buffer.from(STREAM);
+    for (const { at, bytes: inserted, drop } of mutations) {
+      const from = Math.min(at, stream.length);
+      stream = Buffer.concat([
+        stream.subarray(0, from),
+        inserted.subarray(0, drop === 0 ? 300 : drop),
+        stream.subarray(from + drop),
+      ]);
+    }
+    return new Uint8Array(stream);
+  });
+  /** One byte of a header changed: the likeliest way to something half valid. */
+  const flipped = fc
+    .tuple(fc.nat(STREAM.length - 1), fc.integer({ min: 1, max: 255 }))
+    .map(([at, change]) => STREAM.map((byte, index) => (index === at ? byte ^ change : byte)));
+  const random = fc.uint8Array({ maxLength: 2000 });
+  const completion = fc.constantFrom("inside" as const, "later" as const);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof(mutated, flipped, flipped, random),
+      chunk,
+      completion,
+      async (stream, size, when) => {
+        const served = await Served.start({
+          mediaSize: SMALL,
+          chunk: () => size,
+          completion: when,
+        });
+        await served.send(stream);
+        repliesOf(served.b.takeHeard());
+        const metadata = served.world.disk.peek(0, METADATA_SIZE);
+        if (served.world.host.exit === null) served.a.end();
+        await served.ended(75);
+        sameBytes(served.world.disk.peek(0, METADATA_SIZE), metadata, "metadata");
+      },
+    ),
+    { numRuns: 1000, interruptAfterTimeLimit: 8_000 },
+  );
+});
+
+// ---- one lie at a time --------------------------------------------------------------------------
+
+function nv(fill: (writer: NvWriter) => void): Uint8Array {
+  const writer = new NvWriter();
+  fill(writer);
+  return encodeFrame(2, writer.finish());
+}
+
+function header(cmd: number, seq: number, offset: bigint, length: bigint, size = 0): Uint8Array {
+  return nv((writer) => {
+    writer.u8("cmd", cmd).u64("seq", seq).u64("offset", offset).u64("length", length);
+    if (size > 0) writer.u32("size", size);
+  });
+}
+
+const DEADLY: readonly (readonly [string, Uint8Array])[] = [
+  [
+    "a WRITE whose data is shorter than its length (BD-6)",
+    writeRequest(1, 0, bytes(512, 1), { length: 1024 }),
+  ],
+  [
+    "a WRITE whose data is longer than its length",
+    writeRequest(1, 0, bytes(1024, 1), { length: 512 }),
+  ],
+  ["a WRITE without data", header(2, 1, 0n, 512n)],
+  ["a WRITE of more data than we would ever take", header(2, 1, 0n, 512n, 0xffffffff)],
+  ["a READ with data", Buffer.concat([header(1, 1, 0n, 512n, 512), bytes(512, 1)])],
+  ["a FLUSH with data", Buffer.concat([header(4, 1, 0n, 0n, 512), bytes(512, 1)])],
+  ["an unknown command", header(99, 1, 0n, 512n)],
+  ["no command", nv((writer) => writer.u64("seq", 1))],
+  ["a state nobody agreed upon", encodeState(2, 1, "uptodate", 5n)],
+  ["a message of version 3", header(1, 1, 0n, 512n).with(0, 3)],
+  ["an empty nv block (BD-38)", Uint8Array.of(2, 0, 0, 0, 0)],
+  ["an nv block of 4 GiB (BD-38)", Uint8Array.of(2, 0xff, 0xff, 0xff, 0xff)],
+  [
+    "an nv value whose size wraps around (BD-38)",
+    (() => {
+      const message = header(1, 1, 0n, 512n);
+      message.fill(0xff, 5 + 2, 5 + 6);
+      return message;
+    })(),
+  ],
+  [
+    "a hole of 4 GiB (BD-38)",
+    Buffer.concat([
+      nv((writer) =>
+        writer
+          .u8("cmd", 2)
+          .u64("seq", 1)
+          .u64("offset", 0)
+          .u64("length", 512)
+          .string("compression", "hole")
+          .u32("size", 4),
+      ),
+      Uint8Array.of(0xff, 0xff, 0xff, 0xff),
+    ]),
+  ],
+  [
+    "LZF data of 4 GiB (BD-38)",
+    Buffer.concat([
+      nv((writer) =>
+        writer
+          .u8("cmd", 2)
+          .u64("seq", 1)
+          .u64("offset", 0)
+          .u64("length", 4096)
+          .string("compression", "lzf")
+          .u32("size", 8),
+      ),
+      Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0, 0x61, 0, 0x61),
+    ]),
+  ],
+  [
+    "an unknown compression",
+    Buffer.concat([
+      nv((writer) =>
+        writer
+          .u8("cmd", 2)
+          .u64("seq", 1)
+          .u64("offset", 0)
+          .u64("length", 512)
+          .string("compression", "zstd")
+          .u32("size", 512),
+      ),
+      bytes(512, 1),
+    ]),
+  ],
+  [
+    "a checksum that does not match",
+    writeRequest(1, 0, bytes(512, 1), { checksum: CHECKSUM_CRC32 }).map((byte, index, all) =>
+      index === all.length - 1 ? byte ^ 1 : byte,
+    ),
+  ],
+];
+
+for (const [what, message] of DEADLY) {
+  test(`${what} ends the connection, and nothing of it is applied`, async () => {
+    const served = await Served.start();
+    const good = writeRequest(40, 4096, bytes(512, 8));
+    await served.send(good, message, writeRequest(41, 8192, bytes(512, 9)));
+    await served.ended(75);
+    const expected = bytes(served.dataSize, OLD).fill(8, 4096, 4608);
+    sameBytes(served.data(), expected);
+    expect.deepEqual(served.world.host.events, ["connect", "disconnect"]);
+  });
+}
+
+const REFUSED: readonly (readonly [string, Uint8Array])[] = [
+  ["offset + length beyond 2^64 (BD-39)", header(1, 1, 0xfffffffffffffe00n, 512n)],
+  ["a length beyond 2^53", header(3, 1, 0n, 0xfffffffffffffe00n)],
+  ["a range past the end", header(1, 1, 1043968n, 512n)],
+  ["an empty range", header(1, 1, 0n, 0n)],
+  ["an offset within a sector", header(3, 1, 100n, 512n)],
+  ["a length within a sector", header(1, 1, 0n, 100n)],
+  ["a READ of more than 1 MiB", header(1, 1, 0n, 1049088n)],
+  ["no offset", nv((writer) => writer.u8("cmd", 1).u64("seq", 1).u64("length", 512))],
+  [
+    "an offset of another type",
+    nv((writer) => writer.u8("cmd", 1).u64("seq", 1).u32("offset", 0).u64("length", 512)),
+  ],
+];
+
+for (const [what, message] of REFUSED) {
+  test(`${what} is answered with EINVAL, and the link lives on`, async () => {
+    const served = await Served.start();
+    await served.send(message, writeRequest(41, 8192, bytes(512, 9)));
+    expect.deepEqual(served.replies(), ["1 error 22", "41"]);
+    expect.equal(served.world.host.exit, null);
+  });
+}
+
+test("a request without a number is answered with number 0 and EINVAL", async () => {
+  const served = await Served.start();
+  await served.send(nv((writer) => writer.u8("cmd", 1).u64("offset", 0).u64("length", 512)));
+  await served.send(nv((writer) => writer.u8("cmd", 4).u64("offset", 0).u64("length", 0)));
+  expect.deepEqual(served.replies(), ["0 error 22", "0 error 22"]);
+});
+
+test("a refused WRITE leaves none of its data in the stream (BD-7)", async () => {
+  const served = await Served.start({ chunk: () => 300 });
+  await served.send(
+    writeRequest(1, 100, bytes(65536, 1)),
+    writeRequest(2, 1043968, bytes(512, 1)),
+    writeRequest(3, 0, bytes(512, 1), { length: 1049088 }),
+    writeRequest(4, 0, bytes(512, 4)),
+  );
+  expect.deepEqual(served.replies(), ["1 error 22", "2 error 22", "3 error 22", "4"]);
+  sameBytes(served.data(), bytes(served.dataSize, OLD).fill(4, 0, 512));
+});
+
+test("64-bit numbers come back as they were sent", async () => {
+  const served = await Served.start();
+  await served.send(
+    nv((writer) =>
+      writer.u8("cmd", 4).u64("seq", 0xfedcba9876543210n).u64("offset", 0).u64("length", 0),
+    ),
+  );
+  const [answer] = repliesOf(served.b.takeHeard());
+  expect.equal(answer!.header.seqHi, 0xfedcba98);
+  expect.equal(answer!.header.seqLo, 0x76543210);
+});
+
+test("data on the reply channel ends the connection", async () => {
+  const served = await Served.start();
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  served.b.send(Uint8Array.of(1));
+  await served.ended(75);
+  sameBytes(served.data(0, 512), bytes(512, 1));
+});
+
+// ---- what was received is kept ------------------------------------------------------------------
+
+for (const end of ["the primary's end", "a reset", "stop()"] as const) {
+  test(`what was answered \`received\` is on disk after ${end}, however slow the disk (S-5)`, async () => {
+    const served = await Served.start({ completion: "held" });
+    await served.send(
+      writeRequest(1, 0, bytes(131072, 1), { memsync: true }),
+      writeRequest(2, 0, bytes(512, 2), { memsync: true }),
+      writeRequest(3, 200_192, bytes(512, 3), { memsync: true }).subarray(0, 600),
+    );
+    expect.deepEqual(served.replies(), ["1 received", "2 received"]);
+    if (end === "stop()") served.engine.stop();
+    else if (end === "a reset") served.a.reset();
+    else served.a.end();
+    await served.world.events.settle();
+    expect.equal(served.world.host.exit, null, "it waits for its disk");
+    await served.ended(end === "stop()" ? 0 : 75);
+    const expected = bytes(served.dataSize, OLD).fill(1, 0, 131072).fill(2, 0, 512);
+    sameBytes(served.data(), expected);
+  });
+}
+
+test("more requests than slots wait in the stream; all that were taken are applied", async () => {
+  const served = await Served.start({ completion: "held" });
+  const requests: Uint8Array[] = [];
+  for (let index = 0; index < 1000; index++) {
+    requests.push(writeRequest(index + 1, index * 512, bytes(512, index % 250), { memsync: true }));
+  }
+  await served.send(...requests);
+  const received = served.replies().filter((reply) => reply.endsWith("received"));
+  expect.equal(received.length, 256);
+  served.a.end();
+  served.b.end();
+  await served.ended(75);
+  for (let index = 0; index < received.length; index++) {
+    sameBytes(served.data(index * 512, 512), bytes(512, index % 250), `write ${index}`);
+  }
+});
+
+test("a slow disk only slows the primary down", async () => {
+  const served = await Served.start({ completion: "held" });
+  const requests: Uint8Array[] = [];
+  for (let index = 0; index < 700; index++) {
+    requests.push(writeRequest(index + 1, (index % 200) * 4096, bytes(4096, index & 0xff)));
+  }
+  served.a.send(...requests);
+  let answered = 0;
+  for (let round = 0; round < 2000 && answered < 700; round++) {
+    await served.world.events.settle();
+    served.world.disk.release((request) => request === served.world.disk.running[0]);
+    await served.world.events.settle();
+    answered += served.replies().length;
+  }
+  expect.equal(answered, 700);
+  for (let index = 500; index < 700; index++) {
+    sameBytes(served.data((index % 200) * 4096, 4096), bytes(4096, index & 0xff), `${index}`);
+  }
+});
+
+test("a primary that takes no replies is not listened to any more, then given up", async () => {
+  const served = await Served.start({ mediaSize: 4 * 1024 * 1024 });
+  served.b.stopListening();
+  for (let index = 0; index < 30_000; index++) served.a.send(readRequest(index + 1, 0, 131072));
+  await served.world.events.settle();
+  expect.ok(served.b.stuck < 40 * 1024 * 1024, `${served.b.stuck} bytes wait`);
+  expect.ok(served.a.unread > 0, "the rest waits at the primary");
+  await served.world.clock.pass(15_000);
+  served.alive();
+  await served.world.clock.pass(10_000);
+  expect.equal(served.world.host.exit?.code, 75);
+});
+
+test("a primary that begins to take its replies again gets all of them", async () => {
+  const served = await Served.start({ mediaSize: 4 * 1024 * 1024 });
+  served.b.stopListening();
+  for (let index = 0; index < 400; index++) served.a.send(readRequest(index + 1, 0, 131072));
+  await served.world.events.settle();
+  served.b.listenAgain();
+  await served.world.events.settle();
+  expect.equal(served.replies().length, 400);
+  expect.equal(served.a.unread, 0);
+});
+
+// ---- silence ------------------------------------------------------------------------------------
+
+test("20 s without a message end the connection; a keepalive counts", async () => {
+  const served = await Served.start();
+  await served.world.clock.pass(15_000);
+  await served.send(keepalive());
+  await served.world.clock.pass(15_000);
+  served.alive();
+  await served.world.clock.pass(6_000);
+  expect.equal(served.world.host.exit?.code, 75);
+  expect.match(served.world.host.warnings.at(-1)!, /silent for 20 s/);
+});
+
+test("while our own disk is slow, the primary is not called silent", async () => {
+  const served = await Served.start({ completion: "held" });
+  const requests: Uint8Array[] = [];
+  for (let index = 0; index < 300; index++) {
+    requests.push(writeRequest(index + 1, index * 512, bytes(512, 1)));
+  }
+  await served.send(...requests);
+  await served.world.clock.pass(60_000);
+  expect.equal(served.world.host.exit, null);
+  served.world.disk.completion = "inside";
+  served.world.disk.release();
+  await served.world.clock.pass(1_000);
+  expect.equal(served.replies().length, 300);
+});
+
+// ---- metadata and map ---------------------------------------------------------------------------
+
+test("the first request clears the whole map, however long", async () => {
+  const mediaSize = 8 * 1024 * 1024 * 1024;
+  const metadata = { extentsize: 512 };
+  const served = await Served.start({
+    mediaSize,
+    metadata: { ...metadata, resuid: 0n },
+    hello: { virgin: true },
+    completion: "later",
+  });
+  const mapSize = served.dataSize / 512 / 8 - ((served.dataSize / 512 / 8) % 512);
+  expect.ok(mapSize > 1024 * 1024);
+  served.world.disk.poke(4096, bytes(mapSize, 0xff));
+  await served.send(keepalive());
+  expect.equal(served.world.disk.peek(4096, 1)[0], 0xff, "a keepalive does not count");
+  await served.send(flushRequest(1));
+  expect.ok(served.world.disk.peek(4096, mapSize).every((byte) => byte === 0));
+});
+
+test("a map that could not be cleared is tried again with the next request", async () => {
+  const served = await Served.start();
+  served.world.disk.poke(4096, bytes(512, 1));
+  served.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 4096 ? 5 : 0);
+  await served.send(flushRequest(1));
+  expect.match(served.world.host.warnings[0]!, /activemap could not be cleared/);
+  served.world.disk.fail = () => 0;
+  await served.send(flushRequest(2));
+  expect.equal(served.world.disk.peek(4096, 1)[0], 0);
+  expect.deepEqual(served.replies(), ["1", "2"]);
+});
+
+test("a secondary that cannot store the resource's id does not answer", async () => {
+  const world = new World({ arena: ARENA });
+  createComponent(world.disk);
+  world.disk.fail = ({ op }) => (op === "write" ? 5 : 0);
+  const a = pretendConnection(world.events, "a");
+  const b = pretendConnection(world.events, "b");
+  const hello: PeerHello = {
+    version: 2,
+    extensions: 0n,
+    virgin: true,
+    resuid: RESUID,
+    localcnt: 0n,
+    remotecnt: 0n,
+  };
+  const { settings, disk, environment, host } = world;
+  const engine = await world.until(
+    SecondaryEngine.open(settings, hello, disk, a.near, b.near, environment, host),
+  );
+  await world.until(engine.start());
+  await world.events.settle();
+  expect.equal(a.takeHeard().length, 0);
+  expect.equal(host.exit?.code, 74);
+});
+
+test("stop() before the handshake is answered ends in peace", async () => {
+  for (const moment of ["record", "map"]) {
+    const world = new World({ arena: ARENA });
+    createComponent(world.disk, { resuid: moment === "record" ? 0n : RESUID });
+    const a = pretendConnection(world.events, "a");
+    const b = pretendConnection(world.events, "b");
+    const hello: PeerHello = {
+      version: 2,
+      extensions: 0n,
+      virgin: true,
+      resuid: RESUID,
+      localcnt: 0n,
+      remotecnt: 0n,
+    };
+    const { settings, disk, environment, host } = world;
+    const engine = await world.until(
+      SecondaryEngine.open(settings, hello, disk, a.near, b.near, environment, host),
+    );
+    disk.completion = "held";
+    void engine.start();
+    await world.events.settle();
+    engine.stop();
+    await world.events.settle();
+    disk.release();
+    await world.events.settle();
+    expect.equal(host.exit?.code, 0);
+    expect.equal(disk.closed, true);
+    expect.equal(a.takeHeard().length, 0);
+  }
+});
+
+test("a flush that the device cannot do counts as done; one that fails is reported", async () => {
+  const served = await Served.start();
+  served.world.disk.fail = ({ op }) => (op === "flush" ? 95 : 0);
+  await served.send(flushRequest(1));
+  served.world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  await served.send(flushRequest(2));
+  served.world.disk.fail = ({ op }) => (op === "read" ? 5 : 0);
+  await served.send(readRequest(3, 0, 512));
+  served.world.disk.fail = ({ op }) => (op === "write" ? 28 : 0);
+  await served.send(writeRequest(4, 0, bytes(512, 1), { memsync: true }));
+  expect.deepEqual(served.replies(), ["1", "2 error 5", "3 error 5", "4 received", "4 error 28"]);
+});
+
+// ---- our own primaries --------------------------------------------------------------------------
+
+test("a state is stored once everything before it has been executed, and before the answer", async () => {
+  const served = await Served.start({
+    hello: { extensions: EXT_STATE },
+    metadata: { state: "uptodate", sequence: 1n },
+    completion: "held",
+  });
+  await served.send(
+    writeRequest(1, 0, bytes(512, 1)),
+    encodeState(2, 2, "inconsistent", 4n),
+    writeRequest(3, 512, bytes(512, 3)),
+  );
+  expect.deepEqual(served.replies(), []);
+  const { disk } = served.world;
+  const running = (): string[] => disk.running.map(({ op, offset }) => `${op} ${offset}`);
+  expect.deepEqual(running(), ["write 4096", `write ${LOCALOFF}`]);
+  disk.release();
+  await served.world.events.settle();
+  expect.deepEqual(served.replies(), ["1"]);
+  expect.deepEqual(running(), ["write 0"]);
+  disk.release();
+  await served.world.events.settle();
+  expect.deepEqual(running(), ["flush 0"]);
+  expect.deepEqual(served.replies(), []);
+  disk.release();
+  await served.world.events.settle();
+  expect.deepEqual(served.replies(), ["2"]);
+  expect.deepEqual([served.metadata.state, served.metadata.remotecnt], ["inconsistent", 0n]);
+  expect.match(served.engine.report().notes.join(), /cannot be promoted/);
+  disk.release();
+  disk.completion = "later";
+  await served.send(encodeState(2, 4, "uptodate", 4n));
+  expect.deepEqual(served.replies(), ["3", "4"]);
+  expect.deepEqual([served.metadata.state, served.metadata.remotecnt], ["uptodate", 4n]);
+});
+
+test("a state received whole is stored although the primary is gone by then", async () => {
+  const served = await Served.start({
+    hello: { extensions: EXT_STATE },
+    metadata: { state: "inconsistent", sequence: 1n },
+    completion: "held",
+  });
+  await served.send(writeRequest(1, 0, bytes(512, 1)), encodeState(2, 2, "uptodate", 4n));
+  served.a.end();
+  await served.ended(75);
+  expect.deepEqual([served.metadata.state, served.metadata.remotecnt], ["uptodate", 4n]);
+});
