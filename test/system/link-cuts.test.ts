@@ -61,6 +61,41 @@ for (const replication of ["fullsync", "memsync", "async"] as const) {
     }));
 }
 
+for (const replication of ["fullsync", "memsync", "async"] as const) {
+  test(`${replication}: what was under way when the link was cut is copied later, though nobody writes it again`, () =>
+    withPair(
+      TwoNodes.startReplicating({ replication, proxied: true, create: ["-e", "64k"] }),
+      async (pair) => {
+        const { alpha } = pair;
+        const link = pair.alphaToBeta!;
+        const client = await alpha.connect();
+        const count = 600;
+        let next = 0;
+        // Each write has an extent of its own, so that no other write can heal it.
+        const lane = async (): Promise<void> => {
+          while (next < count) {
+            const index = next++;
+            await client.write(index * 65_536, Buffer.alloc(4096, 1 + (index % 255)));
+          }
+        };
+        link.delay(5); // so that there is always something under way
+        const lanes = Promise.all(Array.from({ length: 16 }, lane));
+        for (const at of [50, 150, 250]) {
+          await until("the next cut is due", () => next >= at, { everyMs: 1 });
+          link.cut();
+          await pause(50);
+          link.heal();
+          await connected(pair);
+        }
+        await lanes;
+        link.delay(0);
+        await pair.inSync(alpha);
+        assert.deepEqual(await pair.differences(), []);
+        await client.disconnect();
+      },
+    ));
+}
+
 test("cut at many a byte of the handshake, the pair still comes together", () =>
   underLoad({}, async (pair, link, writer) => {
     // P1 is 57 bytes, P2 about 160, S1 57 and S2 some 220, and then the map.
