@@ -1435,7 +1435,7 @@ export class Primary {
       this.#stopStep = "map";
     }
     if (this.#stopStep === "map") {
-      if (this.#mapWriting) return;
+      if (this.#mapWriting || this.#recordWriting) return;
       if (this.map.hasChanges) {
         this.#mapWriting = true;
         out.writeMap();
