@@ -271,6 +271,7 @@ export class Primary {
   #flushSeq = 0;
   #flushSentAt = 0;
   #flushWanted = false;
+  #flushAnsweredEarly = false;
   /** This instance and a peer that lacked nothing have completed a flush. */
   #flushedTogether = false;
   #lastFlushAt = 0;
@@ -854,6 +855,7 @@ export class Primary {
       if (this.kind[slot] === FLUSH && this.#state[slot] === ISSUED) this.#riding[slot] = 1;
     }
     this.#flushRemoteErrno = 0;
+    this.#flushAnsweredEarly = false;
     if (this.#link === "up") {
       this.#flushSeq = this.#allocateSeq(FLUSH_SLOT);
       this.#flushRemote = PENDING;
@@ -880,7 +882,10 @@ export class Primary {
   #advanceFlush(out: PrimaryOutbox): void {
     if (this.#flushLocal === PENDING) return;
     if (this.#flushLocal === OK && this.#flushRemote === PENDING) {
-      if (this.#effectiveMode === "async" && !this.#stale) this.#answerRiders(out);
+      if (this.#effectiveMode === "async" && !this.#stale) {
+        this.#flushAnsweredEarly = true;
+        this.#answerRiders(out);
+      }
       return;
     }
     if (this.#flushRemote === PENDING) return;
@@ -901,6 +906,11 @@ export class Primary {
       // What the peer may have lost must be copied again.
       if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
       if (this.#link === "up") this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+    }
+    if (this.#flushAnsweredEarly && !this.#flushCovers()) {
+      // async: stable here was enough, and now the peer may lose what it has written (S-4).
+      this.#owes = true;
+      if (this.#owesMark()) this.#mark(out);
     }
     this.#answerRiders(out);
     if (this.#flushLocal === FAILED) {
