@@ -84,6 +84,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #filling: UniformMap | null = null;
   #fillFlush = false;
   #filled: (errno: number) => void = () => {};
+  /** Failed requests that are answered once our metadata says that this copy lacks something. */
+  readonly #failures: { readonly slot: number; readonly errno: number }[] = [];
+  /** The primary is one of ours, and tells what our copy is worth. */
+  readonly #states: boolean;
   #exitCode = EXIT_LOST;
   #exitReason = "";
   #lastHeardAt: number;
@@ -137,6 +141,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#environment = environment;
     this.#host = host;
     this.#version = hello.version;
+    this.#states = (hello.extensions & EXT_STATE) !== 0n;
     this.#inbox = new Inbox(memory);
     this.#outgoing = new Outgoing(b, memory);
     this.#encoder = new PayloadEncoder(environment.hashes);
@@ -158,9 +163,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       remotecnt: metadata.remotecnt,
       state: metadata.state ?? ("consistent" as DataState),
     };
-    const { virgin, resuid, localcnt, remotecnt, extensions } = this.#hello;
-    const states = (extensions & EXT_STATE) !== 0n;
-    const judgement = judge(own, { states, virgin, resuid, localcnt, remotecnt });
+    const { virgin, resuid, localcnt, remotecnt } = this.#hello;
+    const judgement = judge(own, { states: this.#states, virgin, resuid, localcnt, remotecnt });
     if (judgement.kind === "refuse") {
       this.#refuse(judgement);
       return;
@@ -523,11 +527,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     );
     const state = nv.string("state");
     const localcnt = nv.u64("localcnt");
-    if (
-      (this.#hello.extensions & EXT_STATE) === 0n ||
-      localcnt === null ||
-      (state !== "inconsistent" && state !== "uptodate")
-    ) {
+    if (!this.#states || localcnt === null || (state !== "inconsistent" && state !== "uptodate")) {
       throw new WireError("request-invalid", `a state that was not agreed upon: ${String(state)}`);
     }
     this.#stateWaiting = { seqHi: header.seqHi, seqLo: header.seqLo, state, localcnt };
@@ -656,8 +656,35 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   slotDone(slot: number, errno: number): void {
     this.#events++;
-    const flush = this.#core.kind[slot] === FLUSH;
-    this.#core.localDone(slot, flush && unsupported(errno) ? 0 : errno, this);
+    const kind = this.#core.kind[slot];
+    const failed = errno !== 0 && !(kind === FLUSH && unsupported(errno));
+    if (failed && kind !== READ && this.#states) this.#failed(slot, errno);
+    else this.#core.localDone(slot, failed ? errno : 0, this);
+  }
+
+  /**
+   * This copy lacks something from here on. That is stable before the primary learns of it, and
+   * perhaps goes on without us (S-16); the primary says when it is whole again.
+   */
+  #failed(slot: number, errno: number): void {
+    const { metadata } = this.#component;
+    if (metadata.state === "inconsistent" && this.#failures.length === 0) {
+      this.#core.localDone(slot, errno, this);
+      return;
+    }
+    this.#failures.push({ slot, errno });
+    if (this.#failures.length > 1) return;
+    const { resuid, localcnt, remotecnt } = metadata;
+    void this.#storeRecord({ resuid, localcnt, remotecnt, state: "inconsistent" }).then((error) => {
+      if (error !== 0) {
+        this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(error)}`);
+        return;
+      }
+      for (const failure of this.#failures.splice(0)) {
+        this.#core.localDone(failure.slot, failure.errno, this);
+      }
+      this.turn();
+    });
   }
 
   recordWritten(errno: number): void {

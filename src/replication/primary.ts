@@ -39,6 +39,8 @@ const SYNC_WINDOW = 32;
 /** Pause after a copy or the peer's disk failed. */
 const SYNC_RETRY_MS = 5_000;
 const KEEPALIVE_MS = 10_000;
+/** How many timeouts one request may take while the peer answers others. */
+const BUSY_PEER_PATIENCE = 6;
 /** A flush of our own, so that extents become clean: soon when idle, seldom when busy. */
 const OWN_FLUSH_IDLE_MS = 5_000;
 const OWN_FLUSH_BUSY_MS = 30_000;
@@ -243,6 +245,7 @@ export class Primary {
   /** The peer has stored that its copy is a resync's target: no copy begins before. */
   #peerKnows = false;
   #lastSentAt = 0;
+  #lastHeardAt = 0;
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
   #stale: boolean;
@@ -271,6 +274,7 @@ export class Primary {
   #flushSeq = 0;
   #flushSentAt = 0;
   #flushWanted = false;
+  #flushAnsweredEarly = false;
   /** This instance and a peer that lacked nothing have completed a flush. */
   #flushedTogether = false;
   #lastFlushAt = 0;
@@ -642,6 +646,7 @@ export class Primary {
    * @returns null, or what is wrong with it: the caller disconnects
    */
   replied(slot: number, received: boolean, errno: number, out: PrimaryOutbox): string | null {
+    this.#lastHeardAt = this.#nowMs;
     if (slot === STATE_SLOT) {
       this.#forgetSeq(this.#stateSeq);
       this.#stateReplied(errno, out);
@@ -854,6 +859,7 @@ export class Primary {
       if (this.kind[slot] === FLUSH && this.#state[slot] === ISSUED) this.#riding[slot] = 1;
     }
     this.#flushRemoteErrno = 0;
+    this.#flushAnsweredEarly = false;
     if (this.#link === "up") {
       this.#flushSeq = this.#allocateSeq(FLUSH_SLOT);
       this.#flushRemote = PENDING;
@@ -880,7 +886,10 @@ export class Primary {
   #advanceFlush(out: PrimaryOutbox): void {
     if (this.#flushLocal === PENDING) return;
     if (this.#flushLocal === OK && this.#flushRemote === PENDING) {
-      if (this.#effectiveMode === "async" && !this.#stale) this.#answerRiders(out);
+      if (this.#effectiveMode === "async" && !this.#stale) {
+        this.#flushAnsweredEarly = true;
+        this.#answerRiders(out);
+      }
       return;
     }
     if (this.#flushRemote === PENDING) return;
@@ -901,6 +910,11 @@ export class Primary {
       // What the peer may have lost must be copied again.
       if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
       if (this.#link === "up") this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+    }
+    if (this.#flushAnsweredEarly && !this.#flushCovers()) {
+      // async: stable here was enough, and now the peer may lose what it has written (S-4).
+      this.#owes = true;
+      if (this.#owesMark()) this.#mark(out);
     }
     this.#answerRiders(out);
     if (this.#flushLocal === FAILED) {
@@ -1370,8 +1384,14 @@ export class Primary {
     }
   }
 
+  /**
+   * Has the peer been silent for too long, with something to answer? While it does answer, a long
+   * queue on a slow connection is no failure; one request that never is answered is.
+   */
   #peerOverdue(): boolean {
-    const limit = this.#nowMs - this.#timeoutMs;
+    const silent = this.#nowMs - this.#lastHeardAt >= this.#timeoutMs;
+    const patience = silent ? this.#timeoutMs : this.#timeoutMs * BUSY_PEER_PATIENCE;
+    const limit = this.#nowMs - patience;
     if (this.#flushing && this.#flushRemote === PENDING && this.#flushSentAt <= limit) return true;
     if (this.#stateAsked !== "nothing" && this.#stateSentAt <= limit) return true;
     for (let index = 0; index < this.#activeCount; index++) {
@@ -1415,11 +1435,6 @@ export class Primary {
     this.pump(out);
   }
 
-  /** Time is up: what the peer has not confirmed is put on record as written without it (S-4e). */
-  stopNow(out: PrimaryOutbox): void {
-    out.disconnect("stopping");
-  }
-
   #pumpStop(out: PrimaryOutbox): void {
     if (this.#failed) return;
     if (this.#stopStep === "drain") {
@@ -1435,7 +1450,7 @@ export class Primary {
       this.#stopStep = "map";
     }
     if (this.#stopStep === "map") {
-      if (this.#mapWriting) return;
+      if (this.#mapWriting || this.#recordWriting) return;
       if (this.map.hasChanges) {
         this.#mapWriting = true;
         out.writeMap();
