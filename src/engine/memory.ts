@@ -17,7 +17,8 @@ export const STAGING_SIZE: number = 512 * 1024;
 const COPY_COUNT = 32;
 /** One megabyte of payload with its header and some of the next request. */
 export const SLAB_SIZE: number = 2 * 1024 * 1024 + 128 * 1024;
-const SLAB_COUNT = 64;
+/** Enough for every NBD client to hold what it may, and some. */
+const SLAB_COUNT = 96;
 /** The longest NBD command, 32 MiB, with its header; there is one such buffer. */
 export const LARGE_PAYLOAD: number = 32 * 1024 * 1024;
 const LARGE_SIZE = LARGE_PAYLOAD + 4096;

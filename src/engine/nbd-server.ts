@@ -33,8 +33,12 @@ import { Outgoing } from "./outgoing.ts";
 const CONNECTION_MAX = 16;
 /** Commands in flight: every slot may be one, and one waits for the rest of its pieces. */
 const COMMAND_COUNT: number = SLOT_COUNT + CONNECTION_MAX + 1;
-/** A client that does not take its replies is not listened to beyond this many bytes. */
-const UNSENT_MAX: number = 1024 * 1024;
+/** Bytes of replies that one client may have asked for and not taken; a single longer one may be all of them. */
+const REPLIES_MAX: number = 4 * 1024 * 1024;
+/** A client that has not begun to use the disk by then is sent away: there is room for few. */
+const NEGOTIATION_MAX_MS = 60_000;
+/** A client that takes nothing for so long, while others wait for room, is sent away. */
+const STALLED_MAX_MS = 30_000;
 /** Slabs left for others before a READ is refused a new one. */
 const SLAB_RESERVE = 8;
 const STATUS_EXTENTS_MAX = 1024;
@@ -78,7 +82,11 @@ export class NbdServer {
   readonly #backend: NbdBackend;
   readonly #memory: Memory;
   readonly #exports: readonly NbdExport[];
-  readonly #connections: Set<Connection> = new Set();
+  readonly #connections: Connection[] = [];
+  /** Whose turn it is to be unblocked: round and round, so that none starves. */
+  #nextTurn = 0;
+  /** As of the last onTick(). */
+  #nowMs = 0;
   #accepting = true;
 
   // Commands.
@@ -115,7 +123,7 @@ export class NbdServer {
 
   /** A client has connected. */
   accept(stream: Stream): void {
-    if (!this.#accepting || this.#connections.size >= CONNECTION_MAX) {
+    if (!this.#accepting || this.#connections.length >= CONNECTION_MAX) {
       this.#backend.notice(
         `refused NBD client ${stream.peer}: ${this.#accepting ? `${CONNECTION_MAX} are connected already` : "shutting down"}`,
       );
@@ -123,11 +131,11 @@ export class NbdServer {
       stream.destroy();
       return;
     }
-    this.#connections.add(new Connection(this, stream, this.#memory, this.#exports));
+    this.#connections.push(new Connection(this, stream, this.#memory, this.#exports, this.#nowMs));
   }
 
   get clientCount(): number {
-    return this.#connections.size;
+    return this.#connections.length;
   }
 
   /** No new clients and no new commands; what was accepted is answered. */
@@ -156,7 +164,7 @@ export class NbdServer {
     payload: number,
   ): boolean {
     if (this.#queue.length > 0 || this.#freeCount === 0) return false;
-    if (connection.outgoing.unsent > UNSENT_MAX) return false;
+    if (!connection.hasRoom(type === NBD_CMD_READ ? length : 0)) return false;
     if (type === NBD_CMD_CACHE) {
       connection.reply(type, cookieHi, cookieLo, 0);
       return true;
@@ -191,6 +199,7 @@ export class NbdServer {
     this.#errno[command] = 0;
     this.#flushed[command] = 0;
     connection.inFlight++;
+    if (type === NBD_CMD_READ) connection.reading += length;
     if (!this.#submitPieces(command)) this.#queue.push(command);
     return true;
   }
@@ -264,6 +273,7 @@ export class NbdServer {
     }
     const connection = this.#connection[command]!;
     connection.inFlight--;
+    if (type === NBD_CMD_READ) connection.reading -= this.#length[command]!;
     if (!connection.gone) {
       const errno = nbdError(this.#errno[command]!);
       if (type === NBD_CMD_READ && errno === 0) {
@@ -290,9 +300,30 @@ export class NbdServer {
       if (!this.#submitPieces(this.#queue[0]!)) return;
       this.#queue.shift();
     }
-    for (const connection of this.#connections) {
-      if (connection.blocked && this.#queue.length === 0) connection.unblock();
+    for (let count = this.#connections.length; count > 0 && this.#queue.length === 0; count--) {
+      this.#nextTurn = (this.#nextTurn + 1) % this.#connections.length;
+      const connection = this.#connections[this.#nextTurn]!;
+      if (connection.blocked) connection.unblock();
     }
+  }
+
+  /** Call about once a second with the monotonic clock, and once before anything else. */
+  onTick(nowMs: number): void {
+    this.#nowMs = nowMs;
+    for (const connection of [...this.#connections]) {
+      if (connection.negotiating && nowMs - connection.since >= NEGOTIATION_MAX_MS) {
+        connection.sendAway(`it has not chosen an export within ${NEGOTIATION_MAX_MS / 1000} s`);
+      } else if (connection.stalledMs(nowMs) >= STALLED_MAX_MS && this.#othersWait(nowMs)) {
+        connection.sendAway(
+          `it has not taken a reply for ${STALLED_MAX_MS / 1000} s, and others wait for the memory it holds`,
+        );
+      }
+    }
+  }
+
+  /** Does a client that takes its replies wait for room? */
+  #othersWait(nowMs: number): boolean {
+    return this.#connections.some((each) => each.blocked && each.stalledMs(nowMs) < 2_000);
   }
 
   /** Sends the replies of this batch. */
@@ -322,7 +353,9 @@ export class NbdServer {
   }
 
   forget(connection: Connection): void {
-    this.#connections.delete(connection);
+    const index = this.#connections.indexOf(connection);
+    assert(index >= 0);
+    this.#connections.splice(index, 1);
   }
 
   #blockStatus(
@@ -392,6 +425,12 @@ class Connection implements StreamReader, NbdSink {
   readonly #server: NbdServer;
   readonly #memory: Memory;
   inFlight = 0;
+  /** Bytes of READs in flight. */
+  reading = 0;
+  /** When it connected, and when it last took a reply or had none to take. */
+  readonly since: number;
+  #tookAt: number;
+  #tookSomething = false;
   /** Paused for want of room: for a command, or for bytes. */
   blocked = false;
   gone = false;
@@ -404,7 +443,14 @@ class Connection implements StreamReader, NbdSink {
   /** What holds the memory that readMemory() last returned. */
   readHolder: number = NOBODY;
 
-  constructor(server: NbdServer, stream: Stream, memory: Memory, exports: readonly NbdExport[]) {
+  constructor(
+    server: NbdServer,
+    stream: Stream,
+    memory: Memory,
+    exports: readonly NbdExport[],
+    nowMs: number,
+  ) {
+    this.since = this.#tookAt = nowMs;
     this.#server = server;
     this.#memory = memory;
     this.stream = stream;
@@ -432,6 +478,7 @@ class Connection implements StreamReader, NbdSink {
 
   sent(count: number): void {
     this.outgoing.sent(count);
+    this.#tookSomething = true;
     this.#server.roomFreed();
     if (this.#ended && this.outgoing.unsent === 0) this.stream.destroy();
   }
@@ -462,6 +509,28 @@ class Connection implements StreamReader, NbdSink {
     this.blocked = stuck;
   }
 
+  get negotiating(): boolean {
+    return this.session.state === "negotiating";
+  }
+
+  /** Call every second or so. @returns for how long replies have been waiting for the client to take one */
+  stalledMs(nowMs: number): number {
+    if (this.#tookSomething || this.outgoing.unsent === 0) this.#tookAt = nowMs;
+    this.#tookSomething = false;
+    return nowMs - this.#tookAt;
+  }
+
+  sendAway(why: string): void {
+    this.#server.notice(`NBD client ${this.stream.peer} is disconnected: ${why}`);
+    this.stream.destroy();
+  }
+
+  /** May it ask for `length` more bytes of replies? */
+  hasRoom(length: number): boolean {
+    const due = this.reading + this.outgoing.unsent;
+    return due === 0 || due + length <= REPLIES_MAX;
+  }
+
   /** There may be room again. */
   unblock(): void {
     if (!this.gone) this.#parse();
@@ -488,7 +557,7 @@ class Connection implements StreamReader, NbdSink {
   }
 
   refuse(type: number, cookieHi: number, cookieLo: number, nbdErrno: number): boolean {
-    if (this.outgoing.unsent > UNSENT_MAX) return false;
+    if (!this.hasRoom(0)) return false;
     this.reply(type, cookieHi, cookieLo, nbdErrno);
     return true;
   }

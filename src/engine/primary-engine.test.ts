@@ -130,7 +130,9 @@ class Led {
   /** Stops; whatever happened before, that must work. */
   async stop(): Promise<void> {
     this.engine.stop(10_000);
-    await this.world.clock.pass(12_000);
+    for (let second = 0; second < 12 && this.world.host.exit === null; second++) {
+      await this.world.clock.pass(1_000);
+    }
     expect.equal(this.world.host.exit?.code, 0);
     expect.equal(this.world.disk.closed, true);
     expect.deepEqual(this.world.host.errors, []);

@@ -182,6 +182,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   async start(): Promise<void> {
     const { clock, net } = this.#environment;
     this.#core.onTick(clock.now(), this);
+    this.#nbd.onTick(clock.now());
     this.#listener = await net.listen(
       this.#settings.export,
       (stream) => this.#nbd.accept(stream),
@@ -199,7 +200,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #scheduleTick(): void {
     this.#tick = this.#environment.clock.after(TICK_MS, () => {
       this.#scheduleTick();
-      this.#core.onTick(this.#environment.clock.now(), this);
+      const now = this.#environment.clock.now();
+      this.#core.onTick(now, this);
+      this.#nbd.onTick(now);
       this.turn();
     });
   }

@@ -190,9 +190,14 @@ function requestOf(message: Message): CapturedRequest {
   const bytes = wholeOf(message);
   const header = new RequestHeader();
   expect.ok(decodeRequest(bytes, 0, bytes.length, header));
-  const data =
-    header.size === 0 ? new Uint8Array(0) : unpack(header, message.payload, header.length);
-  return { bytes, header, data };
+  return {
+    bytes,
+    header,
+    get data() {
+      if (header.size === 0) return new Uint8Array(0);
+      return unpack(header, message.payload, header.length);
+    },
+  };
 }
 
 function replyOf(message: Message): CapturedReply {

@@ -71,7 +71,7 @@ export class PretendSecondary {
   keepalives = 0;
   /** Answers each request as soon as it is heard. */
   automatic = true;
-  /** Where writes go and reads come from. */
+  /** Where writes go and reads come from: the first 16 MiB. */
   readonly data: Uint8Array;
 
   constructor(events: Events, options: SecondaryOptions) {
@@ -145,7 +145,9 @@ export class PretendSecondary {
   answerNext(): void {
     const request = this.waiting.shift()!;
     const { cmd, seqLo, offset, length, memsync } = request.header;
-    if (cmd === CMD_WRITE) this.data.set(request.data, offset);
+    if (cmd === CMD_WRITE && offset + length <= this.data.length) {
+      this.data.set(request.data, offset);
+    }
     if (memsync) this.b.send(reply(seqLo, { received: true }));
     const read = cmd === CMD_READ;
     this.b.send(reply(seqLo, read ? { data: this.data.slice(offset, offset + length) } : {}));

@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import fc from "fast-check";
+import { option, request, u32 } from "../../test/nbd-peer.ts";
+import {
+  NBD_BLOCK_STATUS,
+  NBD_CACHE,
+  NBD_DISC,
+  NBD_FLUSH,
+  NBD_FUA,
+  NBD_READ,
+  NBD_TRIM,
+  NBD_WRITE,
+  NBD_WRITE_ZEROES,
+  NbdClient,
+} from "../../test/pretend/nbd-client.ts";
+import { sameBytes } from "../../test/pretend/same-bytes.ts";
+import { PretendSecondary } from "../../test/pretend/secondary.ts";
+import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
+import type { Metadata } from "../metadata/block.ts";
+import { EXT_ZERO } from "../wire/extensions.ts";
+import { COMPRESSION_HOLE } from "../wire/payload.ts";
+import { CMD_DELETE, CMD_WRITE } from "../wire/request.ts";
+import { PrimaryEngine } from "./primary-engine.ts";
+
+const ARENA = dirtyArena();
+const MIB = 1024 * 1024;
+const GIB = 1024 * MIB;
+
+interface Setup extends WorldOptions {
+  readonly metadata?: Partial<Metadata>;
+  /** Extensions of a peer in step; without it, `remote none`. */
+  readonly peer?: bigint;
+}
+
+class Server {
+  readonly world: World;
+  readonly engine: PrimaryEngine;
+  readonly peer: PretendSecondary | null;
+  readonly localoff: number;
+
+  private constructor(
+    world: World,
+    engine: PrimaryEngine,
+    peer: PretendSecondary | null,
+    localoff: number,
+  ) {
+    this.world = world;
+    this.engine = engine;
+    this.peer = peer;
+    this.localoff = localoff;
+  }
+
+  static async start(setup: Setup = {}): Promise<Server> {
+    const remote = setup.peer === undefined ? { remote: "none" } : {};
+    const world = new World({
+      arena: ARENA,
+      mediaSize: 4 * MIB,
+      ...setup,
+      completion: "inside",
+      settings: { ...remote, ...setup.settings },
+    });
+    const extentsize = setup.metadata?.extentsize ?? 65536;
+    const { datasize, localoff } = createComponent(world.disk, {
+      resuid: 77n,
+      state: "uptodate",
+      sequence: 1n,
+      ...setup.metadata,
+      extentsize,
+    });
+    let peer: PretendSecondary | null = null;
+    if (setup.peer !== undefined) {
+      const options = { datasize, extentsize, extensions: setup.peer };
+      const secondary = new PretendSecondary(world.events, options);
+      world.net.onConnect = () => secondary.connect();
+      peer = secondary;
+    }
+    const { settings, disk, environment, host } = world;
+    const engine = await world.until(PrimaryEngine.open(settings, disk, environment, host));
+    await world.until(engine.start());
+    disk.completion = setup.completion ?? "inside";
+    return new Server(world, engine, peer, localoff);
+  }
+
+  /** A client in the middle of its session. */
+  async client(...contexts: readonly string[]): Promise<NbdClient> {
+    const client = this.dial();
+    expect.ok(await client.begin(...contexts), "the server hung up");
+    return client;
+  }
+
+  dial(): NbdClient {
+    return new NbdClient(this.world.events, this.world.net.dial(this.world.settings.export));
+  }
+
+  data(offset: number, length: number): Uint8Array {
+    return this.world.disk.peek(this.localoff + offset, length);
+  }
+
+  async settle(): Promise<void> {
+    await this.world.events.settle();
+  }
+
+  /** This client gets on. */
+  async expectServed(client: NbdClient): Promise<void> {
+    const payload = bytes(4096, 0xc1);
+    await client.done({ type: NBD_WRITE, offset: 3 * MIB, payload });
+    sameBytes((await client.done({ type: NBD_READ, offset: 3 * MIB, length: 4096 })).data, payload);
+    await client.done({ type: NBD_FLUSH });
+  }
+
+  async stop(): Promise<void> {
+    this.engine.stop(10_000);
+    for (let second = 0; second < 12 && this.world.host.exit === null; second++) {
+      await this.world.clock.pass(1_000);
+    }
+    expect.equal(this.world.host.exit?.code, 0);
+  }
+}
+
+function bytes(length: number, value: number): Uint8Array {
+  return new Uint8Array(length).fill(value);
+}
+
+function pattern(length: number, seed: number): Uint8Array {
+  const words = new Uint32Array(length / 4);
+  for (let index = 0; index < words.length; index++) words[index] = (index + seed) * 2654435761;
+  return new Uint8Array(words.buffer);
+}
+
+// ---- clients that behave badly ------------------------------------------------------------------
+
+test("a client that vanishes in the middle of a WRITE has written nothing of it", async () => {
+  const server = await Server.start();
+  const good = await server.client();
+  const whole = request({ type: NBD_WRITE, cookie: 1n, offset: 512, payload: bytes(1024, 1) });
+  for (let cut = 0; cut < whole.length; cut++) {
+    const client = await server.client();
+    client.connection.send(whole.subarray(0, cut));
+    if (cut % 2 === 0) client.connection.end();
+    else client.connection.reset();
+    await server.settle();
+    expect.equal(client.connection.closedByPeer, true);
+    sameBytes(server.data(0, 4096), bytes(4096, 0), `cut at byte ${cut}`);
+  }
+  await server.expectServed(good);
+  await server.stop();
+});
+
+test("a client that vanishes with commands under way harms nobody", async () => {
+  const server = await Server.start({ completion: "held" });
+  const good = await server.client();
+  const client = await server.client();
+  for (let index = 0; index < 20; index++) {
+    client.send({ type: NBD_WRITE, offset: index * 65536, payload: bytes(65536, index) });
+    client.send({ type: NBD_READ, offset: index * 65536, length: 65536 });
+    client.send({ type: NBD_WRITE, flags: NBD_FUA, offset: 2 * MIB, payload: bytes(512, index) });
+  }
+  await server.settle();
+  client.connection.reset();
+  await server.settle();
+  server.world.disk.completion = "inside";
+  server.world.disk.release();
+  await server.settle();
+  await server.expectServed(good);
+  expect.equal(server.engine.report().idleQueue, 256);
+  await server.stop();
+});
+
+test("garbage ends the session it comes from, and no other", async () => {
+  const server = await Server.start();
+  const good = await server.client();
+  const dialog = fc.uint8Array({ minLength: 1, maxLength: 400 });
+  await fc.assert(
+    fc.asyncProperty(
+      dialog,
+      fc.boolean(),
+      fc.integer({ min: 1, max: 50 }),
+      async (said, inside, size) => {
+        const client = inside ? await server.client() : server.dial();
+        client.connection.chunk = () => size;
+        client.connection.send(said);
+        await server.settle();
+        client.connection.end();
+        await server.settle();
+        expect.equal(client.connection.closedByPeer, true);
+      },
+    ),
+    { numRuns: 200, interruptAfterTimeLimit: 5_000 },
+  );
+  await server.expectServed(good);
+  expect.equal(server.engine.report().idleQueue, 256);
+  await server.stop();
+});
+
+test("valid requests with a byte changed are answered, or end the session", async () => {
+  const server = await Server.start();
+  const good = await server.client();
+  const stream = Buffer.concat([
+    request({ type: NBD_WRITE, cookie: 1n, offset: 0, payload: bytes(512, 1) }),
+    request({ type: NBD_READ, cookie: 2n, offset: 0, length: 4096 }),
+    request({ type: NBD_WRITE_ZEROES, cookie: 3n, offset: 4096, length: 4096 }),
+    request({ type: NBD_TRIM, cookie: 4n, offset: 4096, length: 4096 }),
+    request({ type: NBD_FLUSH, cookie: 5n }),
+    request({ type: NBD_CACHE, cookie: 6n, offset: 0, length: 512 }),
+  ]);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.nat(stream.length - 1),
+      fc.integer({ min: 1, max: 255 }),
+      async (at, change) => {
+        const client = await server.client();
+        client.connection.send(new Uint8Array(stream).with(at, stream[at]! ^ change));
+        await server.settle();
+        client.connection.end();
+        await server.settle();
+        expect.equal(client.connection.closedByPeer, true);
+      },
+    ),
+    { numRuns: 300, interruptAfterTimeLimit: 5_000 },
+  );
+  await server.expectServed(good);
+  expect.equal(server.engine.report().idleQueue, 256);
+  await server.stop();
+});
+
+test("clients that take no replies use bounded memory, and others are served meanwhile", async () => {
+  const server = await Server.start();
+  const good = await server.client();
+  const flooders: NbdClient[] = [];
+  for (let index = 0; index < 15; index++) {
+    const flooder = await server.client("base:allocation", "hast:dirty");
+    flooder.connection.stopListening();
+    flooders.push(flooder);
+  }
+  for (const [index, flooder] of flooders.entries()) {
+    if (index % 3 === 0) {
+      for (let count = 0; count < 60; count++) {
+        flooder.send({ type: NBD_READ, offset: 0, length: 131072 });
+      }
+    } else if (index % 3 === 1) {
+      for (let count = 0; count < 6; count++) {
+        flooder.send({ type: NBD_READ, offset: 0, length: 2 * MIB });
+      }
+    } else {
+      for (let count = 0; count < 3_000; count++) {
+        flooder.send({ type: NBD_BLOCK_STATUS, offset: 0, length: 4 * MIB - 8192 });
+      }
+    }
+  }
+  await server.settle();
+  for (const { connection } of flooders) {
+    expect.ok(connection.stuck < 5 * MIB, `${connection.stuck} bytes wait`);
+  }
+  await server.expectServed(good);
+  const large = await good.done({ type: NBD_READ, offset: 0, length: 2 * MIB });
+  expect.equal(large.data.length, 2 * MIB);
+
+  for (const flooder of flooders) flooder.connection.listenAgain();
+  await server.settle();
+  for (const [index, flooder] of flooders.entries()) {
+    expect.equal(flooder.answerCount, [60, 6, 3_000][index % 3]);
+  }
+  await server.stop();
+});
+
+test("a client that asks without end does not keep others waiting", async () => {
+  const server = await Server.start({ completion: "held" });
+  const greedy = await server.client();
+  const good = await server.client();
+  for (let index = 0; index < 5_000; index++) {
+    greedy.send({ type: NBD_READ, offset: 0, length: 4096 });
+  }
+  await server.settle();
+  const cookie = good.send({ type: NBD_READ, offset: 4096, length: 4096 });
+  await server.settle();
+  let rounds = 0;
+  while (good.answer(cookie) === null) {
+    server.world.disk.release();
+    await server.settle();
+    rounds++;
+    expect.ok(rounds < 5, `${greedy.answerCount} of the other's commands came first`);
+  }
+  server.world.disk.completion = "inside";
+  server.world.disk.release();
+  await server.settle();
+  expect.equal(greedy.answerCount, 5_000);
+  await server.stop();
+});
+
+test("a 17th client is sent away, until one of the others leaves", async () => {
+  const server = await Server.start();
+  const clients: NbdClient[] = [];
+  for (let index = 0; index < 16; index++) clients.push(await server.client());
+  const late = server.dial();
+  expect.equal(await late.begin(), false);
+  expect.equal(late.connection.closedByPeer, true);
+  expect.match(server.world.host.notices.join(), /16 are connected already/);
+  clients[3]!.send({ type: NBD_DISC });
+  await server.settle();
+  expect.equal(clients[3]!.connection.closedByPeer, true);
+  await server.expectServed(await server.client());
+  await server.stop();
+});
+
+test("clients that connect and say nothing do not keep others out for ever", async () => {
+  const server = await Server.start();
+  const silent: NbdClient[] = [];
+  for (let index = 0; index < 15; index++) silent.push(server.dial());
+  const idle = await server.client();
+  await server.world.clock.pass(61_000);
+  for (const { connection } of silent) expect.equal(connection.closedByPeer, true);
+  await server.expectServed(await server.client());
+  await server.expectServed(idle);
+  await server.stop();
+});
+
+test("a client that stops reading a long answer does not keep the large buffer from others", async () => {
+  const server = await Server.start({ mediaSize: 80 * MIB });
+  const good = await server.client();
+  const bad = await server.client();
+  bad.connection.stopListening();
+  bad.send({ type: NBD_READ, offset: 0, length: 32 * MIB });
+  await server.settle();
+  const cookie = good.send({ type: NBD_READ, offset: 0, length: 32 * MIB });
+  await server.settle();
+  await server.world.clock.pass(61_000);
+  expect.equal(good.answer(cookie)?.error, 0);
+  await server.expectServed(good);
+  await server.stop();
+});
+
+// ---- commands -----------------------------------------------------------------------------------
+
+test("32 MiB are written and read, by two clients at once", async () => {
+  const server = await Server.start({ mediaSize: 80 * MIB, completion: "later" });
+  const [one, two] = [await server.client(), await server.client()];
+  two.connection.chunk = () => 1_000_000;
+  const [first, second] = [pattern(32 * MIB, 1), pattern(32 * MIB, 2)];
+  const writes = [
+    one.send({ type: NBD_WRITE, offset: 0, payload: first }),
+    two.send({ type: NBD_WRITE, offset: 33 * MIB, payload: second }),
+  ];
+  await server.settle();
+  expect.deepEqual([one.answer(writes[0]!)?.error, two.answer(writes[1]!)?.error], [0, 0]);
+  sameBytes(server.data(0, 32 * MIB), first);
+  const reads = [
+    one.send({ type: NBD_READ, offset: 33 * MIB, length: 32 * MIB }),
+    two.send({ type: NBD_READ, offset: 0, length: 32 * MIB }),
+  ];
+  await server.settle();
+  sameBytes(one.answer(reads[0]!)!.data, second);
+  sameBytes(two.answer(reads[1]!)!.data, first);
+  const tooLong = await one.call({ type: NBD_READ, offset: 0, length: 32 * MIB + 512 });
+  expect.equal(tooLong?.error, 22);
+  await server.expectServed(one);
+  await server.stop();
+});
+
+test("FUA is a write and then a flush, and answered after both", async () => {
+  const server = await Server.start({ peer: 0n, completion: "held" });
+  const client = await server.client();
+  const { disk } = server.world;
+  server.peer!.automatic = false;
+  for (const type of [NBD_WRITE, NBD_WRITE_ZEROES, NBD_TRIM]) {
+    const payload = type === NBD_WRITE ? { payload: bytes(4096, 1) } : { length: 4096 };
+    const cookie = client.send({ type, flags: NBD_FUA, offset: 0, ...payload });
+    await server.settle();
+    disk.history.length = 0;
+    const steps: string[] = [];
+    while (client.answer(cookie) === null) {
+      steps.push(
+        ...disk.running
+          .filter(({ offset, op }) => op === "flush" || offset >= server.localoff)
+          .map(({ op }) => op),
+      );
+      expect.ok(steps.length < 20);
+      disk.release();
+      server.peer!.answerAll();
+      await server.settle();
+    }
+    expect.match(steps.join(), type === NBD_WRITE ? /write,flush$/ : /zero,flush$/);
+    expect.equal(server.peer!.heard.at(-1)!.header.cmd, 4, "the peer flushes too");
+  }
+  disk.completion = "inside";
+  server.peer!.automatic = true;
+  await server.stop();
+});
+
+test("FUA whose flush fails is an error, and the end of this disk", async () => {
+  const server = await Server.start();
+  const client = await server.client();
+  await client.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  server.world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  const answer = await client.call({
+    type: NBD_WRITE,
+    flags: NBD_FUA,
+    offset: 0,
+    payload: bytes(512, 2),
+  });
+  expect.equal(answer?.error, 5);
+  expect.equal(server.world.host.exit?.code, 74);
+});
+
+test("a FLUSH covers what other connections were told", async () => {
+  const server = await Server.start({ completion: "later" });
+  const [one, two] = [await server.client(), await server.client()];
+  await one.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  server.world.disk.history.length = 0;
+  await two.done({ type: NBD_FLUSH });
+  expect.deepEqual(
+    server.world.disk.history.map(({ op }) => op),
+    ["flush"],
+  );
+  await server.stop();
+});
+
+for (const [what, peer] of [
+  ["alone", undefined],
+  ["with a FreeBSD peer", 0n],
+  ["with a peer that zeroes ranges", EXT_ZERO],
+] as const) {
+  test(`TRIM and WRITE_ZEROES of 3 GiB, ${what}`, async () => {
+    const server = await Server.start({
+      mediaSize: 4 * GIB,
+      metadata: { extentsize: 2 * MIB },
+      ...(peer === undefined ? {} : { peer }),
+    });
+    const client = await server.client();
+    const other = await server.client();
+    const length = 3 * GIB;
+    await client.done({ type: NBD_WRITE, offset: MIB, payload: bytes(65536, 1) });
+    await client.done({ type: NBD_WRITE, offset: MIB + length - 512, payload: bytes(1024, 2) });
+    const heardBefore = server.peer?.heard.length ?? 0;
+    for (const type of [NBD_TRIM, NBD_WRITE_ZEROES]) {
+      await client.done({ type, offset: MIB, length });
+      sameBytes(server.data(MIB, 65536), bytes(65536, 0));
+      sameBytes(server.data(MIB + length - 512, 1024), bytes(1024, 0).fill(2, 512));
+      await server.expectServed(other);
+    }
+    const zeroes = (server.peer?.heard ?? [])
+      .slice(heardBefore)
+      .map(({ header }) => header)
+      .filter(({ offset }) => offset !== 3 * MIB || peer === 0n);
+    if (peer === 0n) {
+      const holes = zeroes.filter(({ compression }) => compression === COMPRESSION_HOLE);
+      expect.equal(sum(holes.map(({ length: part }) => part)), 2 * length);
+      expect.ok(holes.every((header) => header.cmd === CMD_WRITE && header.length <= 131072));
+    } else if (peer === EXT_ZERO) {
+      const deletes = zeroes.filter(({ cmd }) => cmd === CMD_DELETE);
+      expect.equal(sum(deletes.map(({ length: part }) => part)), 2 * length);
+      expect.ok(deletes.length < 300);
+    }
+    expect.equal(server.engine.report().idleQueue, 256);
+    await server.stop();
+  });
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+test("BLOCK_STATUS tells holes, and what the peer lacks", async () => {
+  const server = await Server.start({ peer: 0n, mediaSize: 8 * MIB });
+  const client = await server.client("base:allocation", "hast:dirty");
+  const allocation = client.contexts.get("base:allocation")!;
+  const dirty = client.contexts.get("hast:dirty")!;
+  const status = async (offset: number, length: number, flags = 0) =>
+    (await client.done({ type: NBD_BLOCK_STATUS, flags, offset, length })).extents;
+
+  const before = await status(0, MIB);
+  expect.deepEqual(before.get(dirty), [[MIB, 0]]);
+  expect.equal(sum((before.get(allocation) ?? []).map(([length]) => length)), MIB);
+
+  server.world.net.onConnect = () => "connection refused";
+  server.peer!.leave();
+  await server.settle();
+  await client.done({ type: NBD_WRITE, offset: 2 * 65536, payload: bytes(65536, 1) });
+  await client.done({ type: NBD_WRITE, offset: 4 * MIB, payload: bytes(512, 1) });
+  const after = await status(65536, 4 * MIB);
+  expect.deepEqual(after.get(dirty), [
+    [65536, 0],
+    [65536, 1],
+    [4 * MIB - 3 * 65536, 0],
+    [65536, 1],
+  ]);
+  // The chunks of the pretended disk do not begin where the data area does.
+  expect.ok(after.get(allocation)!.some(([, flags]) => flags === 3));
+  expect.ok(after.get(allocation)!.some(([, flags]) => flags === 0));
+  const one = await status(0, MIB, 8);
+  expect.deepEqual(one.get(dirty), [[2 * 65536, 0]]);
+  expect.equal(one.get(allocation)!.length, 1);
+  await server.stop();
+});
+
+test("BLOCK_STATUS of more ranges than one answer holds is answered in part", async () => {
+  const server = await Server.start({ mediaSize: 512 * MIB });
+  const client = await server.client("base:allocation");
+  for (let index = 0; index < 1100; index++) {
+    server.world.disk.poke(index * 2 * 65536 + 65536, bytes(1, 1));
+  }
+  const { extents } = await client.done({ type: NBD_BLOCK_STATUS, offset: 0, length: 500 * MIB });
+  const [ranges] = extents.values();
+  expect.equal(ranges!.length, 1024);
+  await server.stop();
+});
+
+// ---- the end ------------------------------------------------------------------------------------
+
+test("commands that were accepted are answered before stop() ends, and none after", async () => {
+  const server = await Server.start({ completion: "held" });
+  const client = await server.client();
+  const cookies = [
+    client.send({ type: NBD_WRITE, offset: 0, payload: bytes(65536, 1) }),
+    client.send({ type: NBD_WRITE, flags: NBD_FUA, offset: 65536, payload: bytes(65536, 2) }),
+    client.send({ type: NBD_FLUSH }),
+  ];
+  await server.settle();
+  server.engine.stop(10_000);
+  await server.settle();
+  expect.equal(server.world.net.isListening(server.world.settings.export), false);
+  const late = client.send({ type: NBD_READ, offset: 0, length: 512 });
+  for (let round = 0; round < 20; round++) {
+    server.world.disk.release();
+    await server.settle();
+  }
+  expect.equal(server.world.host.exit?.code, 0);
+  expect.deepEqual(
+    cookies.map((cookie) => client.answer(cookie)?.error),
+    [0, 0, 0],
+  );
+  expect.equal(client.answer(late), null);
+  expect.equal(client.connection.closedByPeer, true);
+});
+
+test("a client in the middle of negotiation does not hold up stop()", async () => {
+  const server = await Server.start();
+  const client = server.dial();
+  client.connection.send(u32(3), option(8).subarray(0, 9));
+  await server.settle();
+  await server.stop();
+  expect.equal(client.connection.closedByPeer, true);
+});
