@@ -52,8 +52,14 @@ test("a fresh node whose first copy was cut short before the primary noted it ge
 test("a copy that was whole once is refused when its counters ran backwards (S-12)", () => {
   const rolledBack = [
     [OWN, { localcnt: 1n, remotecnt: 3n }],
-    [{ ...OWN, state: "consistent" as const }, { localcnt: 0n, remotecnt: 1n }],
-    [{ ...OWN, state: "new" as const, remotecnt: 1n }, { localcnt: 0n, remotecnt: 0n }],
+    [
+      { ...OWN, state: "consistent" as const },
+      { localcnt: 0n, remotecnt: 1n },
+    ],
+    [
+      { ...OWN, state: "new" as const, remotecnt: 1n },
+      { localcnt: 0n, remotecnt: 0n },
+    ],
   ] as const;
   for (const [own, counts] of rolledBack) {
     const judgement = judge(own, { ...PEER, ...counts });

@@ -67,9 +67,6 @@ test("syncVerdict() does not depend on which node is primary, save for who is na
 
 test("syncVerdict() compares counters beyond 2^53 exactly", () => {
   const large = 2n ** 63n;
-  const result = syncVerdict(
-    { local: large + 1n, remote: 0n },
-    { local: 0n, remote: large },
-  );
+  const result = syncVerdict({ local: large + 1n, remote: 0n }, { local: 0n, remote: large });
   expect.deepEqual(result, { kind: "regular", from: "primary" });
 });
