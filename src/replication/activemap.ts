@@ -59,6 +59,13 @@ class ExtentSet {
     return this.#list[index]!;
   }
 
+  /** at(), and has() denies it from now on; clear() must follow. */
+  leave(index: number): number {
+    const extent = this.at(index);
+    clearBit(this.#bits, extent);
+    return extent;
+  }
+
   clear(): void {
     for (let index = 0; index < this.#count; index++) clearBit(this.#bits, this.#list[index]!);
     this.#count = 0;
@@ -372,7 +379,7 @@ export class Activemap {
   /** That flush succeeded on both nodes: what it covered and nobody touched since is warm. */
   flushDone(): void {
     for (let index = 0; index < this.#flushing.count; index++) {
-      const extent = this.#flushing.at(index);
+      const extent = this.#flushing.leave(index);
       if (this.#settled.has(extent) || this.#writes[extent] !== 0 || this.#inResync(extent))
         continue;
       this.#keepWarm(extent);
