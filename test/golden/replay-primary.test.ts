@@ -12,7 +12,7 @@ import { test } from "node:test";
 import { PrimaryEngine } from "../../src/engine/primary-engine.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../../src/metadata/block.ts";
 import { COMPRESSION_LZF } from "../../src/wire/payload.ts";
-import { CMD_FLUSH, CMD_KEEPALIVE, CMD_READ, CMD_WRITE } from "../../src/wire/request.ts";
+import { CMD_FLUSH, CMD_KEEPALIVE, CMD_WRITE } from "../../src/wire/request.ts";
 import { NBD_FLUSH, NBD_READ, NBD_TRIM, NBD_WRITE, NbdClient } from "../pretend/nbd-client.ts";
 import { type Answer, type FarEnd, pretendConnection } from "../pretend/net.ts";
 import { sameBytes } from "../pretend/same-bytes.ts";
