@@ -2,14 +2,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
-import {
-  NBD_FLUSH,
-  NBD_READ,
-  NBD_TRIM,
-  NBD_WRITE,
-  NbdClient,
-} from "../../test/pretend/nbd-client.ts";
-import { pretendConnection } from "../../test/pretend/net.ts";
+import { NBD_FLUSH, NBD_READ, NBD_WRITE, NbdClient } from "../../test/pretend/nbd-client.ts";
 import { reply } from "../../test/pretend/requests.ts";
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import {
@@ -20,9 +13,9 @@ import {
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import { encodeFrame } from "../wire/frame.ts";
-import { encodeS1, encodeS2 } from "../wire/handshake.ts";
+import { encodeS1 } from "../wire/handshake.ts";
 import { NvWriter } from "../wire/nv.ts";
-import { CHECKSUM_CRC32, COMPRESSION_HOLE, COMPRESSION_LZF } from "../wire/payload.ts";
+import { CHECKSUM_CRC32, COMPRESSION_LZF } from "../wire/payload.ts";
 import { CMD_FLUSH, CMD_READ, CMD_WRITE } from "../wire/request.ts";
 import { PrimaryEngine } from "./primary-engine.ts";
 
