@@ -6,14 +6,8 @@
 
 import type { Socket } from "node:net";
 import { ARENA_SIZE } from "../engine/memory.ts";
-import {
-  type EngineEnvironment,
-  type EngineHost,
-  PrimaryEngine,
-} from "../engine/primary-engine.ts";
-import { SecondaryEngine } from "../engine/secondary-engine.ts";
+import { ResourceWorker, type Start } from "../engine/worker.ts";
 import type { FromWorker, ToWorker } from "../engine/worker-messages.ts";
-import type { Disk } from "../platform/disk.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
 import { createArena } from "../platform/node/arena.ts";
@@ -26,15 +20,7 @@ import { nodeNet } from "../platform/node/net.ts";
 import { adoptSocket } from "../platform/node/socket-stream.ts";
 import { workerTitle } from "../platform/process.ts";
 
-type Start = Extract<ToWorker, { kind: "start" }>;
-
-const EXIT_OK = 0;
-/** The component, its metadata or its map cannot be used (behaviour §2.1). */
-const EXIT_COMPONENT = 66;
-const EXIT_EXPORT = 71;
 const EXIT_ASSERTION = 70;
-/** How long a stopping primary waits for its peer. */
-const STOP_GRACE_MS = 10_000;
 
 /** Messages on their way to the daemon. */
 let unsent = 0;
@@ -54,157 +40,35 @@ function exit(code: number, patience = 100): void {
   nodeClock.after(10, () => exit(code, patience - 1));
 }
 
-class Worker {
-  #log: Log = createStdioLog({ prefix: "", debugLevel: 0 });
-  #start: Start | null = null;
-  #engine: PrimaryEngine | SecondaryEngine | null = null;
-  #a: Stream | null = null;
-  #b: Stream | null = null;
-  #stopping = false;
-
-  message(message: ToWorker, socket: Socket | undefined): void {
-    switch (message.kind) {
-      case "start":
-        this.#begin(message);
-        return;
-      case "socket":
-        if (socket === undefined) return; // closed on its way; the start never completes
-        if (message.channel === "a") this.#a = adoptSocket(socket, message.peer);
-        else this.#b = adoptSocket(socket, message.peer);
-        if (this.#a !== null && this.#b !== null) void this.#serve(this.#a, this.#b);
-        return;
-      case "status":
-        if (this.#engine !== null) {
-          tell({ kind: "status", id: message.id, report: this.#engine.report() });
-        }
-        return;
-      case "stop":
-        this.stop();
-        return;
-    }
-  }
-
-  /** On request, on SIGTERM, or because hastd is gone. */
-  stop(): void {
-    this.#stopping = true;
-    if (this.#engine instanceof PrimaryEngine) this.#engine.stop(STOP_GRACE_MS);
-    else if (this.#engine !== null) this.#engine.stop();
-    else exit(EXIT_OK);
-  }
-
-  #begin(start: Start): void {
-    this.#start = start;
-    const { role, settings } = start;
-    process.title = workerTitle({ resource: settings.resource, role });
-    const options = { prefix: `[${settings.resource}] (${role}) `, debugLevel: start.debug };
-    this.#log = start.log === "stdio" ? createStdioLog(options) : createSyslogLog("hastd", options);
-    if (role === "primary") void this.#lead(start);
-  }
-
-  async #lead(start: Start): Promise<void> {
-    const opened = this.#open(start);
-    if (opened === null) return;
-    const { disk, environment } = opened;
-    try {
-      const engine = await PrimaryEngine.open(start.settings, disk, environment, this.#host());
-      if (engine.refusal !== null) {
-        this.#fail(EXIT_COMPONENT, engine.refusal);
-        return;
-      }
-      this.#engine = engine;
-    } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
-      return;
-    }
-    try {
-      await this.#engine.start();
-    } catch (error) {
-      this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error)}`);
-      return;
-    }
-    tell({ kind: "ready" });
-    if (this.#stopping) this.stop();
-  }
-
-  async #serve(a: Stream, b: Stream): Promise<void> {
-    const start = this.#start;
-    if (start === null || start.hello === null) return;
-    const opened = this.#open(start);
-    if (opened === null) return;
-    const { disk, environment } = opened;
-    try {
-      const { settings, hello } = start;
-      this.#engine = await SecondaryEngine.open(
-        settings,
-        hello,
-        disk,
-        a,
-        b,
-        environment,
-        this.#host(),
-      );
-      await this.#engine.start();
-    } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
-      return;
-    }
-    tell({ kind: "ready" });
-    if (this.#stopping) this.stop();
-  }
-
-  #open(start: Start): { disk: Disk; environment: EngineEnvironment } | null {
-    const arena = createArena(ARENA_SIZE);
-    try {
-      const disk = openDisk(start.settings.local, {
-        arena,
-        lock: true,
-        warn: (text) => this.#log.warning(text),
-      });
-      return {
-        disk,
-        environment: {
-          arena,
-          net: nodeNet,
-          clock: nodeClock,
-          entropy: nodeEntropy,
-          hashes: nodeHashes,
-        },
-      };
-    } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
-      return null;
-    }
-  }
-
-  #host(): EngineHost {
-    const log = this.#log;
-    return {
-      event: (event) => tell({ kind: "event", event }),
-      notice: (text) => log.notice(text),
-      warning: (text) => log.warning(text),
-      error: (text) => log.error(text),
-      debug: (level, text) => log.debug(level, text),
-      ended: (exitCode, reason) => {
-        log.debug(1, `Exiting (${exitCode}): ${reason}.`);
-        if (exitCode !== EXIT_OK) tell({ kind: "failed", exitCode, message: reason });
-        exit(exitCode);
-      },
-    };
-  }
-
-  #fail(exitCode: number, message: string): void {
-    this.#log.error(message);
-    tell({ kind: "failed", exitCode, message });
-    exit(exitCode);
-  }
+function openLog({ role, settings, debug, log }: Start): Log {
+  process.title = workerTitle({ resource: settings.resource, role });
+  const options = { prefix: `[${settings.resource}] (${role}) `, debugLevel: debug };
+  return log === "stdio" ? createStdioLog(options) : createSyslogLog("hastd", options);
 }
 
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** To be called where the socket arrives: what is read before is lost. */
+function streamOf(message: ToWorker, socket: Socket | undefined): Stream | null {
+  if (message.kind !== "socket" || socket === undefined) return null;
+  return adoptSocket(socket, message.peer);
 }
 
-const worker = new Worker();
-process.on("message", (message, socket) => worker.message(message as ToWorker, socket as Socket));
+const arena = createArena(ARENA_SIZE);
+const worker = new ResourceWorker({
+  environment: {
+    arena,
+    net: nodeNet,
+    clock: nodeClock,
+    entropy: nodeEntropy,
+    hashes: nodeHashes,
+  },
+  openDisk: ({ local }, warn) => openDisk(local, { arena, lock: true, warn }),
+  openLog,
+  tell,
+  exit,
+});
+process.on("message", (message: ToWorker, socket) =>
+  worker.message(message, streamOf(message, socket as Socket | undefined)),
+);
 process.on("disconnect", () => worker.stop());
 process.on("SIGTERM", () => worker.stop());
 process.on("SIGINT", () => worker.stop());

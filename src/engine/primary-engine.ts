@@ -166,6 +166,15 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     };
   }
 
+  /** For who checks invariants from outside: tests and simulation. */
+  get core(): Primary {
+    return this.#core;
+  }
+
+  get memory(): Memory {
+    return this.#memory;
+  }
+
   /** Why this copy must not become primary, or null. */
   get refusal(): string | null {
     const { metadata } = this.#component;

@@ -154,6 +154,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     assert(this.#inbox.makeRoom(1));
   }
 
+  /** For who checks invariants from outside: tests and simulation. */
+  get memory(): Memory {
+    return this.#memory;
+  }
+
   /** Answers the handshake and begins to serve. */
   async start(): Promise<void> {
     const { metadata } = this.#component;

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * What a worker process does: one resource in one role, from the daemon's first message to the exit.
+ *
+ *   start ─► primary: disk, engine ─► ready
+ *         └► secondary: sockets A and B ─► disk, engine ─► ready
+ *   stop, or the engine's end ─► exit
+ *
+ * Source: behaviour §2.1, §2.2.
+ */
+
+import { AssertionError } from "../base/assert.ts";
+import type { Disk } from "../platform/disk.ts";
+import type { Log } from "../platform/log.ts";
+import type { Stream } from "../platform/net.ts";
+import { type EngineEnvironment, type EngineHost, PrimaryEngine } from "./primary-engine.ts";
+import { SecondaryEngine } from "./secondary-engine.ts";
+import type { FromWorker, ToWorker, WorkerSettings } from "./worker-messages.ts";
+
+export type Start = Extract<ToWorker, { kind: "start" }>;
+
+const EXIT_OK = 0;
+/** The component, its metadata or its map cannot be used (behaviour §2.1). */
+const EXIT_COMPONENT = 66;
+const EXIT_EXPORT = 71;
+/** How long a stopping primary waits for its peer. */
+const STOP_GRACE_MS = 10_000;
+
+/** The process around a worker. */
+export interface WorkerHost {
+  readonly environment: EngineEnvironment;
+  /** @throws DiskError */
+  openDisk(settings: WorkerSettings, warn: (text: string) => void): Disk;
+  /** Called once, with the first message. */
+  openLog(start: Start): Log;
+  /** To the daemon. */
+  tell(message: FromWorker): void;
+  /** Ends the process, after everything told has been delivered. */
+  exit(code: number): void;
+}
+
+export class ResourceWorker {
+  readonly #host: WorkerHost;
+  #log: Log | null = null;
+  #start: Start | null = null;
+  #engine: PrimaryEngine | SecondaryEngine | null = null;
+  #a: Stream | null = null;
+  #b: Stream | null = null;
+  #stopping = false;
+
+  constructor(host: WorkerHost) {
+    this.#host = host;
+  }
+
+  get engine(): PrimaryEngine | SecondaryEngine | null {
+    return this.#engine;
+  }
+
+  /** From the daemon. @param socket what came with a "socket" message, or null if it closed on its way */
+  message(message: ToWorker, socket: Stream | null): void {
+    switch (message.kind) {
+      case "start":
+        this.#start = message;
+        this.#log = this.#host.openLog(message);
+        if (message.role === "primary") void this.#lead(message);
+        return;
+      case "socket":
+        if (socket === null) return; // the start never completes
+        if (message.channel === "a") this.#a = socket;
+        else this.#b = socket;
+        if (this.#a !== null && this.#b !== null) void this.#serve(this.#a, this.#b);
+        return;
+      case "status":
+        if (this.#engine !== null) {
+          this.#host.tell({ kind: "status", id: message.id, report: this.#engine.report() });
+        }
+        return;
+      case "stop":
+        this.stop();
+        return;
+    }
+  }
+
+  /** On request, on SIGTERM, or because hastd is gone. */
+  stop(): void {
+    this.#stopping = true;
+    if (this.#engine instanceof PrimaryEngine) this.#engine.stop(STOP_GRACE_MS);
+    else if (this.#engine !== null) this.#engine.stop();
+    else this.#host.exit(EXIT_OK);
+  }
+
+  async #lead(start: Start): Promise<void> {
+    const disk = this.#open(start.settings);
+    if (disk === null) return;
+    let engine: PrimaryEngine;
+    try {
+      const { environment } = this.#host;
+      engine = await PrimaryEngine.open(start.settings, disk, environment, this.#engineHost());
+    } catch (error) {
+      this.#fail(EXIT_COMPONENT, textOf(error));
+      return;
+    }
+    if (engine.refusal !== null) {
+      this.#fail(EXIT_COMPONENT, engine.refusal);
+      return;
+    }
+    this.#engine = engine;
+    try {
+      await engine.start();
+    } catch (error) {
+      this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error)}`);
+      return;
+    }
+    this.#host.tell({ kind: "ready" });
+    if (this.#stopping) this.stop();
+  }
+
+  async #serve(a: Stream, b: Stream): Promise<void> {
+    const start = this.#start;
+    if (start === null || start.hello === null) return;
+    const { settings, hello } = start;
+    const disk = this.#open(settings);
+    if (disk === null) return;
+    try {
+      const { environment } = this.#host;
+      const host = this.#engineHost();
+      this.#engine = await SecondaryEngine.open(settings, hello, disk, a, b, environment, host);
+      await this.#engine.start();
+    } catch (error) {
+      this.#fail(EXIT_COMPONENT, textOf(error));
+      return;
+    }
+    this.#host.tell({ kind: "ready" });
+    if (this.#stopping) this.stop();
+  }
+
+  #open(settings: WorkerSettings): Disk | null {
+    try {
+      return this.#host.openDisk(settings, (text) => this.#log?.warning(text));
+    } catch (error) {
+      this.#fail(EXIT_COMPONENT, textOf(error));
+      return null;
+    }
+  }
+
+  #engineHost(): EngineHost {
+    const host = this.#host;
+    const log = this.#log!;
+    return {
+      event: (event) => host.tell({ kind: "event", event }),
+      notice: (text) => log.notice(text),
+      warning: (text) => log.warning(text),
+      error: (text) => log.error(text),
+      debug: (level, text) => log.debug(level, text),
+      ended: (exitCode, reason) => {
+        log.debug(1, `Exiting (${exitCode}): ${reason}.`);
+        if (exitCode !== EXIT_OK) host.tell({ kind: "failed", exitCode, message: reason });
+        host.exit(exitCode);
+      },
+    };
+  }
+
+  #fail(exitCode: number, message: string): void {
+    this.#log?.error(message);
+    this.#host.tell({ kind: "failed", exitCode, message });
+    this.#host.exit(exitCode);
+  }
+}
+
+/** What an operator can act on. Our own mistakes are thrown on, and end the process. */
+function textOf(error: unknown): string {
+  if (error instanceof AssertionError) throw error;
+  return error instanceof Error ? error.message : String(error);
+}
