@@ -85,9 +85,9 @@ export class PrimaryBench implements PrimaryOutbox {
     this.core.onTick(this.nowMs, this);
   }
 
-  /** What the core has asked for since the last call. Releases, events and notices stay out. */
+  /** What the core has asked for since the last call, save for what takeAll() is there for. */
   take(): string[] {
-    return this.#done.splice(0).filter((line) => !/^(release|event|notice)/.test(line));
+    return this.#done.splice(0).filter((line) => !/^(release|event|notice|map)/.test(line));
   }
 
   /** Everything since the last call. */
