@@ -85,16 +85,20 @@ test("two nodes that were written before they ever met are a split-brain, too", 
     assert.match(await alpha.status(), /degraded/);
   }));
 
-test("two primaries do not talk to each other; when one steps back the other has lost nothing", () =>
+test("a node is not promoted while its primary is connected and alive (S-11)", () =>
   withPair(TwoNodes.startReplicating(), async (pair) => {
     const { alpha, beta } = pair;
-    const { code } = await beta.hastctl("role", "primary", RESOURCE);
-    if (code === 0) {
-      await until("alpha says so", () => /acts as primary/.test(alpha.logText()));
-      assert.match(await alpha.status(), /degraded primary/);
-    }
-    const writer = await writeTo(alpha, 1);
-    await beta.role("secondary");
+    let answered = false;
+    const promotion = beta.hastctl("role", "primary", RESOURCE).finally(() => {
+      answered = true;
+    });
+    let writer = await writeTo(alpha, 1);
+    while (!answered) writer = await writeTo(alpha, 1);
+    const { code, stderr } = await promotion;
+    assert.equal(code, 2);
+    assert.match(stderr, /alive/);
+    assert.match(stderr, /hastctl role secondary shared/);
+    assert.match(await beta.status(), /complete secondary/);
     await pair.inSync(alpha);
     await verifyOn(alpha, writer);
     assert.deepEqual(await pair.differences(), []);
