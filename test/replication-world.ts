@@ -107,9 +107,7 @@ class PretendDisk {
   }
 
   wipe(): void {
-    this.#versions = Array.from({ length: PLACES }, (_, place) => [
-      place === RECORD ? BLANK : 0,
-    ]);
+    this.#versions = Array.from({ length: PLACES }, (_, place) => [place === RECORD ? BLANK : 0]);
     this.#dropped.fill(0);
   }
 
@@ -205,7 +203,12 @@ type ToSecondary =
   | { readonly kind: "eof" };
 
 type ToPrimary =
-  | { readonly kind: "accepted"; readonly judgement: Judgement & { kind: "accept" }; readonly map: number | null; readonly own: SecondaryRecord }
+  | {
+      readonly kind: "accepted";
+      readonly judgement: Judgement & { kind: "accept" };
+      readonly map: number | null;
+      readonly own: SecondaryRecord;
+    }
   | { readonly kind: "refused"; readonly reason: string; readonly splitBrain: boolean }
   | {
       readonly kind: "reply";
@@ -398,7 +401,8 @@ class Leader implements PrimaryOutbox {
     const { disk } = this.node;
     const from = this.#from(slot);
     const count = this.#count(slot);
-    const values = (): number[] => Array.from({ length: count }, (_, index) => disk.cell(from + index));
+    const values = (): number[] =>
+      Array.from({ length: count }, (_, index) => disk.cell(from + index));
     const early = this.world.random.chance(0.5) ? values() : null;
     disk.read(`read #${slot}`, (errno) => {
       if (errno === 0) this.#fill(slot, early ?? values());
@@ -568,7 +572,15 @@ class Leader implements PrimaryOutbox {
   }
 
   sendFlush(seq: number): void {
-    this.#send({ kind: "request", command: FLUSH, seq, from: 0, count: 0, memsync: false, data: null });
+    this.#send({
+      kind: "request",
+      command: FLUSH,
+      seq,
+      from: 0,
+      count: 0,
+      memsync: false,
+      data: null,
+    });
   }
 
   sendKeepalive(): void {
@@ -617,9 +629,13 @@ class Follower implements SecondaryOutbox {
     const { resuid, localcnt, remotecnt, state } = node.disk.record;
     const counts = { resuid, localcnt, remotecnt, state };
     const judgement = judge(counts, hello);
-    world.note(`${node.name}: judges ${words(node.disk.record)} for ${hello.localcnt}/${hello.remotecnt}: ${
-      judgement.kind === "accept" ? `${judgement.map} map, from ${judgement.source}` : judgement.message
-    }`);
+    world.note(
+      `${node.name}: judges ${words(node.disk.record)} for ${hello.localcnt}/${hello.remotecnt}: ${
+        judgement.kind === "accept"
+          ? `${judgement.map} map, from ${judgement.source}`
+          : judgement.message
+      }`,
+    );
     if (judgement.kind === "refuse") {
       wire.tellPrimary({
         kind: "refused",
@@ -726,7 +742,8 @@ class Follower implements SecondaryOutbox {
   }
 
   reply(slot: number, received: boolean, errno: number): void {
-    const data = this.core.kind[slot] === READ && errno === 0 ? this.data.get(this.core.memory[slot]!)! : null;
+    const data =
+      this.core.kind[slot] === READ && errno === 0 ? this.data.get(this.core.memory[slot]!)! : null;
     this.#reply(this.core.seqLo[slot]!, received, errno, data);
   }
 
@@ -749,10 +766,13 @@ class Follower implements SecondaryOutbox {
     if (failed && this.world.states && this.node.disk.record.state !== "inconsistent") {
       // Stable before the error reply: this copy lacks something (S-16).
       this.#whenIdle(() =>
-        this.#store({ ...this.node.disk.record, state: "inconsistent", prevrole: "secondary" }, () => {
-          this.core.localDone(slot, errno, this);
-          this.turn();
-        }),
+        this.#store(
+          { ...this.node.disk.record, state: "inconsistent", prevrole: "secondary" },
+          () => {
+            this.core.localDone(slot, errno, this);
+            this.turn();
+          },
+        ),
       );
       return;
     }
@@ -846,10 +866,7 @@ export class World {
     this.zeroes = this.states || random.chance(0.3);
     this.version = this.states || random.chance(0.7) ? 2 : 1;
     this.faultRate = random.pick([0.002, 0.01, 0.03]);
-    this.nodes = [
-      new Node("A", new PretendDisk(random)),
-      new Node("B", new PretendDisk(random)),
-    ];
+    this.nodes = [new Node("A", new PretendDisk(random)), new Node("B", new PretendDisk(random))];
     this.entitled = new Set(this.nodes);
     this.note(
       `${this.mode}, states ${this.states}, zeroes ${this.zeroes}, version ${this.version}`,
@@ -912,7 +929,10 @@ export class World {
         const floor = op.floor[cell]!;
         const here = leader.node.disk.versions<number>(cell).every((value) => value >= floor);
         const there = other.disk.versions<number>(cell).every((value) => value >= floor);
-        this.must(here || leader.core.stale, `FLUSH is acknowledged, but cell ${cell} is not stable here`);
+        this.must(
+          here || leader.core.stale,
+          `FLUSH is acknowledged, but cell ${cell} is not stable here`,
+        );
         this.must(
           there || !leader.core.stale || this.#peerFault,
           `a stale primary acknowledges FLUSH, but cell ${cell} is not stable at the peer`,
@@ -936,7 +956,10 @@ export class World {
       if (!this.#holds(other, cell, op.id)) alone = true;
     }
     if (alone) {
-      this.must(!leader.core.stale || this.#peerFault, `a stale primary acknowledges ${describe(op)} alone`);
+      this.must(
+        !leader.core.stale || this.#peerFault,
+        `a stale primary acknowledges ${describe(op)} alone`,
+      );
       const backlog = this.mode === "async" && leader.core.connected;
       // memsync relied on the peer's memory, and the peer's disk failed after that.
       const promised = other.received.has(op.id);
@@ -986,7 +1009,8 @@ export class World {
       // What the peer, as the source, lost with its power before any FLUSH is gone.
       const seen = from === leader.node ? this.#view[at]! : 0;
       this.#view[at] = Math.max(seen, this.#required(at));
-      for (const op of leader.client.values()) op.floor[at] = Math.min(op.floor[at]!, this.#view[at]!);
+      for (const op of leader.client.values())
+        op.floor[at] = Math.min(op.floor[at]!, this.#view[at]!);
     }
   }
 
@@ -1022,7 +1046,13 @@ export class World {
     this.counts.promotions++;
     const { disk } = node;
     const last = this.#lastLeader;
-    if (this.mode === "async" && last !== null && last !== node && this.#lastDied && !this.#marked(last)) {
+    if (
+      this.mode === "async" &&
+      last !== null &&
+      last !== node &&
+      this.#lastDied &&
+      !this.#marked(last)
+    ) {
       // What async had not sent yet is gone: nothing promised it.
       for (let cell = 0; cell < CELLS; cell++) {
         this.#acked[cell] = Math.min(this.#acked[cell]!, disk.cell(cell));
@@ -1030,7 +1060,9 @@ export class World {
       }
     }
     const entitled = this.entitled.has(node);
-    this.note(`${node.name}: primary${entitled ? "" : ", a bet"} ${words(disk.record)}, map ${disk.cell(MAP).toString(2)}`);
+    this.note(
+      `${node.name}: primary${entitled ? "" : ", a bet"} ${words(disk.record)}, map ${disk.cell(MAP).toString(2)}`,
+    );
     const cell = this.#lacks(node);
     this.must(
       !entitled || cell < 0,
@@ -1105,7 +1137,12 @@ export class World {
     }
     if (leader !== null) {
       if (leader.needsPump) actions.push([8, () => leader.pump()]);
-      if (this.faults && !leader.stopping && leader.client.size < OUTSTANDING_MAX && leader.core.room > 0) {
+      if (
+        this.faults &&
+        !leader.stopping &&
+        leader.client.size < OUTSTANDING_MAX &&
+        leader.core.room > 0
+      ) {
         actions.push([3, () => this.#submit(leader)]);
       }
       if (leader.phase === "idle" && !leader.stopping) actions.push([1, () => leader.connect()]);
@@ -1262,7 +1299,12 @@ export class World {
   }
 
   #afterwards(): void {
-    this.wires = this.wires.filter((wire) => wire.toPrimary.length + wire.toSecondary.length > 0 || wire.leader.wire === wire || wire.node.follower === wire.follower);
+    this.wires = this.wires.filter(
+      (wire) =>
+        wire.toPrimary.length + wire.toSecondary.length > 0 ||
+        wire.leader.wire === wire ||
+        wire.node.follower === wire.follower,
+    );
     for (const node of this.nodes) {
       const { leader } = node;
       if (leader === null) continue;
@@ -1322,7 +1364,8 @@ export class World {
   #why(): string {
     const leader = this.leader;
     if (leader === null) return "no primary";
-    if (leader.client.size > 0) return `${leader.client.size} requests are not answered: ${[...leader.client.values()].map(describe)}`;
+    if (leader.client.size > 0)
+      return `${leader.client.size} requests are not answered: ${[...leader.client.values()].map(describe)}`;
     if (!leader.core.connected) return "not connected";
     if (leader.core.resyncing) return "still synchronizing";
     if (leader.map.dirtyCount > 0) return `${leader.map.dirtyCount} extents are dirty`;

@@ -13,7 +13,7 @@ import {
 } from "../engine/primary-engine.ts";
 import { SecondaryEngine } from "../engine/secondary-engine.ts";
 import type { FromWorker, ToWorker } from "../engine/worker-messages.ts";
-import type { Disk } from "../platform/disk.ts";
+import { type Disk, DiskError } from "../platform/disk.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
 import { createArena } from "../platform/node/arena.ts";
@@ -33,8 +33,18 @@ const EXIT_OK = 0;
 const EXIT_COMPONENT = 66;
 const EXIT_EXPORT = 71;
 const EXIT_ASSERTION = 70;
+/** Worth another attempt: the connection went, or another process has the disk. */
+const EXIT_AGAIN = 75;
 /** How long a stopping primary waits for its peer. */
 const STOP_GRACE_MS = 10_000;
+/** The same where hastd is gone: its successor waits for the disk, see LOCK_WAIT_MS. */
+const ORPHAN_GRACE_MS = 3_000;
+/**
+ * How long to wait for a disk that is in use. A killed worker holds its lock until the kernel has
+ * finished what it began (S-8), and an orphaned one until its peer has answered.
+ */
+const LOCK_WAIT_MS = 5_000;
+const LOCK_RETRY_MS = 100;
 
 /** Messages on their way to the daemon. */
 let unsent = 0;
@@ -68,7 +78,10 @@ class Worker {
         this.#begin(message);
         return;
       case "socket":
-        if (socket === undefined) return; // closed on its way; the start never completes
+        if (socket === undefined) {
+          this.#fail(EXIT_AGAIN, "the primary closed the connection before it was handed over");
+          return;
+        }
         if (message.channel === "a") this.#a = adoptSocket(socket, message.peer);
         else this.#b = adoptSocket(socket, message.peer);
         if (this.#a !== null && this.#b !== null) void this.#serve(this.#a, this.#b);
@@ -79,15 +92,15 @@ class Worker {
         }
         return;
       case "stop":
-        this.stop();
+        this.stop(STOP_GRACE_MS);
         return;
     }
   }
 
   /** On request, on SIGTERM, or because hastd is gone. */
-  stop(): void {
+  stop(graceMs: number): void {
     this.#stopping = true;
-    if (this.#engine instanceof PrimaryEngine) this.#engine.stop(STOP_GRACE_MS);
+    if (this.#engine instanceof PrimaryEngine) this.#engine.stop(graceMs);
     else if (this.#engine !== null) this.#engine.stop();
     else exit(EXIT_OK);
   }
@@ -102,7 +115,7 @@ class Worker {
   }
 
   async #lead(start: Start): Promise<void> {
-    const opened = this.#open(start);
+    const opened = await this.#open(start);
     if (opened === null) return;
     const { disk, environment } = opened;
     try {
@@ -123,13 +136,13 @@ class Worker {
       return;
     }
     tell({ kind: "ready" });
-    if (this.#stopping) this.stop();
+    if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
 
   async #serve(a: Stream, b: Stream): Promise<void> {
     const start = this.#start;
     if (start === null || start.hello === null) return;
-    const opened = this.#open(start);
+    const opened = await this.#open(start);
     if (opened === null) return;
     const { disk, environment } = opened;
     try {
@@ -149,31 +162,41 @@ class Worker {
       return;
     }
     tell({ kind: "ready" });
-    if (this.#stopping) this.stop();
+    if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
 
-  #open(start: Start): { disk: Disk; environment: EngineEnvironment } | null {
+  async #open(start: Start): Promise<{ disk: Disk; environment: EngineEnvironment } | null> {
     const arena = createArena(ARENA_SIZE);
-    try {
-      const disk = openDisk(start.settings.local, {
+    const disk = await this.#openDisk(start.settings.local, arena);
+    if (disk === null) return null;
+    return {
+      disk,
+      environment: {
         arena,
-        lock: true,
-        warn: (text) => this.#log.warning(text),
-      });
-      return {
-        disk,
-        environment: {
-          arena,
-          net: nodeNet,
-          clock: nodeClock,
-          entropy: nodeEntropy,
-          hashes: nodeHashes,
-        },
-      };
-    } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
-      return null;
+        net: nodeNet,
+        clock: nodeClock,
+        entropy: nodeEntropy,
+        hashes: nodeHashes,
+      },
+    };
+  }
+
+  /** Null if the worker ends instead. */
+  async #openDisk(path: string, arena: Buffer): Promise<Disk | null> {
+    const deadline = nodeClock.now() + LOCK_WAIT_MS;
+    while (!this.#stopping) {
+      try {
+        return openDisk(path, { arena, lock: true, warn: (text) => this.#log.warning(text) });
+      } catch (error) {
+        const inUse = error instanceof DiskError && error.code === "EBUSY";
+        if (!inUse || nodeClock.now() >= deadline) {
+          this.#fail(inUse ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error));
+          return null;
+        }
+      }
+      await new Promise<void>((resolve) => nodeClock.after(LOCK_RETRY_MS, resolve));
     }
+    return null;
   }
 
   #host(): EngineHost {
@@ -192,6 +215,23 @@ class Worker {
     };
   }
 
+  /**
+   * Our own mistake: a stopped resource is an incident, a wrong map is corruption. Nothing runs after
+   * this, not even what is on its way to the disk.
+   */
+  die(error: Error): void {
+    try {
+      this.#log.error(`Internal error: ${error.stack ?? error.message}`);
+      tell({
+        kind: "failed",
+        exitCode: EXIT_ASSERTION,
+        message: `internal error: ${error.message}`,
+      });
+    } finally {
+      process.exit(EXIT_ASSERTION);
+    }
+  }
+
   #fail(exitCode: number, message: string): void {
     this.#log.error(message);
     tell({ kind: "failed", exitCode, message });
@@ -205,11 +245,7 @@ function textOf(error: unknown): string {
 
 const worker = new Worker();
 process.on("message", (message, socket) => worker.message(message as ToWorker, socket as Socket));
-process.on("disconnect", () => worker.stop());
-process.on("SIGTERM", () => worker.stop());
-process.on("SIGINT", () => worker.stop());
-// Our own mistake: a stopped resource is an incident, a wrong map is corruption.
-process.on("uncaughtException", (error) => {
-  process.stderr.write(`hastd worker: ${error.stack ?? error.message}\n`);
-  process.exit(EXIT_ASSERTION);
-});
+process.on("disconnect", () => worker.stop(ORPHAN_GRACE_MS));
+process.on("SIGTERM", () => worker.stop(STOP_GRACE_MS));
+process.on("SIGINT", () => worker.stop(STOP_GRACE_MS));
+process.on("uncaughtException", (error) => worker.die(error));
