@@ -47,9 +47,9 @@ const EX_OSFILE = 72;
 const EX_TEMPFAIL = 75;
 const EX_CONFIG = 78;
 
-/** The file system holds a lock for a moment longer than the process that had it. */
+/** As long as a worker waits: its predecessor may still hold the lock. */
 const LOCK_RETRY_MS = 100;
-const LOCK_RETRIES = 20;
+const LOCK_RETRIES = 50;
 
 const TITLE = "hastd";
 

@@ -6,7 +6,7 @@
 
 import type { Socket } from "node:net";
 import { ARENA_SIZE } from "../engine/memory.ts";
-import { ResourceWorker, type Start } from "../engine/worker.ts";
+import { ORPHAN_GRACE_MS, ResourceWorker, STOP_GRACE_MS, type Start } from "../engine/worker.ts";
 import type { FromWorker, ToWorker } from "../engine/worker-messages.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
@@ -69,11 +69,13 @@ const worker = new ResourceWorker({
 process.on("message", (message: ToWorker, socket) =>
   worker.message(message, streamOf(message, socket as Socket | undefined)),
 );
-process.on("disconnect", () => worker.stop());
-process.on("SIGTERM", () => worker.stop());
-process.on("SIGINT", () => worker.stop());
-// Our own mistake: a stopped resource is an incident, a wrong map is corruption.
+process.on("disconnect", () => worker.stop(ORPHAN_GRACE_MS));
+process.on("SIGTERM", () => worker.stop(STOP_GRACE_MS));
+process.on("SIGINT", () => worker.stop(STOP_GRACE_MS));
 process.on("uncaughtException", (error) => {
-  process.stderr.write(`hastd worker: ${error.stack ?? error.message}\n`);
-  process.exit(EXIT_ASSERTION);
+  try {
+    worker.dying(error, EXIT_ASSERTION);
+  } finally {
+    process.exit(EXIT_ASSERTION);
+  }
 });

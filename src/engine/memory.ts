@@ -138,6 +138,11 @@ export class Inbox {
     return this.#holder;
   }
 
+  /** Does it keep the large buffer from others? */
+  get large(): boolean {
+    return this.#holder === LARGE;
+  }
+
   /**
    * Makes room for the rest of a message of `wanted` bytes that begins at `start`.
    *

@@ -331,6 +331,61 @@ test("a client that stops reading a long answer does not keep the large buffer f
   await server.stop();
 });
 
+test("a client that stops in the middle of a long WRITE does not keep the large buffer from others", async () => {
+  const server = await Server.start({ mediaSize: 80 * MIB });
+  const [good, bad] = [await server.client(), await server.client()];
+  const long = request({ type: NBD_WRITE, offset: 0, payload: bytes(32 * MIB, 1) });
+  bad.connection.send(long.subarray(0, 28 + 5 * MIB));
+  await server.settle();
+  const cookie = good.send({ type: NBD_WRITE, offset: 33 * MIB, payload: bytes(32 * MIB, 2) });
+  await server.world.clock.pass(20_000);
+  expect.equal(good.answer(cookie), null);
+  bad.connection.send(long.subarray(28 + 5 * MIB, 28 + 6 * MIB));
+  await server.world.clock.pass(20_000);
+  expect.equal(bad.connection.closedByPeer, false, "it goes on, slowly");
+  await server.world.clock.pass(20_000);
+  expect.equal(bad.connection.closedByPeer, true);
+  expect.equal(good.answer(cookie)?.error, 0);
+  sameBytes(server.data(0, 4096), bytes(4096, 0));
+  await server.expectServed(good);
+  await server.stop();
+});
+
+test("a client that says goodbye and does not take its replies is not waited for", async () => {
+  const server = await Server.start();
+  const client = await server.client();
+  client.connection.stopListening();
+  client.send({ type: NBD_READ, offset: 0, length: MIB });
+  client.send({ type: NBD_DISC });
+  await server.settle();
+  expect.ok(client.connection.stuck > 0);
+  await server.world.clock.pass(40_000);
+  expect.equal(client.connection.stuck, 0, "the connection was given up");
+  client.connection.listenAgain();
+  await server.settle();
+  expect.equal(client.connection.closedByPeer, true);
+  await server.stop();
+});
+
+test("clients that come again and again, whatever they do, do not fill the log", async () => {
+  const server = await Server.start();
+  for (let index = 0; index < 500; index++) {
+    const { connection } = server.dial();
+    connection.send(bytes(64, 0xff));
+    await server.settle();
+    expect.equal(connection.closedByPeer, true);
+  }
+  const clients: NbdClient[] = [];
+  for (let index = 0; index < 100; index++) clients.push(server.dial());
+  await server.settle();
+  expect.ok(server.world.host.notices.length <= 20, `${server.world.host.notices.length} lines`);
+  await server.world.clock.pass(11_000);
+  server.dial();
+  await server.settle();
+  expect.match(server.world.host.notices.at(-1)!, /refused NBD client .* \(left out .*: \d+ /);
+  await server.stop();
+});
+
 // ---- commands -----------------------------------------------------------------------------------
 
 test("32 MiB are written and read, by two clients at once", async () => {

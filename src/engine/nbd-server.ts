@@ -11,6 +11,7 @@
  */
 
 import { assert } from "../base/assert.ts";
+import { LineQuota } from "../base/line-quota.ts";
 import type { NbdExport } from "../nbd/export.ts";
 import {
   NBD_CMD_BLOCK_STATUS,
@@ -87,6 +88,7 @@ export class NbdServer {
   #nextTurn = 0;
   /** As of the last onTick(). */
   #nowMs = 0;
+  readonly #noticeQuota = new LineQuota();
   #accepting = true;
 
   // Commands.
@@ -124,7 +126,7 @@ export class NbdServer {
   /** A client has connected. */
   accept(stream: Stream): void {
     if (!this.#accepting || this.#connections.length >= CONNECTION_MAX) {
-      this.#backend.notice(
+      this.notice(
         `refused NBD client ${stream.peer}: ${this.#accepting ? `${CONNECTION_MAX} are connected already` : "shutting down"}`,
       );
       stream.start(new Deaf());
@@ -313,15 +315,18 @@ export class NbdServer {
     for (const connection of [...this.#connections]) {
       if (connection.negotiating && nowMs - connection.since >= NEGOTIATION_MAX_MS) {
         connection.sendAway(`it has not chosen an export within ${NEGOTIATION_MAX_MS / 1000} s`);
-      } else if (connection.stalledMs(nowMs) >= STALLED_MAX_MS && this.#othersWait(nowMs)) {
+        continue;
+      }
+      if (connection.stalledMs(nowMs) < STALLED_MAX_MS) continue;
+      if (connection.finishing || this.#othersWait(nowMs)) {
         connection.sendAway(
-          `it has not taken a reply for ${STALLED_MAX_MS / 1000} s, and others wait for the memory it holds`,
+          `it has moved nothing for ${STALLED_MAX_MS / 1000} s, and others may need the memory it holds`,
         );
       }
     }
   }
 
-  /** Does a client that takes its replies wait for room? */
+  /** Does a client that is not at fault wait for room? */
   #othersWait(nowMs: number): boolean {
     return this.#connections.some((each) => each.blocked && each.stalledMs(nowMs) < 2_000);
   }
@@ -344,8 +349,11 @@ export class NbdServer {
     }
   }
 
+  /** About a client: they may come and misbehave as often as they like. */
   notice(text: string): void {
-    this.#backend.notice(text);
+    const line = this.#noticeQuota.take(this.#nowMs, text);
+    if (line !== null) this.#backend.notice(line);
+    else this.debug(text);
   }
 
   debug(text: string): void {
@@ -427,10 +435,10 @@ class Connection implements StreamReader, NbdSink {
   inFlight = 0;
   /** Bytes of READs in flight. */
   reading = 0;
-  /** When it connected, and when it last took a reply or had none to take. */
+  /** When it connected, and when it last kept no memory, or moved something in or out of it. */
   readonly since: number;
-  #tookAt: number;
-  #tookSomething = false;
+  #movedAt: number;
+  #moved = false;
   /** Paused for want of room: for a command, or for bytes. */
   blocked = false;
   gone = false;
@@ -450,7 +458,7 @@ class Connection implements StreamReader, NbdSink {
     exports: readonly NbdExport[],
     nowMs: number,
   ) {
-    this.since = this.#tookAt = nowMs;
+    this.since = this.#movedAt = nowMs;
     this.#server = server;
     this.#memory = memory;
     this.stream = stream;
@@ -472,13 +480,14 @@ class Connection implements StreamReader, NbdSink {
 
   received(length: number): void {
     this.inbox.end += length;
+    if (this.inbox.large) this.#moved = true;
     this.#parse();
     this.#server.turn();
   }
 
   sent(count: number): void {
     this.outgoing.sent(count);
-    this.#tookSomething = true;
+    this.#moved = true;
     this.#server.roomFreed();
     if (this.#ended && this.outgoing.unsent === 0) this.stream.destroy();
   }
@@ -513,11 +522,20 @@ class Connection implements StreamReader, NbdSink {
     return this.session.state === "negotiating";
   }
 
-  /** Call every second or so. @returns for how long replies have been waiting for the client to take one */
+  /**
+   * Call every second or so.
+   * @returns for how long replies have waited for the client to take one, or the large buffer for
+   *   another byte of the WRITE it was taken for
+   */
   stalledMs(nowMs: number): number {
-    if (this.#tookSomething || this.outgoing.unsent === 0) this.#tookAt = nowMs;
-    this.#tookSomething = false;
-    return nowMs - this.#tookAt;
+    const keepsNothing = this.outgoing.unsent === 0 && (!this.inbox.large || this.blocked);
+    if (this.#moved || keepsNothing) this.#movedAt = nowMs;
+    this.#moved = false;
+    return nowMs - this.#movedAt;
+  }
+
+  get finishing(): boolean {
+    return this.#finishing;
   }
 
   sendAway(why: string): void {

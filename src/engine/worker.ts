@@ -10,7 +10,7 @@
  */
 
 import { AssertionError } from "../base/assert.ts";
-import type { Disk } from "../platform/disk.ts";
+import { type Disk, DiskError } from "../platform/disk.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
 import { type EngineEnvironment, type EngineHost, PrimaryEngine } from "./primary-engine.ts";
@@ -23,8 +23,18 @@ const EXIT_OK = 0;
 /** The component, its metadata or its map cannot be used (behaviour §2.1). */
 const EXIT_COMPONENT = 66;
 const EXIT_EXPORT = 71;
+/** Worth another attempt: the connection went, or another process has the disk. */
+const EXIT_AGAIN = 75;
 /** How long a stopping primary waits for its peer. */
-const STOP_GRACE_MS = 10_000;
+export const STOP_GRACE_MS = 10_000;
+/** The same where hastd is gone: its successor waits for the disk, see LOCK_WAIT_MS. */
+export const ORPHAN_GRACE_MS = 3_000;
+/**
+ * How long to wait for a disk that is in use. A killed worker holds its lock until the kernel has
+ * finished what it began (S-8), and an orphaned one until its peer has answered.
+ */
+const LOCK_WAIT_MS = 5_000;
+const LOCK_RETRY_MS = 100;
 
 /** The process around a worker. */
 export interface WorkerHost {
@@ -65,7 +75,10 @@ export class ResourceWorker {
         if (message.role === "primary") void this.#lead(message);
         return;
       case "socket":
-        if (socket === null) return; // the start never completes
+        if (socket === null) {
+          this.#fail(EXIT_AGAIN, "the primary closed the connection before it was handed over");
+          return;
+        }
         if (message.channel === "a") this.#a = socket;
         else this.#b = socket;
         if (this.#a !== null && this.#b !== null) void this.#serve(this.#a, this.#b);
@@ -76,21 +89,21 @@ export class ResourceWorker {
         }
         return;
       case "stop":
-        this.stop();
+        this.stop(STOP_GRACE_MS);
         return;
     }
   }
 
   /** On request, on SIGTERM, or because hastd is gone. */
-  stop(): void {
+  stop(graceMs: number): void {
     this.#stopping = true;
-    if (this.#engine instanceof PrimaryEngine) this.#engine.stop(STOP_GRACE_MS);
+    if (this.#engine instanceof PrimaryEngine) this.#engine.stop(graceMs);
     else if (this.#engine !== null) this.#engine.stop();
     else this.#host.exit(EXIT_OK);
   }
 
   async #lead(start: Start): Promise<void> {
-    const disk = this.#open(start.settings);
+    const disk = await this.#open(start.settings);
     if (disk === null) return;
     let engine: PrimaryEngine;
     try {
@@ -112,14 +125,14 @@ export class ResourceWorker {
       return;
     }
     this.#host.tell({ kind: "ready" });
-    if (this.#stopping) this.stop();
+    if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
 
   async #serve(a: Stream, b: Stream): Promise<void> {
     const start = this.#start;
     if (start === null || start.hello === null) return;
     const { settings, hello } = start;
-    const disk = this.#open(settings);
+    const disk = await this.#open(settings);
     if (disk === null) return;
     try {
       const { environment } = this.#host;
@@ -131,16 +144,28 @@ export class ResourceWorker {
       return;
     }
     this.#host.tell({ kind: "ready" });
-    if (this.#stopping) this.stop();
+    if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
 
-  #open(settings: WorkerSettings): Disk | null {
-    try {
-      return this.#host.openDisk(settings, (text) => this.#log?.warning(text));
-    } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
-      return null;
+  /** Null if the worker ends instead. */
+  async #open(settings: WorkerSettings): Promise<Disk | null> {
+    const { clock } = this.#host.environment;
+    const deadline = clock.now() + LOCK_WAIT_MS;
+    while (!this.#stopping) {
+      try {
+        return this.#host.openDisk(settings, (text) => this.#log?.warning(text));
+      } catch (error) {
+        const inUse = error instanceof DiskError && error.code === "EBUSY";
+        if (!inUse || clock.now() >= deadline) {
+          this.#fail(inUse ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error));
+          return null;
+        }
+      }
+      await new Promise<void>((resolve) => {
+        clock.after(LOCK_RETRY_MS, resolve);
+      });
     }
+    return null;
   }
 
   #engineHost(): EngineHost {
@@ -158,6 +183,15 @@ export class ResourceWorker {
         host.exit(exitCode);
       },
     };
+  }
+
+  /**
+   * Our own mistake: a stopped resource is an incident, a wrong map is corruption. The caller ends
+   * the process after this; nothing else runs, not even what is on its way to the disk.
+   */
+  dying(error: Error, exitCode: number): void {
+    this.#log?.error(`Internal error: ${error.stack ?? error.message}`);
+    this.#host.tell({ kind: "failed", exitCode, message: `internal error: ${error.message}` });
   }
 
   #fail(exitCode: number, message: string): void {

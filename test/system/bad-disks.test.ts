@@ -5,6 +5,8 @@ import { strict as assert } from "node:assert";
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readFileSync, rmSync, truncateSync, writeSync } from "node:fs";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { openComponent } from "../../src/platform/node/component.ts";
 import { expectCommand } from "./command.ts";
 import { makeDisk, type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
 import { until } from "./until.ts";
@@ -138,6 +140,17 @@ test("create refuses a disk that a daemon is using", () =>
     assert.match(stderr, /in use/i);
     assert.deepEqual(await client.read(0, 4096), Buffer.alloc(4096, 7));
     await client.disconnect();
+  }));
+
+test("a disk that is in use is waited for; one that stays in use is refused, and says so", () =>
+  withPair(TwoNodes.start(), async ({ alpha }) => {
+    // As a killed worker's lock, which the kernel holds until it has finished.
+    const holder = await openComponent(alpha.local, "write");
+    await refusesRole(alpha, "primary", /in use/i);
+    const change = alpha.role("primary");
+    await setTimeout(1_000);
+    await holder.close();
+    await change;
   }));
 
 test("create refuses sizes that cannot work, with exit code 65, and writes nothing", () =>

@@ -140,6 +140,25 @@ test("workers end when their daemon is killed, and the next daemon can take over
     assert.deepEqual(await pair.differences(), []);
   }));
 
+test("a new daemon waits for the disk that an orphaned worker still holds for a peer that hangs", () =>
+  withPair(TwoNodes.startReplicating(), async (pair) => {
+    const { alpha, beta } = pair;
+    const writer = await startWriter(alpha);
+    const hung = await beta.workerPid();
+    process.kill(hung, "SIGSTOP");
+    await alpha.killDaemon();
+    const orphans = alpha.processes();
+    assert.equal(orphans.length, 1);
+    await alpha.start();
+    await alpha.role("primary");
+    assert.ok(!alpha.processes().includes(orphans[0]!));
+    process.kill(hung, "SIGCONT");
+    await writer.ended();
+    await goOn(alpha, writer);
+    await pair.inSync(alpha);
+    assert.deepEqual(await pair.differences(), []);
+  }));
+
 test("both nodes die; either order of return gives everything back", () =>
   withPair(TwoNodes.startReplicating({ replication: "fullsync" }), async (pair) => {
     const { alpha, beta } = pair;
