@@ -162,3 +162,13 @@ test("close() ends what is unfinished and refuses what comes", async () => {
   assert.equal(socket.state, "destroyed");
   assert.equal((await world.connect(P1)).state, "destroyed");
 });
+
+test("strangers that come again and again do not fill the log", async () => {
+  const world = new World();
+  for (let count = 0; count < 500; count++) {
+    await world.connect(encodeP1({ resource: `no\n[ERROR] ${count}`, version: 2, extensions: 0n }));
+  }
+  const lines = world.log.lines.filter((line) => /^WARNING/.test(line));
+  assert.equal(lines.length, 20);
+  assert.match(lines[0]!, /no resource no\?\[ERROR\] 0 here/);
+});

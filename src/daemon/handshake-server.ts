@@ -8,6 +8,8 @@
  * Source: FreeBSD sbin/hastd/hastd.c, listen_accept().
  */
 
+import { LineQuota } from "../base/line-quota.ts";
+import { printable } from "../base/printable.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type HandshakeSocket, HandshakeSocketError } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
@@ -34,6 +36,7 @@ export class HandshakeServer {
   readonly #parts: HandshakeServerParts;
   /** Connections whose message has not arrived, by host. */
   readonly #pending = new Map<string, Set<HandshakeSocket>>();
+  readonly #warningQuota = new LineQuota();
   #closed = false;
 
   constructor(parts: HandshakeServerParts) {
@@ -75,10 +78,10 @@ export class HandshakeServer {
   }
 
   async #serve(socket: HandshakeSocket, received: () => void): Promise<void> {
-    const { access, log } = this.#parts;
+    const { access } = this.#parts;
     const remotes = [...this.#parts.resources().values()].map(({ settings }) => settings.remote);
     if (!(await access.allows(socket.peerHost, remotes))) {
-      log.warning(`Connection from ${socket.peer} closed: no resource has it as its remote.`);
+      this.#warn(`Connection from ${socket.peer} closed: no resource has it as its remote.`);
       socket.destroy();
       return;
     }
@@ -88,12 +91,13 @@ export class HandshakeServer {
 
     const resource = this.#parts.resources().get(hello.resource);
     if (resource === undefined) {
-      log.warning(`Connection from ${socket.peer} refused: no resource ${hello.resource} here.`);
+      const name = printable(hello.resource);
+      this.#warn(`Connection from ${socket.peer} refused: no resource ${name} here.`);
       this.#refuse(socket, refuse("Resource not configured."));
       return;
     }
     if (!(await access.allows(socket.peerHost, [resource.settings.remote]))) {
-      resource.log.warning(`Connection from ${socket.peer} refused: not its remote.`);
+      this.#warn(`Connection from ${socket.peer} refused: not its remote.`, resource.log);
       this.#refuse(socket, refuse("No access to the resource."));
       return;
     }
@@ -109,9 +113,16 @@ export class HandshakeServer {
     }
     const refusal = resource.secondStep(socket, hello);
     if (refusal !== null) {
-      resource.log.warning(`Connection from ${socket.peer} refused: ${refusal.errmsg}`);
+      this.#warn(`Connection from ${socket.peer} refused: ${refusal.errmsg}`, resource.log);
       this.#refuse(socket, refusal);
     }
+  }
+
+  /** Anybody can connect, as often as they like. */
+  #warn(text: string, log: Log = this.#parts.log): void {
+    const line = this.#warningQuota.take(this.#parts.clock.now(), text);
+    if (line !== null) log.warning(line);
+    else log.debug(1, text);
   }
 
   #refuse(socket: HandshakeSocket, refusal: Refusal): void {

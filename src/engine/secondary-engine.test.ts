@@ -515,6 +515,25 @@ test("a primary that begins to take its replies again gets all of them", async (
   expect.equal(served.a.unread, 0);
 });
 
+for (const how of ["is cut off", "is replaced (stop)"] as const) {
+  test(`a primary that has taken no replies ${how}: what came whole is applied all the same (S-5)`, async () => {
+    const served = await Served.start({ mediaSize: 4 * 1024 * 1024 });
+    served.b.stopListening();
+    const requests: Uint8Array[] = [];
+    // More replies than there is memory for; then a write that needs some to be unpacked.
+    for (let index = 0; index < 250; index++) requests.push(readRequest(index + 1, 0, 1024 * 1024));
+    const options = { compression: COMPRESSION_HOLE, memsync: true };
+    requests.push(writeRequest(300, 4096, bytes(512, 0), options));
+    await served.send(...requests);
+    if (how === "is cut off") served.a.reset();
+    else served.engine.stop();
+    await served.world.clock.pass(1_000);
+    expect.equal(served.world.host.exit?.code, how === "is cut off" ? 75 : 0);
+    expect.equal(served.engine.report().idleQueue, 256);
+    sameBytes(served.data(4096, 512), bytes(512, 0));
+  });
+}
+
 // ---- silence ------------------------------------------------------------------------------------
 
 test("20 s without a message end the connection; a keepalive counts", async () => {

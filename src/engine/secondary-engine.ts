@@ -9,6 +9,7 @@
  */
 
 import { assert } from "../base/assert.ts";
+import { printable } from "../base/printable.ts";
 import { METADATA_SIZE } from "../metadata/block.ts";
 import type { Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
@@ -533,7 +534,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     const state = nv.string("state");
     const localcnt = nv.u64("localcnt");
     if (!this.#states || localcnt === null || (state !== "inconsistent" && state !== "uptodate")) {
-      throw new WireError("request-invalid", `a state that was not agreed upon: ${String(state)}`);
+      throw new WireError(
+        "request-invalid",
+        `a state that was not agreed upon: ${printable(String(state))}`,
+      );
     }
     this.#stateWaiting = { seqHi: header.seqHi, seqLo: header.seqLo, state, localcnt };
   }
@@ -730,6 +734,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       this.#core.pump(this);
       this.#storeState();
       this.#component.disk.submit();
+      if (this.#state === "draining" && this.#idle && !this.#nothingWhole) this.#dropReplies();
     } while (seen !== this.#events && !this.#isEnded());
     // Whole requests that waited for room have been executed too (S-5).
     if (this.#state === "draining" && this.#nothingWhole && this.#idle) {
@@ -737,6 +742,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     this.#outgoing.flush();
     this.#inTurn = false;
+  }
+
+  /** What is left lacks memory, and only replies can hold it: nobody takes them any more. */
+  #dropReplies(): void {
+    this.#b.destroy();
+    this.#outgoing.close();
   }
 
   #isEnded(): boolean {
