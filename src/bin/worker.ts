@@ -74,7 +74,7 @@ process.on("SIGTERM", () => worker.stop(STOP_GRACE_MS));
 process.on("SIGINT", () => worker.stop(STOP_GRACE_MS));
 process.on("uncaughtException", (error) => {
   try {
-    worker.dying(error, EXIT_ASSERTION);
+    worker.dying(error, EXIT_ASSERTION, createStdioLog({ prefix: "", debugLevel: 0 }));
   } finally {
     process.exit(EXIT_ASSERTION);
   }

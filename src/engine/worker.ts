@@ -188,9 +188,10 @@ export class ResourceWorker {
   /**
    * Our own mistake: a stopped resource is an incident, a wrong map is corruption. The caller ends
    * the process after this; nothing else runs, not even what is on its way to the disk.
+   * @param earlyLog for the time before the first message
    */
-  dying(error: Error, exitCode: number): void {
-    this.#log?.error(`Internal error: ${error.stack ?? error.message}`);
+  dying(error: Error, exitCode: number, earlyLog: Log): void {
+    (this.#log ?? earlyLog).error(`Internal error: ${error.stack ?? error.message}`);
     this.#host.tell({ kind: "failed", exitCode, message: `internal error: ${error.message}` });
   }
 
