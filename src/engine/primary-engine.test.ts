@@ -714,3 +714,37 @@ test("stop() at any moment of the handshake ends in peace", async () => {
   await led.stop();
   expect.equal(led.world.clock.waiting, 0, "no timer is left");
 });
+
+test("stop() while the NBD address is being bound leaves nobody listening, and no timer", async () => {
+  const world = new World({ arena: ARENA });
+  createComponent(world.disk, { resuid: RESUID, state: "uptodate", sequence: 1n });
+  const { settings, disk, environment, host } = world;
+  const engine = await world.until(PrimaryEngine.open(settings, disk, environment, host));
+  const started = engine.start();
+  engine.stop(10_000);
+  await world.until(started);
+  await world.clock.pass(3_000);
+  expect.equal(host.exit?.code, 0);
+  expect.equal(world.net.isListening(settings.export), false);
+  expect.equal(world.clock.waiting, 0);
+});
+
+test("a peer whose disk is bad fills no log: one line for each attempt, not for each extent", async () => {
+  const led = await Led.start();
+  led.peer.automatic = false;
+  for (let extent = 0; extent < 15; extent++) {
+    led.nbd.send({ type: NBD_WRITE, offset: extent * 65536, payload: bytes(512, 1) });
+  }
+  await led.settle();
+  for (let second = 0; second < 17; second++) {
+    for (const { header } of led.peer.waiting.splice(0)) {
+      led.peer.b.send(reply(header.seqLo, header.cmd === CMD_WRITE ? { error: 5 } : {}));
+    }
+    await led.world.clock.pass(1_000);
+  }
+  const lines = led.world.host.notices.filter((text) => /could not be copied/.test(text));
+  expect.ok(lines.length >= 1 && lines.length <= 3, lines.join("\n"));
+  led.peer.automatic = true;
+  led.peer.answerAll();
+  await led.stop();
+});

@@ -197,6 +197,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       (stream) => this.#nbd.accept(stream),
       (reason) => this.#host.warning(`an NBD client could not be accepted: ${reason}`),
     );
+    if (this.#stopping) this.#listener.close();
+    if (this.#ended) return; // stopped meanwhile
     this.#host.debug(1, `NBD server listens at ${this.#listener.address}`);
     this.#scheduleTick();
     if (this.#link !== null) {

@@ -1250,10 +1250,13 @@ export class Primary {
     } else {
       // Stays in line (BD-8); not at once, or a bad sector would keep both nodes busy.
       this.map.extentFailed(this.#extent[index]!);
+      // Told of the first only: on a bad disk all that are under way fail.
+      if (this.#nowMs >= this.#syncRetryAt) {
+        out.notice(
+          `synchronization: an extent at offset ${this.#extent[index]! * this.map.extentSize} could not be copied; trying again in 5 s`,
+        );
+      }
       this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
-      out.notice(
-        `synchronization: an extent at offset ${this.#extent[index]! * this.map.extentSize} could not be copied; trying again in 5 s`,
-      );
     }
     this.#extent[index] = -1;
   }
