@@ -593,6 +593,9 @@ export class World {
     if (leader.client.size > 0)
       return `${leader.client.size} requests are not answered: ${[...leader.client.values()].map(describe)}`;
     if (!leader.core.connected) return "not connected";
+    // Perhaps only nobody has told it yet.
+    const { toPrimary, toSecondary } = leader.wire!;
+    if (toPrimary.length + toSecondary.length > 0) return "messages are on their way";
     if (leader.core.resyncing) return "still synchronizing";
     if (leader.map.dirtyCount > 0) return `${leader.map.dirtyCount} extents are dirty`;
     if (leader.core.recordPending) return "a record is being written";
