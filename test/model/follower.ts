@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** Stand-in for the secondary's engine, around the real core: one connection. */
+
+import { READ } from "../../src/replication/primary.ts";
+import {
+  type Hello,
+  judge,
+  Secondary,
+  type SecondaryOutbox,
+} from "../../src/replication/secondary.ts";
+import { ALL_ONES, CELL, MAP, RECORD, type Stored, words } from "./disk.ts";
+import type { Node } from "./node.ts";
+import type { ToSecondary, Wire } from "./wire.ts";
+import type { World } from "./world.ts";
+
+export class Follower implements SecondaryOutbox {
+  readonly world: World;
+  readonly node: Node;
+  readonly wire: Wire;
+  readonly core: Secondary = new Secondary();
+  /** What lies in memory, by sequence number. */
+  readonly data: Map<number, number[]> = new Map();
+  phase: "starting" | "serving" | "draining" = "starting";
+  #stateWaiting: (ToSecondary & { kind: "state" }) | null = null;
+  #storing = false;
+  #clearing = false;
+
+  constructor(world: World, node: Node, wire: Wire, hello: Hello) {
+    this.world = world;
+    this.node = node;
+    this.wire = wire;
+    node.follower = this;
+    wire.follower = this;
+    node.disk.settle();
+    const { resuid, localcnt, remotecnt, state } = node.disk.record;
+    const counts = { resuid, localcnt, remotecnt, state };
+    const judgement = judge(counts, hello);
+    world.note(
+      `${node.name}: judges ${words(node.disk.record)} for ${hello.localcnt}/${hello.remotecnt}: ${
+        judgement.kind === "accept"
+          ? `${judgement.map} map, from ${judgement.source}`
+          : judgement.message
+      }`,
+    );
+    if (judgement.kind === "refuse") {
+      wire.tellPrimary({
+        kind: "refused",
+        reason: judgement.reason,
+        splitBrain: judgement.splitBrain,
+      });
+      node.follower = null;
+      return;
+    }
+    const answer = (): void => {
+      this.phase = "serving";
+      const own = node.disk.cell(MAP);
+      const map = judgement.map === "own-unless-empty" && own === 0 ? null : own;
+      wire.tellPrimary({ kind: "accepted", judgement, map, own: counts });
+    };
+    const storeRecord = (): void => {
+      if (judgement.record === null) answer();
+      else this.#store({ ...judgement.record, prevrole: "secondary" }, answer);
+    };
+    if (judgement.map !== "full") storeRecord();
+    else {
+      // All ones must outlive this connection: they are what makes the copy a whole one.
+      this.#storing = true;
+      node.disk.write("map of ones", [{ place: MAP, value: ALL_ONES }], false, () =>
+        node.disk.flush("flush map", false, () => {
+          this.#storing = false;
+          storeRecord();
+        }),
+      );
+    }
+  }
+
+  #store(value: Stored, done: () => void): void {
+    const { disk } = this.node;
+    this.#storing = true;
+    disk.write(`record ${words(value)}`, [{ place: RECORD, value }], false, () =>
+      disk.flush("flush record", false, () => {
+        this.#storing = false;
+        done();
+        this.#settle();
+      }),
+    );
+  }
+
+  get canTake(): boolean {
+    return this.phase !== "starting" && this.#stateWaiting === null && this.core.room > 0;
+  }
+
+  hear(message: ToSecondary): void {
+    switch (message.kind) {
+      case "eof":
+        this.phase = "draining";
+        break;
+      case "request": {
+        const { command, seq, from, count, memsync } = message;
+        if (message.data !== null) this.data.set(seq, [...message.data]);
+        if (memsync) this.node.received.add(message.data![0]!);
+        this.core.submit(command, 0, seq, from * CELL, count * CELL, seq, memsync, this);
+        break;
+      }
+      case "state":
+        this.#stateWaiting = message;
+        break;
+      case "hello":
+      case "keepalive":
+        break;
+    }
+    this.turn();
+  }
+
+  turn(): void {
+    this.core.pump(this);
+    const waiting = this.#stateWaiting;
+    if (waiting !== null && this.core.active === 0 && !this.#storing) {
+      const { record } = this.node.disk;
+      const remotecnt = waiting.state === "uptodate" ? waiting.localcnt : record.remotecnt;
+      this.#store({ ...record, prevrole: "secondary", remotecnt, state: waiting.state }, () => {
+        this.#stateWaiting = null;
+        this.#reply(waiting.seq, false, 0, null);
+      });
+    }
+    this.#settle();
+  }
+
+  #settle(): void {
+    if (this.phase !== "draining" || this.core.active > 0) return;
+    if (this.#stateWaiting !== null || this.#storing || this.#clearing) return;
+    if (this.node.follower === this) this.node.follower = null;
+  }
+
+  #reply(seq: number, received: boolean, errno: number, data: number[] | null): void {
+    if (this.phase !== "serving") return;
+    this.wire.tellPrimary({ kind: "reply", seq, received, errno, data });
+  }
+
+  /** Does this node hold `value`, or something newer, in this cell, written or in memory? */
+  holds(cell: number, value: number): boolean {
+    if (this.node.disk.cell(cell) >= value) return true;
+    for (const [slot, seq] of this.core.memory.entries()) {
+      const index = cell - this.core.offset[slot]! / CELL;
+      const held = this.data.get(seq)?.[index] ?? -1;
+      if (this.core.kind[slot] !== READ && held >= value) return true;
+    }
+    return false;
+  }
+
+  reply(slot: number, received: boolean, errno: number): void {
+    const data =
+      this.core.kind[slot] === READ && errno === 0 ? this.data.get(this.core.memory[slot]!)! : null;
+    this.#reply(this.core.seqLo[slot]!, received, errno, data);
+  }
+
+  release(slot: number): void {
+    this.data.delete(this.core.memory[slot]!);
+  }
+
+  clearMap(): void {
+    this.#clearing = true;
+    this.node.disk.write("clear map", [{ place: MAP, value: 0 }], false, () => {
+      this.#clearing = false;
+      this.#settle();
+    });
+  }
+
+  #end(slot: number, errno: number): void {
+    const kind = this.core.kind[slot];
+    const failed = errno !== 0 && kind !== READ;
+    if (failed) this.world.entitled.delete(this.node);
+    if (failed && this.world.states && this.node.disk.record.state !== "inconsistent") {
+      // Stable before the error reply: this copy lacks something (S-16).
+      this.#whenIdle(() =>
+        this.#store(
+          { ...this.node.disk.record, state: "inconsistent", prevrole: "secondary" },
+          () => {
+            this.core.localDone(slot, errno, this);
+            this.turn();
+          },
+        ),
+      );
+      return;
+    }
+    this.core.localDone(slot, errno, this);
+    this.turn();
+  }
+
+  #whenIdle(act: () => void): void {
+    if (this.#storing) this.node.disk.flush("wait", false, () => this.#whenIdle(act));
+    else act();
+  }
+
+  #cells(slot: number): { from: number; count: number } {
+    return { from: this.core.offset[slot]! / CELL, count: this.core.length[slot]! / CELL };
+  }
+
+  localRead(slot: number): void {
+    const { from, count } = this.#cells(slot);
+    const { disk } = this.node;
+    disk.read(`read #${slot}`, (errno) => {
+      const values = Array.from({ length: count }, (_, index) => disk.cell(from + index));
+      this.data.set(this.core.memory[slot]!, values);
+      this.#end(slot, errno);
+    });
+  }
+
+  localWrite(slot: number): void {
+    const { from } = this.#cells(slot);
+    const data = this.data.get(this.core.memory[slot]!)!;
+    const writes = data.map((value, index) => ({ place: from + index, value }));
+    this.node.disk.write(`write #${slot} ${data}@${from}`, writes, true, (errno) =>
+      this.#end(slot, errno),
+    );
+  }
+
+  localZero(slot: number): void {
+    this.localWrite(slot);
+  }
+
+  localFlush(slot: number): void {
+    this.node.disk.flush("flush", true, (errno) => this.#end(slot, errno));
+  }
+}
