@@ -1470,6 +1470,25 @@ test("S-4e: a stop that gives the peer up leaves a mark for what it had not conf
   expect.deepEqual(bench.take(), ["stopped"]);
 });
 
+test("S-4e: async: a stop with extents still in line marks them, for they may be a predecessor's backlog", () => {
+  const bench = new PrimaryBench({ mode: "async", dirty: [3] });
+  bench.core.openGate(bench);
+  bench.core.stop(bench);
+  bench.pump();
+  bench.flushed();
+  expect.deepEqual(bench.take(), ["record 1/0 uptodate", "local flush", "stopped"]);
+
+  const fullsync = new PrimaryBench({ mode: "fullsync", dirty: [3] });
+  fullsync.core.openGate(fullsync);
+  fullsync.core.stop(fullsync);
+  fullsync.flushed();
+  expect.deepEqual(
+    fullsync.take(),
+    ["local flush", "stopped"],
+    "the peer has what was acknowledged",
+  );
+});
+
 test("stop() before the first connection attempt has ended does not hold requests for ever", () => {
   const bench = new PrimaryBench();
   const write = bench.write(0);

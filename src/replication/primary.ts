@@ -1444,6 +1444,11 @@ export class Primary {
       if (this.#appCount > 0 || this.#syncCount > 0 || this.#flushing || this.#recordWriting)
         return;
       if (this.#link === "merging") return;
+      if (this.#mode === "async" && this.map.resyncCount > 0 && !this.#marked && !this.#stale) {
+        // What a killed predecessor had acknowledged may be among what was not copied (S-4e).
+        this.#mark(out);
+        return;
+      }
       this.#stopStep = "flush";
       this.#startFlush(out);
     }

@@ -325,7 +325,13 @@ export class World {
       if (follower !== null && wire.follower === follower) wire.cut(this.random, "to-primary");
       if (wire.node === node && wire.follower === null) wire.cut(this.random, "to-primary");
     }
-    if (leader !== null) this.#lastDied = true;
+    if (leader !== null) {
+      this.#lastDied = true;
+      // async: what had not been sent is here only. Should the other node take over now, nobody
+      // promised it; should this one come back first, it must see to it.
+      const other = this.other(node);
+      if (this.mode === "async" && this.#lacks(other) >= 0) this.entitled.delete(other);
+    }
     if (follower !== null) this.entitled.delete(node);
     if (leader === null && this.leader?.phase === "up") this.#peerFault = true;
   }
