@@ -8,6 +8,7 @@
  * Source: FreeBSD sbin/hastd/hastd.c, listen_accept().
  */
 
+import { printable } from "../base/printable.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type HandshakeSocket, HandshakeSocketError } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
@@ -19,6 +20,10 @@ import { type Resource, refuse, roleRefusal } from "./resource.ts";
 
 /** How long a message may take to arrive. */
 export const MESSAGE_TIMEOUT_MS = 20_000;
+/** A host that is refused comes again every few seconds; it is warned of this often. */
+export const WARN_AGAIN_MS = 3_600_000;
+/** Hosts and reasons that are remembered for that. */
+const WARNINGS_MAX = 256;
 /** Connections of one host whose message has not arrived, beyond two for each of its resources. */
 const PENDING_SPARE = 8;
 
@@ -34,6 +39,8 @@ export class HandshakeServer {
   readonly #parts: HandshakeServerParts;
   /** Connections whose message has not arrived, by host. */
   readonly #pending = new Map<string, Set<HandshakeSocket>>();
+  /** When each warning was last given, by host and text. */
+  readonly #warnedAt = new Map<string, number>();
   #closed = false;
 
   constructor(parts: HandshakeServerParts) {
@@ -78,7 +85,7 @@ export class HandshakeServer {
     const { access, log } = this.#parts;
     const remotes = [...this.#parts.resources().values()].map(({ settings }) => settings.remote);
     if (!(await access.allows(socket.peerHost, remotes))) {
-      log.warning(`Connection from ${socket.peer} closed: no resource has it as its remote.`);
+      this.#warn(socket, log, "closed: no resource of hast.conf has it as its remote.");
       socket.destroy();
       return;
     }
@@ -88,12 +95,13 @@ export class HandshakeServer {
 
     const resource = this.#parts.resources().get(hello.resource);
     if (resource === undefined) {
-      log.warning(`Connection from ${socket.peer} refused: no resource ${hello.resource} here.`);
+      this.#warn(socket, log, `refused: hast.conf has no resource ${printable(hello.resource)}.`);
       this.#refuse(socket, refuse("Resource not configured."));
       return;
     }
     if (!(await access.allows(socket.peerHost, [resource.settings.remote]))) {
-      resource.log.warning(`Connection from ${socket.peer} refused: not its remote.`);
+      const { remote } = resource.settings;
+      this.#warn(socket, resource.log, `refused: the remote of this resource is ${remote}.`);
       this.#refuse(socket, refuse("No access to the resource."));
       return;
     }
@@ -109,9 +117,23 @@ export class HandshakeServer {
     }
     const refusal = resource.secondStep(socket, hello);
     if (refusal !== null) {
-      resource.log.warning(`Connection from ${socket.peer} refused: ${refusal.errmsg}`);
+      this.#warn(socket, resource.log, `refused: ${refusal.errmsg}`);
       this.#refuse(socket, refusal);
     }
+  }
+
+  #warn(socket: HandshakeSocket, log: Log, what: string): void {
+    const text = `Connection from ${socket.peer} ${what}`;
+    const key = `${socket.peerHost} ${what}`;
+    const now = this.#parts.clock.now();
+    const before = this.#warnedAt.get(key);
+    if (before !== undefined && now - before < WARN_AGAIN_MS) {
+      log.debug(1, text);
+      return;
+    }
+    if (this.#warnedAt.size >= WARNINGS_MAX) this.#warnedAt.clear();
+    this.#warnedAt.set(key, now);
+    log.warning(text);
   }
 
   #refuse(socket: HandshakeSocket, refusal: Refusal): void {

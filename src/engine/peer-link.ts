@@ -10,6 +10,7 @@
  */
 
 import { assert } from "../base/assert.ts";
+import { printable } from "../base/printable.ts";
 import { mapBytes } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
@@ -817,11 +818,6 @@ class ReplyReader implements StreamReader {
 
 /** For a stream that has been destroyed. */
 const NOWHERE: Uint8Array = new Uint8Array(1);
-
-/** What a peer said, fit for a log line. */
-function printable(text: string): string {
-  return text.slice(0, 200).replace(/\p{C}/gu, "?");
-}
 
 function words(reason: string | null): string {
   return reason === null ? "" : `: ${reason}`;

@@ -209,7 +209,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (metadata.state === "inconsistent" && metadata.prevrole === "secondary") {
       return (
         "this copy is the target of an unfinished synchronization: a mix of old and new blocks. " +
-        "Make the other node primary, and let the synchronization finish"
+        `On the other node: hastctl role primary ${metadata.resource}; then here, so that the ` +
+        `synchronization goes on: hastctl role secondary ${metadata.resource}`
       );
     }
     return null;
