@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/** Text from strangers, fit for a log line. */
+/** Text from strangers, on its way to a person. */
 
 const LENGTH_MAX = 200;
 
-/** At most {@link LENGTH_MAX} characters of `text`, with question marks for those that do not print. */
+/** What somebody said, fit for a line of a log: short, and without line breaks and escape sequences. */
 export function printable(text: string): string {
   return text.slice(0, LENGTH_MAX).replace(/\p{C}/gu, "?");
 }

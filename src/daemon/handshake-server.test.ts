@@ -14,7 +14,7 @@ import {
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../wire/handshake.ts";
 import { Access } from "./access.ts";
-import { HandshakeServer, MESSAGE_TIMEOUT_MS } from "./handshake-server.ts";
+import { HandshakeServer, MESSAGE_TIMEOUT_MS, WARN_AGAIN_MS } from "./handshake-server.ts";
 import { Resource } from "./resource.ts";
 
 const P1 = encodeP1({ resource: "r0", version: 2, extensions: 0n });
@@ -91,6 +91,18 @@ test("a silent name server delays a stranger only, and within a deadline", async
   world.resolver.release();
   await settle();
   assert.equal(world.clock.timerCount, 0);
+});
+
+test("a refused host is warned of once an hour, however often it comes", async () => {
+  const world = new World();
+  const p1 = encodeP1({ resource: "no\n[ERROR] such", version: 2, extensions: 0n });
+  const warnings = (): string[] => world.log.lines.filter((line) => /^WARNING/.test(line));
+  for (let count = 0; count < 20; count++) await world.connect(p1);
+  assert.equal(warnings().length, 1);
+  assert.match(warnings()[0]!, /from tcp:\/\/10\.0\.0\.2.* no resource no\?\[ERROR\] such\.$/);
+  await world.clock.advance(WARN_AGAIN_MS);
+  await world.connect(p1);
+  assert.equal(warnings().length, 2);
 });
 
 test("unfinished connections of one host are limited, and closing one makes room", async () => {
@@ -170,5 +182,5 @@ test("strangers that come again and again do not fill the log", async () => {
   }
   const lines = world.log.lines.filter((line) => /^WARNING/.test(line));
   assert.equal(lines.length, 20);
-  assert.match(lines[0]!, /no resource no\?\[ERROR\] 0 here/);
+  assert.match(lines[0]!, /no resource no\?\[ERROR\] 0/);
 });

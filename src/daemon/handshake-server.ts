@@ -21,6 +21,10 @@ import { type Resource, refuse, roleRefusal } from "./resource.ts";
 
 /** How long a message may take to arrive. */
 export const MESSAGE_TIMEOUT_MS = 20_000;
+/** A host that is refused comes again every few seconds; it is warned of this often. */
+export const WARN_AGAIN_MS = 3_600_000;
+/** Hosts and reasons that are remembered for that. */
+const WARNINGS_MAX = 256;
 /** Connections of one host whose message has not arrived, beyond two for each of its resources. */
 const PENDING_SPARE = 8;
 
@@ -36,7 +40,9 @@ export class HandshakeServer {
   readonly #parts: HandshakeServerParts;
   /** Connections whose message has not arrived, by host. */
   readonly #pending = new Map<string, Set<HandshakeSocket>>();
-  readonly #warningQuota = new LineQuota();
+  readonly #quota = new LineQuota();
+  /** When each warning was last given, by host and text. */
+  readonly #warnedAt = new Map<string, number>();
   #closed = false;
 
   constructor(parts: HandshakeServerParts) {
@@ -78,10 +84,10 @@ export class HandshakeServer {
   }
 
   async #serve(socket: HandshakeSocket, received: () => void): Promise<void> {
-    const { access } = this.#parts;
+    const { access, log } = this.#parts;
     const remotes = [...this.#parts.resources().values()].map(({ settings }) => settings.remote);
     if (!(await access.allows(socket.peerHost, remotes))) {
-      this.#warn(`Connection from ${socket.peer} closed: no resource has it as its remote.`);
+      this.#warn(socket, log, "closed: no resource of hast.conf has it as its remote.");
       socket.destroy();
       return;
     }
@@ -91,13 +97,13 @@ export class HandshakeServer {
 
     const resource = this.#parts.resources().get(hello.resource);
     if (resource === undefined) {
-      const name = printable(hello.resource);
-      this.#warn(`Connection from ${socket.peer} refused: no resource ${name} here.`);
+      this.#warn(socket, log, `refused: hast.conf has no resource ${printable(hello.resource)}.`);
       this.#refuse(socket, refuse("Resource not configured."));
       return;
     }
     if (!(await access.allows(socket.peerHost, [resource.settings.remote]))) {
-      this.#warn(`Connection from ${socket.peer} refused: not its remote.`, resource.log);
+      const { remote } = resource.settings;
+      this.#warn(socket, resource.log, `refused: the remote of this resource is ${remote}.`);
       this.#refuse(socket, refuse("No access to the resource."));
       return;
     }
@@ -113,16 +119,26 @@ export class HandshakeServer {
     }
     const refusal = resource.secondStep(socket, hello);
     if (refusal !== null) {
-      this.#warn(`Connection from ${socket.peer} refused: ${refusal.errmsg}`, resource.log);
+      this.#warn(socket, resource.log, `refused: ${refusal.errmsg}`);
       this.#refuse(socket, refusal);
     }
   }
 
-  /** Anybody can connect, as often as they like. */
-  #warn(text: string, log: Log = this.#parts.log): void {
-    const line = this.#warningQuota.take(this.#parts.clock.now(), text);
-    if (line !== null) log.warning(line);
-    else log.debug(1, text);
+  #warn(socket: HandshakeSocket, log: Log, what: string): void {
+    const text = `Connection from ${socket.peer} ${what}`;
+    const key = `${socket.peerHost} ${what}`;
+    const now = this.#parts.clock.now();
+    const before = this.#warnedAt.get(key);
+    if (before !== undefined && now - before < WARN_AGAIN_MS) {
+      log.debug(1, text);
+      return;
+    }
+    if (this.#warnedAt.size >= WARNINGS_MAX) this.#warnedAt.clear();
+    this.#warnedAt.set(key, now);
+    // A stranger can think of any number of things to be refused for.
+    const line = this.#quota.take(now, text);
+    if (line === null) log.debug(1, text);
+    else log.warning(line);
   }
 
   #refuse(socket: HandshakeSocket, refusal: Refusal): void {

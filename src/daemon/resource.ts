@@ -319,7 +319,10 @@ export class Resource implements WorkerOwner {
     if (role === "secondary") {
       // Usual when the link is lost. What it said is worth keeping: split-brain, another disk, …
       if (end.failure !== null) this.#note = sentence(end.failure.message);
-      this.#log.debug(1, `The worker has gone: ${describeEnd(end)}. Waiting for a connection.`);
+      const text = `The worker has gone: ${describeEnd(end)}. Waiting for a connection.`;
+      // A signal is no usual end: the kernel was out of memory, say.
+      if (end.exit.kind === "signal") this.#log.warning(text);
+      else this.#log.debug(1, text);
       return;
     }
     // While the role is being entered, whoever asked for it hears the reason and decides.
@@ -475,6 +478,23 @@ export class Resource implements WorkerOwner {
 
   // --- Status.
 
+  /** What a role without a worker waits for. */
+  #idleNote(): string | null {
+    const { remote } = this.settings;
+    switch (this.#role) {
+      case "init":
+        return `Without a role nothing is offered or replicated. To follow the other node: hastctl role secondary ${this.name}; to lead: hastctl role primary ${this.name}`;
+      case "secondary":
+        return remote === "none"
+          ? "No primary can ever connect: remote is none in hast.conf."
+          : `Waiting for a primary at ${remote} to connect.`;
+      case "primary":
+        return null; // it is about to be started again, of which #note tells
+      default:
+        return unreachable(this.#role);
+    }
+  }
+
   async statusEntry(): Promise<StatusEntry> {
     const worker = this.#worker;
     // One that still starts has nothing to report, and may be too busy to say so.
@@ -489,6 +509,9 @@ export class Resource implements WorkerOwner {
           ? `The worker (pid ${worker.pid}) does not answer.`
           : `The worker (pid ${worker.pid}) is still starting.`,
       );
+    } else {
+      const next = this.#idleNote();
+      if (next !== null) notes.push(next);
     }
     const status: ResourceStatus = {
       provname: settings.provname,
@@ -517,9 +540,12 @@ export function roleRefusal(role: Role): Refusal {
   return { kind: "refused", errmsg, wait: role === "primary" };
 }
 
+/** A command at the end of a message: a full stop would be typed along with it. */
+const COMMAND_LAST = /[:;] (?:fuser|hastctl|hastd|ip|lsblk|mkdir|ss|truncate) [^:;]*$/;
+
 function sentence(text: string): string {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(first) ? first : `${first}.`;
+  return /[.!?]$/.test(first) || COMMAND_LAST.test(first) ? first : `${first}.`;
 }
 
 function equalBytes(a: Uint8Array, b: Uint8Array): boolean {

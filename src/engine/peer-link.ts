@@ -79,6 +79,8 @@ export interface PeerLinkHandler {
   splitBrain(): void;
   /** The connection, once accepted, is gone. */
   lost(reason: string): void;
+  /** The peer answers a request with an error, a Linux errno. @param slot as for Primary.replied() */
+  requestFailed(slot: number, errno: number): void;
   /** Events have been handed over: do what follows from them. */
   turn(): void;
   notice(text: string): void;
@@ -112,6 +114,9 @@ export class PeerLink {
   #upSince = 0;
   /** The last refusal, so that it is reported once and not at every retry. */
   #lastFailure = "";
+  /** Why the last connection ended. */
+  #lostReason = "";
+  #latched = false;
 
   #a: Stream | null = null;
   #b: Stream | null = null;
@@ -149,9 +154,14 @@ export class PeerLink {
     return this.#state === "up";
   }
 
-  /** In words, for status. */
+  /** Why there is no connection, for status; "" before the first attempt has ended. */
   get lastFailure(): string {
-    return this.#lastFailure;
+    return this.#lastFailure === "" ? this.#lostReason : this.#lastFailure;
+  }
+
+  /** How long until the next attempt, at most, where that is longer than anybody would wait; else 0. */
+  get patienceMs(): number {
+    return this.#latched ? RETRY_LATCHED_MS : 0;
   }
 
   /** Begins an attempt, if none is under way. */
@@ -187,19 +197,17 @@ export class PeerLink {
   #connectedA(result: Stream | NetFailure): void {
     this.#abandon = null;
     if ("failure" in result) {
-      this.#close(
-        `cannot connect to ${this.#options.settings.remote}: ${result.failure}`,
-        this.#backoff(),
-        false,
-      );
+      this.#close(result.failure, this.#backoff(), false);
       return;
     }
     this.#a = result;
     this.#state = "hello";
     this.#aReader = new HandshakeReader(
       () => this.#heardA(),
-      (reason) =>
-        this.#close(`the peer closed the connection${words(reason)}`, this.#backoff(), false),
+      (reason) => {
+        const when = this.#state === "hello" ? " before it answered" : words(reason);
+        this.#close(`the peer closed the connection${when}`, this.#backoff(), false);
+      },
     );
     result.start(this.#aReader);
     result.write(
@@ -347,8 +355,11 @@ export class PeerLink {
         answer.datasize !== dataSize
           ? `data sizes differ: ${dataSize} bytes here, ${answer.datasize} at the peer`
           : `extent sizes differ: ${extentSize} bytes here, ${answer.extentsize} at the peer`;
+      const { resource } = this.#options.settings;
       this.#close(
-        `${what}; create the new one of the two components again with the other's size (hastctl create --datasize, -e)`,
+        `${what}. Decide which copy to keep, and make the other anew: ` +
+          `here with hastctl create --force --datasize ${answer.datasize} -e ${answer.extentsize} ${resource}, ` +
+          `or there with hastctl create --force --datasize ${dataSize} -e ${extentSize} ${resource}`,
         RETRY_LATCHED_MS,
         false,
       );
@@ -371,6 +382,7 @@ export class PeerLink {
     this.#state = "up";
     this.#upSince = this.#options.clock.now();
     this.#lastFailure = "";
+    this.#lostReason = "";
     this.#outgoing = new Outgoing(this.#a!, this.#options.memory);
     reader.up(this.#outgoing);
     this.#handler.accepted({
@@ -471,8 +483,10 @@ export class PeerLink {
     const before = this.#state;
     if (before === "idle") return;
     this.#state = "idle";
+    this.#latched = retryMs === RETRY_LATCHED_MS;
     let delayMs = retryMs;
     if (before === "up") {
+      this.#lostReason = reason;
       // A connection that did not last is no reason to try faster.
       const lastedMs = this.#options.clock.now() - this.#upSince;
       if (lastedMs >= RETRY_MAX_MS) this.#retryMs = RETRY_FIRST_MS;
@@ -674,7 +688,9 @@ export class PeerLink {
             memory.bytes.copyWithin(at, header.headerEnd, header.headerEnd + length);
           }
         }
-        const wrong = core.replied(slot, header.received, errnoFromWire(header.error), out);
+        const errno = errnoFromWire(header.error);
+        if (errno !== 0) this.#handler.requestFailed(slot, errno);
+        const wrong = core.replied(slot, header.received, errno, out);
         if (wrong !== null) throw new WireError("reply-invalid", wrong);
       }
       inbox.start += total;

@@ -633,6 +633,82 @@ test("a write that the peer could not do is copied again, not forgotten (BD-2)",
   await led.stop();
 });
 
+// ---- what the operator is told ------------------------------------------------------------------
+
+const notes = (led: Led): string => led.engine.report().notes.join("\n");
+
+test("a disk that fails requests is warned of once, and status says so although the peer is there", async () => {
+  const led = await Led.start();
+  expect.equal(notes(led), "");
+  led.world.disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
+  for (let at = 0; at < 20; at++) {
+    const request = led.nbd.send({ type: NBD_WRITE, offset: at * 4096, payload: bytes(512, 1) });
+    await led.settle();
+    expect.notEqual(led.nbd.answer(request)?.error, 0);
+  }
+  const told = led.world.host.warnings.filter((text) => /No space left on device/.test(text));
+  expect.equal(told.length, 1);
+  expect.match(told[0]!, /component \/pretend\/disk .*writing.*Make room/);
+  expect.equal(led.connected, true);
+  expect.match(notes(led), /\/pretend\/disk failed 20 requests.*No space left/);
+  led.world.disk.fail = () => 0;
+  await led.world.clock.pass(60_000);
+  await led.stop();
+});
+
+test("a peer whose disk fails is warned of with its errno, and status says so", async () => {
+  const led = await Led.start();
+  led.peer.automatic = false;
+  const cookie = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 3) });
+  await led.settle();
+  led.peer.b.send(reply(led.peer.waiting[0]!.header.seqLo, { error: 28 }));
+  await led.settle();
+  led.peer.automatic = true;
+  expect.equal(led.nbd.answer(cookie)?.error, 0);
+  expect.ok(led.warned(/the peer's component.*No space left on device/));
+  expect.match(notes(led), /the peer's component failed 1 request/);
+  await led.world.clock.pass(60_000);
+  await led.stop();
+});
+
+test("status tells of the last synchronization in figures, for an hour", async () => {
+  const led = await Led.start({ metadata: { localcnt: 1n }, peer: { map: MAP } });
+  await led.world.clock.pass(10_000);
+  expect.match(notes(led), /^synchronized to the peer, 128KB in 2 extents copied in .*ago$/);
+  await led.world.clock.pass(3_600_000);
+  expect.equal(notes(led), "");
+  await led.stop();
+});
+
+test("without a peer, status says why not and what to do, from the first moment on", async () => {
+  const connecting = await Led.start({ lives: () => ({ s1: new Uint8Array(0) }) });
+  expect.equal(notes(connecting), "connecting to tcp://peer");
+  await connecting.stop();
+
+  const led = await Led.start();
+  led.isolate();
+  led.peer.leave();
+  await led.settle();
+  expect.match(notes(led), /^not connected: the peer closed the connection/);
+  await led.world.clock.pass(5_000);
+  expect.match(notes(led), /^not connected: connection refused\. Is hastd running there\?$/);
+  await led.stop();
+});
+
+test("a split-brain is told once, and status goes on saying how to end it, for either choice", async () => {
+  const s1 = encodeS1({ kind: "refused", errmsg: "Split-brain condition!", wait: false });
+  const led = await Led.start({ lives: () => ({ s1 }) });
+  await led.world.clock.pass(100_000);
+  expect.equal(led.world.host.errors.length, 1);
+  for (const text of [led.world.host.errors[0]!, notes(led)]) {
+    expect.match(text, /On the OTHER one, .*create --force --datasize \d+ -e 65536 r0/);
+    expect.match(text, /on the one to keep: hastctl role primary r0/);
+  }
+  expect.match(notes(led), /tried again every 30 s$/);
+  led.world.host.errors.length = 0;
+  await led.stop();
+});
+
 // ---- the end ------------------------------------------------------------------------------------
 
 test("a disk that fails while writes wait for the peer ends the resource with code 74", async () => {

@@ -20,23 +20,35 @@ import {
   Primary,
   type PrimaryOutbox,
   type PrimaryRecord,
+  READ,
   SLOT_COUNT,
   SYNC,
 } from "../replication/primary.ts";
 import { errnoText } from "../wire/errno.ts";
+import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import type { Hashes } from "../wire/payload.ts";
 import { Component, type ComponentHandler } from "./component.ts";
 import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
 import { type NbdBackend, NbdServer } from "./nbd-server.ts";
 import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
-import { duration, rate, size } from "./quantities.ts";
+import { discardAdvice, type Peering, withAdvice } from "./peer-trouble.ts";
+import { duration, extents, rate, size } from "./quantities.ts";
+import { RequestFailures } from "./request-failures.ts";
 import type { WorkerEvent, WorkerReport, WorkerSettings } from "./worker-messages.ts";
 
 const TICK_MS = 1_000;
 /** How long requests may wait for the first connection attempt, unless the peer says "wait". */
 const GATE_MS = 2_000;
+/** How long status tells of a synchronization that has ended. */
+const SYNC_REMEMBERED_MS = 3_600_000;
 /** A ZERO piece where the peer takes ranges of any length, bytes. */
 const ZERO_MAX: number = 32 * 1024 * 1024;
+
+interface LastSync {
+  readonly at: number;
+  /** "to the peer, 64MB in 32 extents copied in 1.2 s" */
+  readonly text: string;
+}
 
 /** The world an engine lives in. */
 export interface EngineEnvironment {
@@ -77,6 +89,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #ended = false;
   #stopping = false;
   #disconnectReason: string | null = null;
+  readonly #peering: Peering;
+  readonly #localFailures: RequestFailures;
+  readonly #peerFailures: RequestFailures;
+  /** The last synchronization that ended well, while this engine has lived. */
+  #lastSync: LastSync | null = null;
+  #syncSource: "from" | "to" = "to";
 
   /**
    * Opens the metadata and the map of `disk`.
@@ -109,6 +127,16 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#memory = memory;
     this.#component = component;
     const { metadata, layout, disk } = component;
+    this.#peering = {
+      resource: settings.resource,
+      source: settings.source,
+      dataSize: metadata.datasize,
+      extentSize: metadata.extentsize,
+    };
+    const warn = (text: string) => host.warning(text);
+    const local = `the local component ${settings.local}`;
+    this.#localFailures = new RequestFailures(local, environment.clock, warn);
+    this.#peerFailures = new RequestFailures("the peer's component", environment.clock, warn);
     const map = new Activemap({
       dataSize: metadata.datasize,
       extentSize: metadata.extentsize,
@@ -181,7 +209,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (metadata.state === "inconsistent" && metadata.prevrole === "secondary") {
       return (
         "this copy is the target of an unfinished synchronization: a mix of old and new blocks. " +
-        "Make the other node primary, and let the synchronization finish"
+        `On the other node: hastctl role primary ${metadata.resource}; then here, so that the ` +
+        `synchronization goes on: hastctl role secondary ${metadata.resource}`
       );
     }
     return null;
@@ -377,16 +406,17 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   event(event: WorkerEvent): void {
     if (event === "syncstart") {
       const { resyncCount, extentSize } = this.#core.map;
-      const from = this.#core.stale ? "from the peer" : "to the peer";
+      this.#syncSource = this.#core.stale ? "from" : "to";
       this.#host.notice(
-        `Synchronization started ${from}: ${size(resyncCount * extentSize)} in ${resyncCount} extents.`,
+        `Synchronization started ${this.#syncSource} the peer: ` +
+          `${size(resyncCount * extentSize)} in ${extents(resyncCount)}.`,
       );
     } else if (event === "syncdone") {
       const { syncCopied, syncExtents, syncStartedAt } = this.#core.statistics;
-      const ms = this.#environment.clock.now() - syncStartedAt;
-      this.#host.notice(
-        `Synchronization complete: ${size(syncCopied)} in ${syncExtents} extents copied in ${duration(ms)}.`,
-      );
+      const now = this.#environment.clock.now();
+      const figures = `${size(syncCopied)} in ${extents(syncExtents)} copied in ${duration(now - syncStartedAt)}`;
+      this.#lastSync = { at: now, text: `${this.#syncSource} the peer, ${figures}` };
+      this.#host.notice(`Synchronization complete: ${figures}.`);
     } else if (event === "syncintr") {
       this.#host.warning("Synchronization interrupted; it goes on when the peer is back.");
     }
@@ -405,7 +435,23 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   slotDone(slot: number, errno: number): void {
     this.#events++;
-    if (!this.#ended) this.#core.localDone(slot, errno, this);
+    if (this.#ended) return;
+    if (errno !== 0) this.#localFailures.failed(this.#deed(slot, "local"), errno);
+    this.#core.localDone(slot, errno, this);
+  }
+
+  /** What a slot's request was about to do on one of the nodes. */
+  #deed(slot: number, where: "local" | "peer"): string {
+    if (slot >= SLOT_COUNT) return "flushing";
+    switch (this.#core.kind[slot]) {
+      case READ:
+        return "reading";
+      case SYNC:
+        // A copy reads on one node, then writes on the other.
+        return (where === "peer") === this.#core.stale ? "reading a copy" : "writing a copy";
+      default:
+        return "writing";
+    }
   }
 
   recordWritten(errno: number): void {
@@ -488,7 +534,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   attemptFailed(reason: string, wait: boolean): void {
-    this.#host.warning(`Not connected to ${this.#settings.remote}: ${reason}`);
+    // A split-brain is told with what to do: splitBrain() follows.
+    const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
+    this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
     if (!wait) {
       this.#openGate();
       return;
@@ -502,9 +550,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   splitBrain(): void {
     this.#host.error(
-      "Split-brain: both nodes took writes while they were apart, and nothing is synchronized. " +
-        "Decide which copy to keep. On the other node (its changes are discarded, and everything is copied): " +
-        `hastctl role init ${this.#settings.resource}; hastctl create --force ${this.#settings.resource}; hastctl role secondary ${this.#settings.resource}`,
+      "Split-brain: each node holds data that the other lacks, and nothing is synchronized. " +
+        `${discardAdvice(this.#peering)}.`,
     );
     this.#host.event("split-brain");
   }
@@ -515,6 +562,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (this.#stopping) return;
     this.#host.warning(`Disconnected from ${this.#settings.remote}: ${reason}`);
     this.#host.event("disconnect");
+  }
+
+  requestFailed(slot: number, errno: number): void {
+    this.#peerFailures.failed(this.#deed(slot, "peer"), errno);
   }
 
   // ---- status ---------------------------------------------------------------------------------
@@ -561,13 +612,26 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
           `${size(left)} left, ${rate(speed)}${eta}`,
       );
     } else if (!core.connected && this.#link !== null) {
-      const reason = this.#link.lastFailure;
-      notes.push(`not connected${reason === "" ? "" : `: ${reason}`}`);
+      const { lastFailure, patienceMs } = this.#link;
+      const again = patienceMs === 0 ? "" : `. It is tried again every ${patienceMs / 1000} s`;
+      notes.push(
+        lastFailure === ""
+          ? `connecting to ${this.#settings.remote}`
+          : `not connected: ${withAdvice(lastFailure, this.#peering)}${again}`,
+      );
       if (core.stale) {
         notes.push(
           `this copy is not complete: ${core.waitingForPeer} requests wait for the peer; start hastd there and make it secondary`,
         );
       }
+    }
+    const last = this.#lastSync;
+    const sinceMs = last === null ? 0 : this.#environment.clock.now() - last.at;
+    if (last !== null && core.connected && !core.resyncing && sinceMs <= SYNC_REMEMBERED_MS) {
+      notes.push(`synchronized ${last.text}, ${duration(sinceMs)} ago`);
+    }
+    for (const { note } of [this.#localFailures, this.#peerFailures]) {
+      if (note !== null) notes.push(note);
     }
     if (core.connected && core.peerCannotFlush) {
       notes.push("the peer's device cannot flush: what it has written counts as stable");

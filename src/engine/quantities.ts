@@ -26,3 +26,8 @@ export function duration(ms: number): string {
   const minutes = Math.round(seconds / 60);
   return minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
 }
+
+/** "1 extent", "32 extents" */
+export function extents(count: number): string {
+  return count === 1 ? "1 extent" : `${count} extents`;
+}

@@ -662,6 +662,19 @@ test("a flush that the device cannot do counts as done; one that fails is report
   expect.deepEqual(served.replies(), ["1", "2 error 5", "3 error 5", "4 received", "4 error 28"]);
 });
 
+test("a disk that fails requests is warned of once, and status says so", async () => {
+  const served = await Served.start();
+  served.world.disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
+  await served.send(
+    writeRequest(1, 0, new Uint8Array(512)),
+    writeRequest(2, 0, new Uint8Array(512)),
+  );
+  expect.deepEqual(served.replies(), ["1 error 28", "2 error 28"]);
+  expect.equal(served.world.host.warnings.length, 1);
+  expect.match(served.world.host.warnings[0]!, /\/pretend\/disk .*No space left.*Make room/);
+  expect.match(served.engine.report().notes.join(), /\/pretend\/disk failed 2 requests/);
+});
+
 // ---- our own primaries --------------------------------------------------------------------------
 
 test("a state is stored once everything before it has been executed, and before the answer", async () => {

@@ -42,7 +42,9 @@ import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
 import { Component, type ComponentHandler, type MapChanges, unsupported } from "./component.ts";
 import { Inbox, Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
+import { discardAdvice } from "./peer-trouble.ts";
 import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
+import { RequestFailures } from "./request-failures.ts";
 import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
 
 /** The primary sends at least a keepalive every 10 s (wire protocol §10). */
@@ -77,6 +79,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   readonly #header = new RequestHeader();
   readonly #slotHolder: Int32Array;
   readonly #version: number;
+  readonly #diskFailures: RequestFailures;
   #readSlab: number = NOBODY;
   #readAt = 0;
   #state: "starting" | "serving" | "draining" | "ended" = "starting";
@@ -147,6 +150,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#outgoing = new Outgoing(b, memory);
     this.#encoder = new PayloadEncoder(environment.hashes);
     this.#slotHolder = new Int32Array(this.#core.kind.length).fill(NOBODY);
+    this.#diskFailures = new RequestFailures(
+      `the local component ${settings.local}`,
+      environment.clock,
+      (text) => host.warning(text),
+    );
     this.#lastHeardAt = this.#lastSentAt = environment.clock.now();
     component.attach(this);
     memory.onFree = () => {
@@ -214,7 +222,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   #refuse(judgement: Judgement & { kind: "refuse" }): void {
     const { metadata } = this.#component;
-    this.#host.error(`Refusing the primary: ${judgement.reason}.`);
+    const reason = `${judgement.reason}. ${discardAdvice({
+      resource: this.#settings.resource,
+      source: this.#settings.source,
+      dataSize: metadata.datasize,
+      extentSize: metadata.extentsize,
+    })}`;
+    this.#host.error(`Refusing the primary: ${reason}.`);
     this.#a.start(new Quiet());
     this.#b.start(new Quiet());
     this.#a.write(
@@ -234,7 +248,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     );
     this.#a.end();
     if (judgement.splitBrain) this.#host.event("split-brain");
-    this.#finish(EXIT_REFUSED, judgement.reason);
+    this.#finish(EXIT_REFUSED, reason);
   }
 
   async #answer(judgement: Judgement & { kind: "accept" }): Promise<void> {
@@ -667,6 +681,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#events++;
     const kind = this.#core.kind[slot];
     const failed = errno !== 0 && !(kind === FLUSH && unsupported(errno));
+    if (failed) {
+      const deed = kind === READ ? "reading" : kind === FLUSH ? "flushing" : "writing";
+      this.#diskFailures.failed(deed, errno);
+    }
     if (failed && kind !== READ && this.#states) this.#failed(slot, errno);
     else this.#core.localDone(slot, failed ? errno : 0, this);
   }
@@ -778,11 +796,18 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       recvQueue: 0,
       doneQueue: 0,
       silentMs: this.#environment.clock.now() - this.#lastHeardAt,
-      notes:
-        this.#component.metadata.state === "inconsistent"
-          ? ["this copy is being synchronized and cannot be promoted before that has ended"]
-          : [],
+      notes: this.#notes(),
     };
+  }
+
+  #notes(): string[] {
+    const notes: string[] = [];
+    if (this.#component.metadata.state === "inconsistent") {
+      notes.push("this copy is being synchronized and cannot be promoted before that has ended");
+    }
+    const { note } = this.#diskFailures;
+    if (note !== null) notes.push(note);
+    return notes;
   }
 }
 

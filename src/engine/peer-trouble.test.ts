@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import { discardAdvice, type Peering, withAdvice } from "./peer-trouble.ts";
+
+const PEERING: Peering = {
+  resource: "shared",
+  source: "tcp4://10.0.0.1",
+  dataSize: 4096_000,
+  extentSize: 2 * 1024 * 1024,
+};
+
+test("withAdvice() follows each reason with what to do, and on which node", () => {
+  const table: readonly (readonly [string, RegExp])[] = [
+    [
+      "Remote node acts as init for the resource and not as secondary.",
+      /secondary\. On that node: hastctl role secondary shared$/,
+    ],
+    [
+      "Remote node acts as primary for the resource and not as secondary.",
+      /both nodes are primary.*shall not be: hastctl role secondary shared$/,
+    ],
+    ["Resource not configured.", /configured\. hast\.conf of that node has no resource shared$/],
+    ["No access to the resource.", /names another host/],
+    ["Split-brain condition!", /On the OTHER one, .*create --force --datasize 4096000 shared/],
+    ["Resource unique ID mismatch (primary=1, secondary=2).", /created anew.*create --force/],
+    ["Modification counters ran backwards (primary=1/2): …", /create --force/],
+    ["the peer closed the connection before it answered", /remote.*log there$/],
+    ["the peer does not answer the handshake (20 s)", /hastd stopped there/],
+    ["connection refused", /^connection refused\. Is hastd running there\?$/],
+    ["no connection within 20 s", /machine up/],
+    ["no route to host: host is unreachable", /machine up/],
+    ["address not available", /source tcp4:\/\/10\.0\.0\.1 an address of this node/],
+    ["beta: host name not found", /Correct remote/],
+  ];
+  for (const [reason, wanted] of table) expect.match(withAdvice(reason, PEERING), wanted);
+});
+
+test("withAdvice() leaves a reason alone that nobody can do anything about", () => {
+  const reason = "the peer's handshake is broken: type 18 does not exist";
+  expect.equal(withAdvice(reason, PEERING), reason);
+  expect.equal(
+    withAdvice("address not available", { ...PEERING, source: null }),
+    "address not available",
+  );
+});
+
+test("discardAdvice() repeats sizes that are not the default, so that the nodes agree again", () => {
+  expect.match(discardAdvice(PEERING), /--datasize 4096000 shared/);
+  expect.match(
+    discardAdvice({ ...PEERING, extentSize: 65536 }),
+    /--datasize 4096000 -e 65536 shared/,
+  );
+});

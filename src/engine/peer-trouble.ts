@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * What an operator can do about a peer that is not connected, or that must not be.
+ *
+ * A reason is what the link saw, or what the peer said in its own words (wire protocol §6.3, §6.5); FreeBSD's
+ * hastd says the same ones. Advice names the node on which each command is to be typed: whoever reads
+ * it may be logged in on either.
+ */
+
+import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
+import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
+
+/** One resource, as far as advice has to name it. */
+export interface Peering {
+  readonly resource: string;
+  /** "source" of hast.conf, or null. */
+  readonly source: string | null;
+  readonly dataSize: number; // bytes
+  readonly extentSize: number; // bytes
+}
+
+/** `reason`, and after it what to do, as far as that is known. */
+export function withAdvice(reason: string, peering: Peering): string {
+  const advice = adviceOn(reason, peering);
+  return advice === null ? reason : `${reason.replace(/\.$/, "")}. ${advice}`;
+}
+
+/**
+ * For two copies of which one must go: nothing but a person can tell which. Nothing here may sound
+ * as if it were decided already.
+ */
+export function discardAdvice({ resource, dataSize, extentSize }: Peering): string {
+  const extents = extentSize === EXTENT_SIZE_DEFAULT ? "" : ` -e ${extentSize}`;
+  return (
+    "Decide which node's copy to keep. On the OTHER one, whose copy is thrown away: " +
+    `hastctl role init ${resource} && hastctl create --force --datasize ${dataSize}${extents} ${resource} && ` +
+    `hastctl role secondary ${resource}. Then on the one to keep: hastctl role primary ${resource}`
+  );
+}
+
+function adviceOn(reason: string, peering: Peering): string | null {
+  const { resource, source } = peering;
+  const role = /^Remote node acts as (\w+) for the resource/.exec(reason)?.[1];
+  if (role === "primary") {
+    return `If that lasts, both nodes are primary. On the one that shall not be: hastctl role secondary ${resource}`;
+  }
+  if (role !== undefined) return `On that node: hastctl role secondary ${resource}`;
+  if (reason === SPLIT_BRAIN_ERRMSG) return discardAdvice(peering);
+  if (/unique ID mismatch/.test(reason)) {
+    return `One of the two components was created anew, or belongs elsewhere. ${discardAdvice(peering)}`;
+  }
+  if (/counters ran backwards/.test(reason)) return discardAdvice(peering);
+  if (/not configured/.test(reason)) return `hast.conf of that node has no resource ${resource}`;
+  if (/No access/.test(reason)) {
+    return `hast.conf of that node names another host than this one as remote of ${resource}`;
+  }
+  if (/before it answered/.test(reason)) {
+    return "If that lasts, hast.conf of that node does not name this one's address as a remote: see hastd's log there";
+  }
+  if (/does not answer/.test(reason)) return "Is hastd stopped there? See its log";
+  if (/connection refused/.test(reason)) return "Is hastd running there?";
+  if (/no connection within|unreachable|timed out/.test(reason)) {
+    return "Is that machine up, and does nothing on the way block the port?";
+  }
+  if (/address not available/.test(reason) && source !== null) {
+    return `Is source ${source} an address of this node?`;
+  }
+  if (/host name/.test(reason)) return "Correct remote in hast.conf, or see to the name service";
+  return null;
+}
