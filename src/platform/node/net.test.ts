@@ -7,7 +7,13 @@ import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { type Listener, NetError, type Stream, type StreamReader } from "../net.ts";
+import {
+  type Listener,
+  NetError,
+  type NetFailure,
+  type Stream,
+  type StreamReader,
+} from "../net.ts";
 import { createArena } from "./arena.ts";
 import { nodeNet } from "./net.ts";
 import { adoptSocket } from "./socket-stream.ts";
@@ -501,3 +507,36 @@ async function freePort(): Promise<number> {
   await new Promise((resolve) => server.close(resolve));
   return port;
 }
+
+test("a unix socket is its owner's alone from its first moment, whatever the umask", async () => {
+  const file = path.join(dir, "private.sock");
+  const before = process.umask(0);
+  const listening = nodeNet.listen(`unix://${file}`, () => {}, assert.fail);
+  const mode = fs.statSync(file).mode & 0o777;
+  const umask = process.umask(before);
+  (await listening).close();
+  assert.equal(mode, 0o600);
+  assert.equal(umask, 0);
+});
+
+test("a TCP stream finds out by itself that its peer's machine has died", async () => {
+  const server = net.createServer((socket) => socket.resume());
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as net.AddressInfo;
+  const connected = Promise.withResolvers<Stream | NetFailure>();
+  const options = { source: null, timeoutMs: 5_000 };
+  nodeNet.connect(`tcp4://127.0.0.1:${port}`, options, connected.resolve);
+  const stream = await connected.promise;
+  assert.ok(!("failure" in stream));
+  stream.start(new Collector());
+  // proc(5), net/tcp: local address, remote address, state, queues, timer: 02 is keepalive.
+  const remote = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const line = fs
+    .readFileSync("/proc/net/tcp", "utf8")
+    .split("\n")
+    .map((each) => each.trim().split(/\s+/))
+    .find((fields) => fields[2] === remote && fields[3] === "01");
+  stream.destroy();
+  server.close();
+  assert.match(line?.[5] ?? "", /^02:/);
+});

@@ -183,16 +183,25 @@ async function listenUnix(
   const server = createServer(() => address, accepted);
   makeDirectory(path.dirname(file), address);
   try {
-    await bind(server, { path: file, backlog: BACKLOG }, address);
+    await bindUnix(server, file, address);
   } catch (error) {
     if (!(error instanceof NetError) || error.code !== "EADDRINUSE") throw error;
     await removeStaleSocket(file);
-    await bind(server, { path: file, backlog: BACKLOG }, address);
+    await bindUnix(server, file, address);
   }
   server.on("error", (error: NodeJS.ErrnoException) => failed(failureText(error)));
-  fs.chmodSync(file, UNIX_SOCKET_MODE);
   // Node unlinks the path when the server closes.
   return { address, close: () => void server.close() };
+}
+
+/** Binds before it returns, and the socket has its mode from the start: nobody slips in. */
+function bindUnix(server: net.Server, file: string, address: string): Promise<void> {
+  const before = process.umask(0o777 & ~UNIX_SOCKET_MODE);
+  try {
+    return bind(server, { path: file, backlog: BACKLOG }, address);
+  } finally {
+    process.umask(before);
+  }
 }
 
 /** Makes the last component only: a wrong path is better refused than built. */

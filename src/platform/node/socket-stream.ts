@@ -14,6 +14,14 @@ import { assert } from "../../base/assert.ts";
 import type { Stream, StreamReader } from "../net.ts";
 import { failureText } from "./net-failure.ts";
 
+/**
+ * A TCP peer that has been silent for so long is asked whether it is there, and so often before it is
+ * given up: a machine that lost its power never says goodbye, and there is room for few NBD clients.
+ */
+const KEEPALIVE_AFTER_MS = 60_000;
+const KEEPALIVE_INTERVAL_MS = 10_000;
+const KEEPALIVE_COUNT = 6;
+
 /** A socket's handle: Node's internal, and what its own child_process moves between sockets too. */
 interface HandleOwner {
   _handle: object | null;
@@ -68,6 +76,7 @@ class SocketStream implements Stream {
       },
     } as net.SocketConstructorOpts);
     this.#socket.setNoDelay(true);
+    this.#socket.setKeepAlive(true, KEEPALIVE_AFTER_MS, KEEPALIVE_INTERVAL_MS, KEEPALIVE_COUNT);
     this.#socket.on("end", () => {
       this.#ended = true;
     });
