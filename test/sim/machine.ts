@@ -14,7 +14,7 @@ import type { Resource } from "../../src/daemon/resource.ts";
 import { ARENA_SIZE } from "../../src/engine/memory.ts";
 import { PrimaryEngine } from "../../src/engine/primary-engine.ts";
 import { SecondaryEngine } from "../../src/engine/secondary-engine.ts";
-import { ResourceWorker } from "../../src/engine/worker.ts";
+import { ORPHAN_GRACE_MS, ResourceWorker } from "../../src/engine/worker.ts";
 import type { FromWorker, ToWorker, WorkerSettings } from "../../src/engine/worker-messages.ts";
 import {
   decodeMetadata,
@@ -38,7 +38,7 @@ import type {
 } from "../../src/platform/process.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
-import type { Random } from "../replication-world.ts";
+import type { Random } from "../model/disk.ts";
 import { SimMedium } from "./medium.ts";
 import {
   type Host,
@@ -457,7 +457,7 @@ export class SimWorker implements Owner, WorkerProcess {
   daemonGone(): void {
     const { timeline, random } = this.host.surroundings;
     timeline.after(random.next() * 2, () => {
-      if (this.alive && !this.#exiting) this.#worker.stop();
+      if (this.alive && !this.#exiting) this.#worker.stop(ORPHAN_GRACE_MS);
     });
   }
 

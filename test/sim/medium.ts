@@ -10,7 +10,7 @@
  */
 
 import type { Medium } from "../pretend/disk.ts";
-import type { Random } from "../replication-world.ts";
+import type { Random } from "../model/disk.ts";
 import { cellContent, fillCells } from "./pattern.ts";
 import { Violation } from "./violation.ts";
 

@@ -26,7 +26,7 @@ import {
 } from "../../src/platform/net.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { End, Pipe } from "../pretend/net.ts";
-import type { Random } from "../replication-world.ts";
+import type { Random } from "../model/disk.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** A machine, as the network sees it. */

@@ -33,7 +33,7 @@ import type {
 } from "../../src/engine/worker-messages.ts";
 import type { Role } from "../../src/wire/control.ts";
 import type { RunningRequest } from "../pretend/disk.ts";
-import { Random } from "../replication-world.ts";
+import { Random } from "../model/disk.ts";
 import { Application } from "./application.ts";
 import { type Counts, History } from "./history.ts";
 import {
