@@ -57,6 +57,18 @@ export class Memory {
     }
   }
 
+  get slabCount(): number {
+    return SLAB_COUNT;
+  }
+
+  get copyCount(): number {
+    return COPY_COUNT;
+  }
+
+  get freeCopies(): number {
+    return this.#freeCopyCount;
+  }
+
   get freeSlabs(): number {
     return this.#freeSlabCount;
   }

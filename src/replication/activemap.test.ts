@@ -206,6 +206,23 @@ test("more warm extents than there is room for cool the oldest, never a dirty on
   expect.deepEqual(marked(map.image), [], "or it would stay marked for ever");
 });
 
+test("an extent that is written and flushed for ever is no more than one warm extent", () => {
+  const map = create({ extents: 20, keepdirty: 4 });
+  for (let round = 0; round < 20_000; round++) {
+    const extent = round % 10;
+    // Every hundred rounds time passes, and what is not written cools.
+    const verdict = map.writeStart(extent * EXTENT, 4096);
+    expect.equal(verdict, round < 10 ? "persist-first" : "covered", `round ${round}`);
+    map.writeDone(extent * EXTENT, 4096);
+    if (verdict === "persist-first") persist(map);
+    flush(map);
+    if (round % 100 === 0) map.ageWarm();
+    if (round % 1000 === 0) map.assertInvariants();
+  }
+  map.coolAll();
+  expect.deepEqual(marked(map.image), [], "or a clean stop leaves marks behind");
+});
+
 test("merging a map leaves the counts of writes in flight alone (BD-18)", () => {
   const map = create();
   map.writeStart(0, 4096);

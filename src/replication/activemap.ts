@@ -115,6 +115,10 @@ export class Activemap {
   #flushing: ExtentSet;
 
   readonly #warm: Uint8Array;
+  /** Extents that have been warm, oldest first, each once; some have been written again since. */
+  readonly #inRing: Uint8Array;
+  /** In the ring, and warm anew since it got there: it is younger than its place says. */
+  readonly #warmAgain: Uint8Array;
   readonly #warmRing: Int32Array = new Int32Array(WARM_CAPACITY);
   readonly #warmAge: Int32Array = new Int32Array(WARM_CAPACITY);
   #warmHead = 0;
@@ -144,6 +148,8 @@ export class Activemap {
     this.#scheduled = new Uint8Array(regionSize);
     this.#syncing = new Uint8Array(regionSize);
     this.#warm = new Uint8Array(regionSize);
+    this.#inRing = new Uint8Array(regionSize);
+    this.#warmAgain = new Uint8Array(regionSize);
     this.#settled = new ExtentSet(this.extentCount);
     this.#flushing = new ExtentSet(this.extentCount);
   }
@@ -398,24 +404,37 @@ export class Activemap {
   // ---- warm extents --------------------------------------------------------------------------
 
   #keepWarm(extent: number): void {
-    if (testBit(this.#warm, extent)) return;
-    if (this.#warmCount === WARM_CAPACITY) this.#coolOldest();
+    setBit(this.#warm, extent);
+    if (testBit(this.#inRing, extent)) {
+      setBit(this.#warmAgain, extent);
+      return;
+    }
+    while (this.#warmCount === WARM_CAPACITY) this.#coolOldest();
+    setBit(this.#inRing, extent);
+    this.#pushWarm(extent);
+  }
+
+  #pushWarm(extent: number): void {
     const place = (this.#warmHead + this.#warmCount) % WARM_CAPACITY;
     this.#warmRing[place] = extent;
     this.#warmAge[place] = this.#age;
     this.#warmCount++;
-    setBit(this.#warm, extent);
   }
 
+  /** Takes the oldest from the ring; one that was warm again in between goes to its end, once. */
   #coolOldest(): void {
     const extent = this.#warmRing[this.#warmHead]!;
     this.#warmHead = (this.#warmHead + 1) % WARM_CAPACITY;
     this.#warmCount--;
+    if (testBit(this.#warmAgain, extent)) {
+      clearBit(this.#warmAgain, extent);
+      this.#pushWarm(extent);
+      return;
+    }
+    clearBit(this.#inRing, extent);
     if (!testBit(this.#warm, extent)) return; // written again since
     clearBit(this.#warm, extent);
-    // Written again and settled, or being written: not ours to clear.
-    if (this.#writes[extent] !== 0 || this.#inResync(extent)) return;
-    if (this.#settled.has(extent) || this.#flushing.has(extent)) return;
+    assert(this.#writes[extent] === 0 && !this.#inResync(extent) && !this.#settled.has(extent));
     clearBit(this.image, extent);
     clearBit(this.#persisted, extent);
     this.#touchSector(extent);
@@ -507,12 +526,11 @@ export class Activemap {
     for (let extent = 0; extent < this.extentCount; extent++) {
       const busy = this.#writes[extent]! > 0 || this.#inResync(extent);
       if (busy) dirty++;
-      const marked =
-        busy ||
-        this.#settled.has(extent) ||
-        this.#flushing.has(extent) ||
-        testBit(this.#warm, extent);
+      const warm = testBit(this.#warm, extent);
+      const marked = busy || this.#settled.has(extent) || this.#flushing.has(extent) || warm;
       if (marked) assert(testBit(this.image, extent), `extent ${extent} is not in the image`);
+      else assert(!testBit(this.image, extent), `extent ${extent} is marked for no reason`);
+      if (warm) assert(testBit(this.#inRing, extent), `extent ${extent} would be warm for ever`);
       if (testBit(this.#persisted, extent)) {
         assert(testBit(this.image, extent), `extent ${extent} is persisted but not in the image`);
       }
@@ -520,5 +538,6 @@ export class Activemap {
     assert(dirty === this.#dirtyCount, `dirty ${this.#dirtyCount}, counted ${dirty}`);
     assert(countBits(this.#scheduled, this.extentCount) === this.#scheduledCount);
     assert(countBits(this.#syncing, this.extentCount) === this.#syncingCount);
+    assert(countBits(this.#inRing, this.extentCount) === this.#warmCount);
   }
 }

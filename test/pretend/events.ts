@@ -5,10 +5,16 @@
  *   post() ─► queue ─► settle(): one after another, promises in between, until nothing is left
  */
 
+/** Where something that happens later is left. */
+export interface Poster {
+  /** `run` happens later: never from inside this call. */
+  post(run: () => void): void;
+}
+
 /** More than any test needs; a world that goes on beyond it has livelocked. */
 const EVENTS_MAX = 2_000_000;
 
-export class Events {
+export class Events implements Poster {
   #queue: (() => void)[] = [];
   #count = 0;
   readonly #pick: (count: number) => number;
@@ -18,7 +24,6 @@ export class Events {
     this.#pick = pick;
   }
 
-  /** `run` happens later: never from inside this call. */
   post(run: () => void): void {
     this.#queue.push(run);
   }

@@ -10,6 +10,7 @@
  */
 
 import { assert } from "../../src/base/assert.ts";
+import type { Clock } from "../../src/platform/clock.ts";
 import type {
   ConnectOptions,
   Listener,
@@ -18,8 +19,7 @@ import type {
   Stream,
   StreamReader,
 } from "../../src/platform/net.ts";
-import type { PretendClock } from "./clock.ts";
-import type { Events } from "./events.ts";
+import type { Poster } from "./events.ts";
 
 const CAPACITY = 256 * 1024;
 /** Bytes behind a delivery that get overwritten: they were not the reader's to keep. */
@@ -30,8 +30,8 @@ function everything(available: number): number {
 }
 
 /** One direction of a connection. */
-class Pipe {
-  readonly #events: Events;
+export class Pipe {
+  readonly #events: Poster;
   readonly #pending: { readonly bytes: Uint8Array; readonly copy: Uint8Array; moved: number }[] =
     [];
   #inFlight: Uint8Array[] = [];
@@ -41,13 +41,17 @@ class Pipe {
   ended = false;
   /** Nothing arrives any more. */
   broken = false;
+  /** What is under way stays there, as if the network dropped every packet. */
+  stalled = false;
   capacity: number = CAPACITY;
+  /** Sees what is written when it is written. */
+  tap: (bytes: Uint8Array) => void = () => {};
   /** How many of the `available` bytes arrive at once. */
   chunk: (available: number) => number = everything;
   from!: End;
   to!: End;
 
-  constructor(events: Events) {
+  constructor(events: Poster) {
     this.#events = events;
   }
 
@@ -62,6 +66,7 @@ class Pipe {
   push(bytes: Uint8Array): void {
     this.#pending.push({ bytes, copy: bytes.slice(), moved: 0 });
     this.kick();
+    this.tap(bytes);
   }
 
   /** What the kernel has no room for is lost; the rest it took when it was written. */
@@ -93,7 +98,7 @@ class Pipe {
     const sent = this.#depart();
     if (sent > 0) this.from.reportSent(sent);
     if (this.#pending.length === 0) this.from.allSent();
-    if (this.broken || !this.to.listening) return;
+    if (this.broken || this.stalled || !this.to.listening) return;
     if (this.#inFlightSize > 0) {
       this.#deliver();
       this.kick();
@@ -139,24 +144,35 @@ class Pipe {
 }
 
 /** One side of a connection. */
-class End implements Stream {
+export class End implements Stream {
   readonly peer: string;
-  readonly #events: Events;
+  readonly #events: Poster;
   readonly #out: Pipe;
   readonly #in: Pipe;
   #reader: StreamReader | null = null;
+  /** Why it closed. */
+  #reason: string | null = null;
   #paused = false;
   #ending = false;
   #closed = false;
   #space: Uint8Array | null = null;
 
-  constructor(events: Events, peer: string, pipes: { readonly out: Pipe; readonly in: Pipe }) {
+  constructor(events: Poster, peer: string, pipes: { readonly out: Pipe; readonly in: Pipe }) {
     this.#events = events;
     this.peer = peer;
     this.#out = pipes.out;
     this.#in = pipes.in;
     pipes.out.from = this;
     pipes.in.to = this;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Sees what the other side writes when it writes it. */
+  set tap(tap: (bytes: Uint8Array) => void) {
+    this.#in.tap = tap;
   }
 
   get listening(): boolean {
@@ -192,6 +208,7 @@ class End implements Stream {
   reportEnd(reason: string | null): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#reason = reason;
     this.#out.ended = true;
     this.#out.kick();
     this.#in.breakOff();
@@ -201,6 +218,10 @@ class End implements Stream {
   start(reader: StreamReader): void {
     assert(this.#reader === null);
     this.#reader = reader;
+    if (this.#closed) {
+      this.#events.post(() => reader.closed(this.#reason));
+      return;
+    }
     if (this.listening) this.#space = reader.space();
     this.#in.kick();
   }
@@ -239,12 +260,42 @@ class End implements Stream {
   #destroy(reason: string | null): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#reason = reason;
     this.#out.dropPending();
     this.#out.ended = true;
     this.#out.kick();
     this.#in.breakOff();
+    // It may go to another process meanwhile, and has no reader then.
     const reader = this.#reader;
-    if (reader !== null) this.#events.post(() => reader.closed(reason));
+    this.#events.post(() => {
+      if (reader !== null && reader === this.#reader) reader.closed(reason);
+    });
+  }
+
+  /** Its reader hears no more of it, and another one may start: it goes to another process. */
+  detach(): void {
+    this.#reader = null;
+    this.#space = null;
+    this.#paused = false;
+  }
+
+  /** The process that had it is gone: the kernel sends what it took, then the end. */
+  abandon(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.detach();
+    this.#out.dropPending();
+    this.#out.ended = true;
+    this.#out.kick();
+    this.#in.breakOff();
+  }
+
+  /** The machine is gone: nothing leaves it any more. */
+  vanish(): void {
+    this.#closed = true;
+    this.detach();
+    this.#out.breakOff();
+    this.#in.stalled = true;
   }
 
   /** As if the other machine had forgotten the connection: what is under way is lost. */
@@ -347,7 +398,7 @@ export class FarEnd implements StreamReader {
 }
 
 /** A connection between the subject of a test and the test itself. */
-export function pretendConnection(events: Events, peer: string): FarEnd {
+export function pretendConnection(events: Poster, peer: string): FarEnd {
   const toNear = new Pipe(events);
   const fromNear = new Pipe(events);
   const near = new End(events, peer, { out: fromNear, in: toNear });
@@ -359,14 +410,14 @@ export function pretendConnection(events: Events, peer: string): FarEnd {
 export type Answer = FarEnd | string | "silence";
 
 export class PretendNet implements Net {
-  readonly #events: Events;
-  readonly #clock: PretendClock;
+  readonly #events: Poster;
+  readonly #clock: Clock;
   readonly #accepted: Map<string, (stream: Stream) => void> = new Map();
   /** Decides about connection attempts of the subject; `count` begins at 1. */
   onConnect: (address: string, count: number) => Answer = () => "connection refused";
   connectCount = 0;
 
-  constructor(events: Events, clock: PretendClock) {
+  constructor(events: Poster, clock: Clock) {
     this.#events = events;
     this.#clock = clock;
   }

@@ -1,0 +1,741 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * What was promised to the application, cell by cell, and what each node's copy therefore owes.
+ *
+ * Every submission and every answer has a time of its own, 1, 2, 3, … A write is over when it was answered,
+ * or when the worker that had accepted it is gone and its disk at rest. What a cell holds is told by the
+ * write that filled it, and is too old for a floor f if that write was over before f:
+ *
+ *   w1 ├────┤            w2 was submitted after w1 had been answered. Once w2 is answered, the floor of its
+ *   w2         ├─────┤   cells is its start: w1 is too old now, whatever overlaps w2 in time is not.
+ *
+ * Zeroes do not say who wrote them: they count as the latest zeroes they could be.
+ *
+ * A copy has four floors per cell:
+ *   must     what it shows must not be older, as long as its machine has power
+ *   stable   what a power cut may leave must not be older
+ *   alone    acknowledged here while the other node had no part in it: never to be overwritten from there
+ *
+ * A primary that is the target of a synchronization shows what its peer has: its clients are owed `promised`,
+ * and `view` with what they have read on top of it.
+ */
+
+import type { Mode, Primary } from "../../src/replication/primary.ts";
+import type { Machine, SimWorker } from "./machine.ts";
+import { cellContent } from "./pattern.ts";
+import { Violation } from "./violation.ts";
+
+export type OpKind = "read" | "write" | "zero" | "flush";
+
+export interface Op {
+  /** Also what a write puts into cells. */
+  readonly id: number;
+  readonly kind: OpKind;
+  readonly fua: boolean;
+  readonly copy: Copy;
+  readonly worker: SimWorker;
+  readonly from: number; // cells
+  readonly count: number;
+  readonly start: number;
+  /** When it was over; infinite while it is not. */
+  end: number;
+  /** READ: the floors of its cells. FLUSH: those of all cells. As they were when it was submitted. */
+  floor: Int32Array;
+}
+
+/** One node's copy, and what it owes. */
+export class Copy {
+  readonly machine: Machine;
+  readonly must: Int32Array;
+  readonly stable: Int32Array;
+  readonly alone: Int32Array;
+  readonly aloneStable: Int32Array;
+  /** Acknowledged to the clients of this primary's life, wherever it lies. */
+  readonly promised: Int32Array;
+  readonly view: Int32Array;
+  readonly seenValue: Int32Array;
+  readonly seenTime: Int32Array;
+  /** async: acknowledged here as primary, on its way to the other node. */
+  backlog: Op[] = [];
+  /** memsync: the other node said that it had received them. */
+  received: Op[] = [];
+  /** The other node had a fault that this one, as its primary, has not noticed. */
+  excuse = false;
+  /** Acknowledged with that excuse. */
+  excused: Op[] = [];
+  connected = false;
+  inStep = false;
+  /** Has been primary since the two were last in step. */
+  led = false;
+
+  constructor(machine: Machine) {
+    const { cellCount } = machine.shape;
+    this.machine = machine;
+    this.must = new Int32Array(cellCount);
+    this.stable = new Int32Array(cellCount);
+    this.alone = new Int32Array(cellCount);
+    this.aloneStable = new Int32Array(cellCount);
+    this.promised = new Int32Array(cellCount);
+    this.view = new Int32Array(cellCount);
+    this.seenValue = new Int32Array(cellCount).fill(-1);
+    this.seenTime = new Int32Array(cellCount);
+  }
+
+  get name(): string {
+    return this.machine.name;
+  }
+
+  get core(): Primary | null {
+    return this.machine.primary?.primaryEngine?.core ?? null;
+  }
+
+  forget(): void {
+    for (const floors of [this.must, this.stable, this.alone, this.aloneStable]) floors.fill(0);
+    this.promised.fill(0);
+    this.view.fill(0);
+    this.seenValue.fill(-1);
+    this.backlog = [];
+    this.received = [];
+    this.excused = [];
+    this.led = false;
+  }
+}
+
+export class Counts {
+  reads = 0;
+  writes = 0;
+  zeroes = 0;
+  flushes = 0;
+  errors = 0;
+  joint = 0;
+  alone = 0;
+  backlog = 0;
+  received = 0;
+  excused = 0;
+  promotions = 0;
+  handshakes = 0;
+  fromSecondary = 0;
+  inSteps = 0;
+  splitBrains = 0;
+}
+
+export class History {
+  readonly copies: readonly [Copy, Copy];
+  readonly counts: Counts = new Counts();
+  readonly #mode: Mode;
+  readonly #cellCount: number;
+  readonly #cellSize: number;
+  #time = 1;
+  readonly #ops: (Op | null)[] = [null];
+  readonly #open: Set<Op> = new Set();
+  readonly #openZeroes: Int32Array;
+  readonly #zeroEnd: Int32Array;
+  readonly #markers: [Marker, Marker];
+
+  constructor(machines: readonly [Machine, Machine], mode: Mode) {
+    this.#mode = mode;
+    this.copies = [new Copy(machines[0]), new Copy(machines[1])];
+    this.#cellCount = machines[0].shape.cellCount;
+    this.#cellSize = machines[0].shape.sectorSize;
+    this.#openZeroes = new Int32Array(this.#cellCount);
+    this.#zeroEnd = new Int32Array(this.#cellCount);
+    this.#markers = [new Marker(machines[0]), new Marker(machines[1])];
+  }
+
+  copyOf(machine: Machine): Copy {
+    return this.copies[0].machine === machine ? this.copies[0] : this.copies[1];
+  }
+
+  other(copy: Copy): Copy {
+    return copy === this.copies[0] ? this.copies[1] : this.copies[0];
+  }
+
+  #marker(copy: Copy): Marker {
+    return copy === this.copies[0] ? this.#markers[0] : this.#markers[1];
+  }
+
+  // ---- contents -------------------------------------------------------------------------------
+
+  #endOf(cell: number, value: number): number {
+    if (value === 0) {
+      return this.#openZeroes[cell]! > 0 ? Number.POSITIVE_INFINITY : this.#zeroEnd[cell]!;
+    }
+    const op = this.#ops[value];
+    if (op == null || cell < op.from || cell >= op.from + op.count) {
+      throw new Violation(`cell ${cell} holds ${value}, which was never written there`);
+    }
+    return op.end;
+  }
+
+  #holds(copy: Copy, cell: number, floor: number): boolean {
+    return floor === 0 || this.#endOf(cell, copy.machine.medium.cells[cell]!) >= floor;
+  }
+
+  #holdsStably(copy: Copy, cell: number, floor: number): boolean {
+    const { medium } = copy.machine;
+    if (floor === 0) return true;
+    if (medium.isStable(cell)) return this.#holds(copy, cell, floor);
+    return medium.cellVersions(cell).every((value) => this.#endOf(cell, value) >= floor);
+  }
+
+  #holdsOp(copy: Copy, op: Op): boolean {
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      if (!this.#holds(copy, cell, op.start)) return false;
+    }
+    return true;
+  }
+
+  #describe(copy: Copy, cell: number): string {
+    const { medium } = copy.machine;
+    const versions = medium.cellVersions(cell);
+    return versions.length === 1
+      ? `${versions[0]}`
+      : `${medium.cells[cell]} (of ${versions.join(", ")})`;
+  }
+
+  /** The writes whose start is this floor, for messages. */
+  #floorText(floor: number): string {
+    const op = this.#ops.find((each) => each?.start === floor);
+    return op == null ? `floor ${floor}` : `write ${op.id}`;
+  }
+
+  // ---- the application ------------------------------------------------------------------------
+
+  submit(kind: OpKind, fua: boolean, worker: SimWorker, from: number, count: number): Op {
+    const copy = this.copyOf(worker.host);
+    const op: Op = {
+      id: this.#ops.length,
+      kind,
+      fua,
+      copy,
+      worker,
+      from,
+      count,
+      start: ++this.#time,
+      end: Number.POSITIVE_INFINITY,
+      floor: NOTHING,
+    };
+    if (kind === "read") op.floor = copy.view.slice(from, from + count);
+    if (kind === "flush") op.floor = copy.promised.slice();
+    this.#ops.push(op);
+    this.#open.add(op);
+    if (kind === "zero") {
+      for (let cell = from; cell < from + count; cell++) this.#openZeroes[cell]! += 1;
+    }
+    return op;
+  }
+
+  #finish(op: Op): void {
+    op.end = ++this.#time;
+    this.#open.delete(op);
+    if (op.kind !== "zero") return;
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      this.#openZeroes[cell]! -= 1;
+      this.#zeroEnd[cell] = op.end;
+    }
+  }
+
+  /** The worker is gone and its disk at rest: what it had accepted takes effect no more. */
+  drained(worker: SimWorker): void {
+    for (const op of [...this.#open]) if (op.worker === worker) this.#finish(op);
+  }
+
+  answered(op: Op, error: number, data: Uint8Array): void {
+    if (error !== 0) {
+      this.counts.errors++;
+      this.#finish(op);
+      return;
+    }
+    switch (op.kind) {
+      case "read":
+        this.counts.reads++;
+        this.#read(op, data);
+        return;
+      case "flush":
+        this.counts.flushes++;
+        this.#finish(op);
+        this.#flushed(op, 0, this.#cellCount, op.floor);
+        return;
+      default:
+        if (op.kind === "write") this.counts.writes++;
+        else this.counts.zeroes++;
+        this.#finish(op);
+        this.#written(op);
+        if (op.fua) {
+          const floor = new Int32Array(this.#cellCount);
+          floor.fill(op.start, op.from, op.from + op.count);
+          this.#flushed(op, op.from, op.from + op.count, floor);
+        }
+    }
+  }
+
+  #read(op: Op, data: Uint8Array): void {
+    const { copy, from, count } = op;
+    this.#finish(op);
+    for (let index = 0; index < count; index++) {
+      const cell = from + index;
+      const value = cellContent(data, index * this.#cellSize, cell, this.#cellSize);
+      if (value < 0) throw new Violation(`${copy.name}: cell ${cell} reads as bytes nobody wrote`);
+      const floor = op.floor[index]!;
+      let end = this.#endOf(cell, value);
+      if (copy.seenValue[cell] === value) end = Math.max(end, copy.seenTime[cell]!);
+      if (end < floor) {
+        throw new Violation(
+          `${copy.name}: cell ${cell} reads as ${value}, which is older than ${this.#floorText(floor)}; ` +
+            `the disks hold ${this.copies.map((each) => `${each.name} ${this.#describe(each, cell)}`).join(", ")}`,
+        );
+      }
+      copy.seenValue[cell] = value;
+      copy.seenTime[cell] = op.end;
+      copy.view[cell] = Math.max(copy.view[cell]!, op.start);
+    }
+  }
+
+  #written(op: Op): void {
+    const { copy } = op;
+    const other = this.other(copy);
+    const { core } = copy;
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      for (const floors of [copy.must, copy.promised, copy.view]) {
+        floors[cell] = Math.max(floors[cell]!, op.start);
+      }
+      if (!this.#holds(copy, cell, op.start)) {
+        throw new Violation(
+          `${copy.name}: ${describe(op)} is acknowledged, but cell ${cell} here is ${this.#describe(copy, cell)}`,
+        );
+      }
+    }
+    if (this.#holdsOp(other, op)) {
+      this.counts.joint++;
+      this.#owe(other, op);
+      return;
+    }
+    if (core?.stale && !copy.excuse) {
+      throw new Violation(
+        `${copy.name}: ${describe(op)} is acknowledged alone by a primary whose copy is not whole`,
+      );
+    }
+    const marked = this.#isMarked(copy);
+    if (marked) {
+      for (let cell = op.from; cell < op.from + op.count; cell++) {
+        copy.alone[cell] = Math.max(copy.alone[cell]!, op.start);
+      }
+    }
+    if (core?.connected && this.#mode === "async") {
+      this.counts.backlog++;
+      copy.backlog.push(op);
+    } else if (core?.connected && this.#mode === "memsync" && !copy.excuse) {
+      this.counts.received++;
+      copy.received.push(op);
+    } else if (marked) {
+      this.counts.alone++;
+    } else if (copy.excuse) {
+      this.counts.excused++;
+      copy.excused.push(op);
+    } else {
+      throw new Violation(
+        `${copy.name}: ${describe(op)} is acknowledged without ${other.name} and without a stable mark ` +
+          `(counts ${this.#counters()})`,
+      );
+    }
+  }
+
+  /** The copy has this write: from now on it owes it. */
+  #owe(copy: Copy, op: Op): void {
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      copy.must[cell] = Math.max(copy.must[cell]!, op.start);
+    }
+  }
+
+  #flushed(op: Op, from: number, to: number, floor: Int32Array): void {
+    const { copy } = op;
+    const other = this.other(copy);
+    const stale = copy.core?.stale ?? false;
+    let alone = -1;
+    for (let cell = from; cell < to; cell++) {
+      const wanted = floor[cell]!;
+      if (wanted <= copy.stable[cell]! && wanted <= other.stable[cell]!) continue;
+      if (this.#holdsStably(copy, cell, wanted)) {
+        copy.stable[cell] = Math.max(copy.stable[cell]!, wanted);
+      } else if (!stale) {
+        throw new Violation(
+          `${copy.name}: ${describe(op)} is acknowledged, but cell ${cell} here may become ` +
+            `${this.#describe(copy, cell)}, older than ${this.#floorText(wanted)}`,
+        );
+      }
+      if (this.#holdsStably(other, cell, wanted)) {
+        other.stable[cell] = Math.max(other.stable[cell]!, wanted);
+      } else {
+        alone = cell;
+      }
+    }
+    if (alone < 0) return;
+    if (stale && !copy.excuse) {
+      throw new Violation(
+        `${copy.name}: ${describe(op)} is acknowledged by a primary whose copy is not whole, but cell ` +
+          `${alone} is not stable on ${other.name}`,
+      );
+    }
+    if (this.#isMarked(copy)) {
+      for (let cell = from; cell < to; cell++) {
+        const wanted = floor[cell]!;
+        if (wanted === 0 || this.#holdsStably(other, cell, wanted)) continue;
+        copy.alone[cell] = Math.max(copy.alone[cell]!, wanted);
+        copy.aloneStable[cell] = Math.max(copy.aloneStable[cell]!, wanted);
+      }
+      return;
+    }
+    if (copy.excuse || (this.#mode === "async" && copy.core?.connected)) return;
+    throw new Violation(
+      `${copy.name}: ${describe(op)} is acknowledged alone and without a stable mark: cell ${alone} on ` +
+        `${other.name} may become ${this.#describe(other, alone)}, older than ` +
+        `${this.#floorText(floor[alone]!)} (counts ${this.#counters()})`,
+    );
+  }
+
+  // ---- the alone mark -------------------------------------------------------------------------
+
+  /** Will the other node learn, whatever happens now, that this one went on alone? */
+  #isMarked(copy: Copy): boolean {
+    const other = this.#marker(this.other(copy));
+    return this.#marker(copy).localLeast > other.remoteMost;
+  }
+
+  #counters(): string {
+    return this.#markers.map((marker) => marker.toString()).join(", ");
+  }
+
+  // ---- nodes ----------------------------------------------------------------------------------
+
+  /** A primary has opened its disk. */
+  promoted(copy: Copy): void {
+    this.counts.promotions++;
+    this.#mustHold(copy, copy.must, "is promoted, but");
+    copy.promised.set(copy.must);
+    copy.view.set(copy.must);
+    copy.seenValue.fill(-1);
+    copy.connected = false;
+    copy.inStep = false;
+    copy.excuse = false;
+    copy.led = true;
+  }
+
+  #mustHold(copy: Copy, floors: Int32Array, what: string): void {
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      if (this.#holds(copy, cell, floors[cell]!)) continue;
+      throw new Violation(
+        `${copy.name} ${what} its cell ${cell} is ${this.#describe(copy, cell)}, older than ` +
+          `${this.#floorText(floors[cell]!)}; ${this.other(copy).name} has ` +
+          `${this.#describe(this.other(copy), cell)}`,
+      );
+    }
+  }
+
+  primaryDied(copy: Copy, graceful: boolean): void {
+    if (graceful && !this.#isMarked(copy)) {
+      const other = this.other(copy);
+      const lost = copy.backlog.find((op) => !this.#holdsOp(other, op));
+      if (lost !== undefined) {
+        throw new Violation(
+          `${copy.name} is demoted in good order without a mark, but ${other.name} lacks ${describe(lost)}`,
+        );
+      }
+    }
+    copy.backlog = [];
+    copy.excused = [];
+    copy.connected = false;
+    copy.inStep = false;
+  }
+
+  /** A secondary's worker has ended, or failed at something. */
+  secondaryDied(copy: Copy, graceful: boolean): void {
+    const primary = this.other(copy);
+    if (!graceful) {
+      this.secondaryFault(copy);
+      return;
+    }
+    // S-5: what it said it had received, it has done.
+    for (const op of primary.received) {
+      if (!this.#holdsOp(copy, op)) {
+        throw new Violation(`${copy.name} had received ${describe(op)}, and ends without it`);
+      }
+      this.#owe(copy, op);
+    }
+    primary.received = [];
+  }
+
+  secondaryFault(copy: Copy): void {
+    const primary = this.other(copy);
+    if (primary.core?.connected) primary.excuse = true;
+    for (const op of primary.received) {
+      if (this.#holdsOp(copy, op)) this.#owe(copy, op);
+      else primary.excused.push(op);
+    }
+    primary.received = [];
+  }
+
+  /** After the disk has lost what was not stable. */
+  powerCut(copy: Copy): void {
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      copy.must[cell] = Math.min(copy.must[cell]!, copy.stable[cell]!);
+    }
+    copy.alone.set(copy.aloneStable);
+    this.#mustHold(copy, copy.must, "has lost its power, and");
+  }
+
+  /** The operator has created this copy anew. */
+  recreated(copy: Copy): void {
+    copy.forget();
+    this.other(copy).received = [];
+  }
+
+  splitBrain(): void {
+    this.counts.splitBrains++;
+    if (this.copies.every(({ led }) => led)) return;
+    throw new Violation(
+      `split-brain (counts ${this.#counters()}), although only one node was primary since they were in step`,
+    );
+  }
+
+  /** After every event: what has changed between the nodes? */
+  poll(): void {
+    for (const copy of this.copies) {
+      const { core } = copy;
+      if (core === null) continue;
+      if (core.connected !== copy.connected) {
+        copy.connected = core.connected;
+        copy.excuse = false;
+        if (core.connected) this.#accepted(copy, core);
+      }
+      this.#deliver(copy);
+      const inStep = core.connected && !core.resyncing && core.map.resyncCount === 0 && !core.stale;
+      if (inStep && !copy.inStep) this.#stepped(copy);
+      copy.inStep = inStep;
+    }
+  }
+
+  /** A handshake has ended, and nothing has been copied yet. */
+  #accepted(primary: Copy, core: Primary): void {
+    this.counts.handshakes++;
+    const secondary = this.other(primary);
+    const source = core.stale ? secondary : primary;
+    const target = core.stale ? primary : secondary;
+    if (core.stale) this.counts.fromSecondary++;
+    this.#mustHold(source, source.must, "is the source of a synchronization, but");
+    this.#mustHold(source, target.alone, `is the source, and ${target.name} went on alone, but`);
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      target.must[cell] = Math.min(target.must[cell]!, source.must[cell]!);
+      target.stable[cell] = Math.min(target.stable[cell]!, source.stable[cell]!);
+    }
+    target.alone.fill(0);
+    target.aloneStable.fill(0);
+    if (core.stale) {
+      // What this primary showed so far was older than what its peer had.
+      primary.promised.set(secondary.must);
+      primary.view.set(secondary.must);
+      for (const op of this.#open) {
+        if (op.copy !== primary) continue;
+        if (op.kind === "read") {
+          for (let index = 0; index < op.count; index++) {
+            op.floor[index] = Math.min(op.floor[index]!, primary.view[op.from + index]!);
+          }
+        } else if (op.kind === "flush") {
+          for (let cell = 0; cell < this.#cellCount; cell++) {
+            op.floor[cell] = Math.min(op.floor[cell]!, primary.promised[cell]!);
+          }
+        }
+      }
+    }
+  }
+
+  /** What was on its way may have arrived; what will not is alone once there is a mark. */
+  #deliver(copy: Copy): void {
+    if (copy.backlog.length + copy.received.length + copy.excused.length === 0) return;
+    const other = this.other(copy);
+    const arrived = (op: Op): boolean => {
+      if (!this.#holdsOp(other, op)) return false;
+      this.#owe(other, op);
+      return true;
+    };
+    copy.backlog = copy.backlog.filter((op) => !arrived(op));
+    copy.received = copy.received.filter((op) => !arrived(op));
+    copy.excused = copy.excused.filter((op) => !arrived(op));
+    if (copy.core?.connected || !this.#isMarked(copy)) return;
+    for (const op of [...copy.backlog, ...copy.excused]) {
+      for (let cell = op.from; cell < op.from + op.count; cell++) {
+        copy.alone[cell] = Math.max(copy.alone[cell]!, op.start);
+      }
+    }
+    copy.backlog = [];
+    copy.excused = [];
+  }
+
+  /** Both copies are equal, as far as nothing is on its way. */
+  #stepped(primary: Copy): void {
+    this.counts.inSteps++;
+    const secondary = this.other(primary);
+    const onItsWay = new Uint8Array(this.#cellCount);
+    for (const op of [...primary.backlog, ...primary.received, ...primary.excused]) {
+      onItsWay.fill(1, op.from, op.from + op.count);
+    }
+    this.#mustHold(primary, primary.promised, "says that it is in step, but");
+    primary.must.set(primary.promised);
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      if (this.#holds(secondary, cell, primary.must[cell]!)) {
+        secondary.must[cell] = primary.must[cell]!;
+      } else if (onItsWay[cell] === 0 && !primary.excuse) {
+        throw new Violation(
+          `the nodes say that they are in step, but cell ${cell} on ${secondary.name} is ` +
+            `${this.#describe(secondary, cell)}, older than ${this.#floorText(primary.must[cell]!)}`,
+        );
+      }
+      const stable = primary.stable[cell]!;
+      if (stable > secondary.stable[cell]! && this.#holdsStably(secondary, cell, stable)) {
+        secondary.stable[cell] = stable;
+      }
+    }
+    for (const copy of this.copies) {
+      copy.alone.fill(0);
+      copy.aloneStable.fill(0);
+      copy.led = copy === primary;
+    }
+  }
+
+  // ---- at rest --------------------------------------------------------------------------------
+
+  /** Both copies hold the same, and all that is owed. */
+  checkEqual(): void {
+    const [a, b] = this.copies;
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      if (a.machine.medium.cells[cell] === b.machine.medium.cells[cell]) continue;
+      throw new Violation(
+        `at the end cell ${cell} is ${this.#describe(a, cell)} on A and ${this.#describe(b, cell)} on B`,
+      );
+    }
+    for (const copy of this.copies) this.#mustHold(copy, copy.must, "at the end:");
+  }
+
+  // ---- coverage -------------------------------------------------------------------------------
+
+  /** Whatever may differ between the nodes, now or after power cuts, is marked on a disk. */
+  checkCoverage(): void {
+    const [a, b] = this.#markers;
+    const media = [a.machine.medium, b.machine.medium] as const;
+    const cells = new Set<number>();
+    const dropped = new Set<number>();
+    for (const marker of this.#markers) {
+      for (const cell of marker.machine.medium.touched.splice(0)) cells.add(cell);
+      for (const extent of marker.refreshMap()) dropped.add(extent);
+    }
+    if (cells.size === 0 && dropped.size === 0) return;
+    if (a.unpaired || b.unpaired) {
+      this.#unchecked = true;
+      return;
+    }
+    if (this.#unchecked) {
+      // Since the two met, everything is under watch.
+      this.#unchecked = false;
+      for (let cell = 0; cell < this.#cellCount; cell++) cells.add(cell);
+    }
+    const perExtent = a.machine.shape.extentSize / this.#cellSize;
+    for (const extent of dropped) {
+      const end = Math.min(this.#cellCount, (extent + 1) * perExtent);
+      for (let cell = extent * perExtent; cell < end; cell++) cells.add(cell);
+    }
+    for (const cell of cells) {
+      const extent = Math.floor(cell / perExtent);
+      if (a.covers(extent) || b.covers(extent)) continue;
+      const [first, ...rest] = [...media[0].cellVersions(cell), ...media[1].cellVersions(cell)];
+      if (rest.every((value) => value === first)) continue;
+      throw new Violation(
+        `cell ${cell} may be ${media[0].cellVersions(cell).join(", ")} on A and ` +
+          `${media[1].cellVersions(cell).join(", ")} on B, and neither map says so`,
+      );
+    }
+  }
+
+  #unchecked = true;
+}
+
+const NOTHING: Int32Array = new Int32Array(0);
+
+/** What the front of a machine's disk says, whatever a power cut leaves of it. */
+class Marker {
+  readonly machine: Machine;
+  #least = 0n;
+  #most = 0n;
+  #unpaired = true;
+  #countsAt = -1;
+  #map: Uint8Array = new Uint8Array(0);
+  #mapAt = -1;
+
+  constructor(machine: Machine) {
+    this.machine = machine;
+  }
+
+  #refresh(): void {
+    const { rawChanges } = this.machine.medium;
+    if (this.#countsAt === rawChanges) return;
+    this.#countsAt = rawChanges;
+    const records = this.machine.recordVersions();
+    this.#least = records[0]!.localcnt;
+    this.#most = 0n;
+    this.#unpaired = true;
+    for (const { localcnt, remotecnt, resuid } of records) {
+      if (localcnt < this.#least) this.#least = localcnt;
+      if (remotecnt > this.#most) this.#most = remotecnt;
+      if (resuid !== 0n) this.#unpaired = false;
+    }
+  }
+
+  get localLeast(): bigint {
+    this.#refresh();
+    return this.#least;
+  }
+
+  get remoteMost(): bigint {
+    this.#refresh();
+    return this.#most;
+  }
+
+  get unpaired(): boolean {
+    this.#refresh();
+    return this.#unpaired;
+  }
+
+  /** Reads the map. @returns extents that were marked for certain, and are not any more */
+  refreshMap(): readonly number[] {
+    const { machine } = this;
+    if (this.#mapAt === machine.medium.rawChanges) return [];
+    this.#mapAt = machine.medium.rawChanges;
+    const map = machine.stableMap();
+    const dropped: number[] = [];
+    for (let extent = 0; extent < machine.extentCount; extent++) {
+      if (bit(this.#map, extent) && !bit(map, extent)) dropped.push(extent);
+    }
+    this.#map = map;
+    return dropped;
+  }
+
+  covers(extent: number): boolean {
+    return bit(this.#map, extent);
+  }
+
+  toString(): string {
+    const counts = this.machine
+      .recordVersions()
+      .map(({ localcnt, remotecnt, state }) => `${localcnt}/${remotecnt} ${state}`);
+    return `${this.machine.name} ${counts.join(" or ")}`;
+  }
+}
+
+function bit(map: Uint8Array, index: number): boolean {
+  return ((map[index >> 3] ?? 0) & (1 << (index & 7))) !== 0;
+}
+
+export function describe(op: Op): string {
+  if (op.kind === "flush") return "FLUSH";
+  const range = op.count === 1 ? `${op.from}` : `${op.from}–${op.from + op.count - 1}`;
+  const name = op.kind === "read" ? "READ" : `${op.kind === "write" ? "WRITE" : "ZERO"} ${op.id}`;
+  return `${name}@${range}${op.fua ? " FUA" : ""}`;
+}

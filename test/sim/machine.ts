@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * One node: a disk, the main daemon, and its workers, all of them production code in pretended processes.
+ *
+ *   Daemon, Resource ─ messages, sockets ─ ResourceWorker, engine ─ PretendDisk ─┐
+ *                                                                    SimMedium ◄─┘
+ *
+ * A process that is killed does nothing more; what it had asked of its disk ends some time later, one way
+ * or the other, and until then nobody else can lock the disk.
+ */
+
+import { Daemon } from "../../src/daemon/daemon.ts";
+import type { Resource } from "../../src/daemon/resource.ts";
+import { ARENA_SIZE } from "../../src/engine/memory.ts";
+import { PrimaryEngine } from "../../src/engine/primary-engine.ts";
+import { SecondaryEngine } from "../../src/engine/secondary-engine.ts";
+import { ORPHAN_GRACE_MS, ResourceWorker } from "../../src/engine/worker.ts";
+import type { FromWorker, ToWorker, WorkerSettings } from "../../src/engine/worker-messages.ts";
+import {
+  decodeMetadata,
+  encodeMetadata,
+  METADATA_SIZE,
+  type Metadata,
+} from "../../src/metadata/block.ts";
+import { mapBytes } from "../../src/metadata/layout.ts";
+import { type Disk, DiskError } from "../../src/platform/disk.ts";
+import type { Entropy } from "../../src/platform/entropy.ts";
+import type { HandshakeSocket } from "../../src/platform/handshake-socket.ts";
+import type { Log } from "../../src/platform/log.ts";
+import { createArena } from "../../src/platform/node/arena.ts";
+import { nodeHashes } from "../../src/platform/node/hashes.ts";
+import type {
+  ProcessExit,
+  Processes,
+  ProcessHandler,
+  WorkerIdentity,
+  WorkerProcess,
+} from "../../src/platform/process.ts";
+import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
+import type { End } from "../pretend/net.ts";
+import type { Random } from "../model/disk.ts";
+import { SimMedium } from "./medium.ts";
+import {
+  type Host,
+  type Owner,
+  ProcessNet,
+  SimHandshakeSocket,
+  type SimNetwork,
+} from "./network.ts";
+import { ProcessClock, type Timeline } from "./timeline.ts";
+
+const RESOURCE = "r0";
+const PORT = 8457;
+export const EXPORT = "unix:///run/hast/r0.sock";
+const EIO = 5;
+
+export interface Shape {
+  readonly sectorSize: number;
+  readonly cellCount: number;
+  readonly extentSize: number; // bytes
+  readonly keepdirty: number;
+}
+
+/** Whoever wants to know what happens on machines. */
+export interface Watcher {
+  note(text: string): void;
+  told(worker: SimWorker, message: FromWorker): void;
+  /** A line for the operator, above debug. */
+  said(machine: Machine, text: string): void;
+  opened(worker: SimWorker): void;
+  /** @param code how it ended by itself; null if it was killed, or lost its power */
+  died(worker: SimWorker, code: number | null): void;
+  /** Nothing that it asked of its disk is under way any more. */
+  drained(worker: SimWorker): void;
+  /** A request of a worker has failed. */
+  diskFault(worker: SimWorker, request: RunningRequest): void;
+}
+
+export interface Surroundings {
+  readonly timeline: Timeline;
+  readonly random: Random;
+  readonly network: SimNetwork;
+  readonly arenas: Arenas;
+  readonly watcher: Watcher;
+}
+
+/** Memory of dead workers, for the next: dirty as it is, since nothing may rely on zeroes in it. */
+export class Arenas {
+  readonly #free: Uint8Array[] = [];
+
+  take(): Uint8Array {
+    // Not as a Buffer, whose slice() copies nothing.
+    return this.#free.pop() ?? new Uint8Array(createArena(ARENA_SIZE).buffer, 0, ARENA_SIZE);
+  }
+
+  give(arena: Uint8Array): void {
+    this.#free.push(arena);
+  }
+}
+
+class SimEntropy implements Entropy {
+  readonly #random: Random;
+  constructor(random: Random) {
+    this.#random = random;
+  }
+  fill(bytes: Uint8Array): void {
+    for (let index = 0; index < bytes.length; index++) bytes[index] = this.#random.below(256);
+  }
+}
+
+class SimLog implements Log {
+  readonly debugLevel = 1;
+  readonly #machine: Machine;
+  readonly #watcher: Watcher;
+  readonly #prefix: string;
+
+  constructor(machine: Machine, watcher: Watcher, prefix: string) {
+    this.#machine = machine;
+    this.#watcher = watcher;
+    this.#prefix = prefix;
+  }
+  error(text: string): void {
+    this.#say("error", text);
+  }
+  warning(text: string): void {
+    this.#say("warning", text);
+  }
+  notice(text: string): void {
+    this.#say("notice", text);
+  }
+  info(text: string): void {
+    this.#say("info", text);
+  }
+  debug(_level: number, text: string): void {
+    this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${text}`);
+  }
+  #say(level: string, text: string): void {
+    this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${level}: ${text}`);
+    this.#watcher.said(this.#machine, text);
+  }
+  withPrefix(prefix: string): Log {
+    return new SimLog(this.#machine, this.#watcher, prefix);
+  }
+}
+
+/** How a machine's disk behaves at the moment. */
+export interface DiskManners {
+  /** Mean ms of a request. */
+  readonly delayMs: number;
+  /** How often each kind of request fails. */
+  readonly readFaults: number;
+  readonly writeFaults: number;
+  readonly flushFaults: number;
+}
+
+export class Machine implements Host {
+  readonly name: string;
+  readonly ip: string;
+  readonly medium: SimMedium;
+  readonly settings: WorkerSettings;
+  readonly shape: Shape;
+  readonly surroundings: Surroundings;
+  on = false;
+  daemon: SimDaemon | null = null;
+  readonly workers: Set<SimWorker> = new Set();
+  disk: DiskManners;
+  /** No request ends before. */
+  diskStuckUntilMs = 0;
+  /** Who has the disk open. */
+  lockedBy: SimWorker | null = null;
+  nextPid = 100;
+
+  constructor(
+    name: string,
+    ip: string,
+    shape: Shape,
+    settings: WorkerSettings,
+    surroundings: Surroundings,
+    disk: DiskManners,
+  ) {
+    this.name = name;
+    this.ip = ip;
+    this.shape = shape;
+    this.settings = settings;
+    this.surroundings = surroundings;
+    this.disk = disk;
+    const { sectorSize, cellCount } = shape;
+    this.medium = new SimMedium(name, { sectorSize, cellCount, dataStart: this.#dataStart });
+    this.create(true);
+  }
+
+  get #dataStart(): number {
+    return METADATA_SIZE + 4096 * Math.ceil(this.mapSize / 4096);
+  }
+
+  /** Bytes of the map on disk. */
+  get mapSize(): number {
+    const { sectorSize } = this.shape;
+    return sectorSize * Math.ceil(mapBytes(this.extentCount) / sectorSize);
+  }
+
+  get extentCount(): number {
+    const { sectorSize, cellCount, extentSize } = this.shape;
+    return Math.ceil((cellCount * sectorSize) / extentSize);
+  }
+
+  /** `hastctl create`. Nobody has the disk open. */
+  create(wipe: boolean): void {
+    const { sectorSize, cellCount, extentSize, keepdirty } = this.shape;
+    const metadata: Metadata = {
+      resource: RESOURCE,
+      datasize: cellCount * sectorSize,
+      extentsize: extentSize,
+      keepdirty,
+      localoff: this.#dataStart,
+      resuid: 0n,
+      localcnt: 0n,
+      remotecnt: 0n,
+      prevrole: "init",
+      state: "new",
+      sequence: 1n,
+    };
+    this.medium.format(encodeMetadata(metadata), wipe);
+  }
+
+  /** What the metadata could be after a power cut, the present one last. */
+  recordVersions(): Metadata[] {
+    return this.medium.rawVersions(0).map((sector) => {
+      const block = new Uint8Array(METADATA_SIZE);
+      block.set(sector);
+      return decodeMetadata(block, RESOURCE);
+    });
+  }
+
+  get record(): Metadata {
+    return this.recordVersions().at(-1)!;
+  }
+
+  /** Extents that are marked whatever a power cut leaves. */
+  stableMap(): Uint8Array {
+    const { sectorSize } = this.shape;
+    const map = new Uint8Array(this.mapSize).fill(0xff);
+    for (let at = 0; at < map.length; at += sectorSize) {
+      for (const version of this.medium.rawVersions((METADATA_SIZE + at) / sectorSize)) {
+        for (let index = 0; index < sectorSize; index++) map[at + index]! &= version[index]!;
+      }
+    }
+    return map;
+  }
+
+  /** The worker that serves NBD clients, if there is one. */
+  get primary(): SimWorker | null {
+    for (const worker of this.workers) if (worker.role === "primary") return worker;
+    return null;
+  }
+
+  get secondary(): SimWorker | null {
+    for (const worker of this.workers) if (worker.role === "secondary") return worker;
+    return null;
+  }
+
+  get resource(): Resource | null {
+    return this.daemon?.resource ?? null;
+  }
+
+  startDaemon(): void {
+    this.daemon = new SimDaemon(this);
+  }
+
+  powerOn(): void {
+    if (this.on) return;
+    this.on = true;
+    this.surroundings.network.returned();
+    this.startDaemon();
+  }
+
+  powerCut(): void {
+    const { network, random } = this.surroundings;
+    const owners: Owner[] = [...this.workers];
+    if (this.daemon !== null) owners.push(this.daemon);
+    this.on = false;
+    for (const worker of [...this.workers]) worker.powerCut();
+    this.lockedBy?.powerCut(); // one that was dead already
+    if (this.daemon !== null) this.daemon.alive = false;
+    this.daemon = null;
+    network.vanish(this, owners);
+    this.medium.powerCut(random);
+    this.diskStuckUntilMs = 0;
+  }
+
+  /** SIGKILL of the main daemon; its workers notice. */
+  killDaemon(): void {
+    const { daemon } = this;
+    if (daemon === null) return;
+    this.daemon = null;
+    daemon.alive = false;
+    this.surroundings.network.abandon(daemon);
+    for (const worker of this.workers) worker.daemonGone();
+  }
+
+  diskDelay(): number {
+    const { random, timeline } = this.surroundings;
+    const { delayMs } = this.disk;
+    const stuck = Math.max(0, this.diskStuckUntilMs - timeline.nowMs);
+    const spike = random.chance(0.02) ? 20 : 2;
+    return stuck + delayMs * spike * random.next();
+  }
+}
+
+/** The main daemon's process. */
+export class SimDaemon implements Owner, Processes {
+  readonly host: Machine;
+  alive = true;
+  readonly ends: Set<End> = new Set();
+  readonly #daemon: Daemon;
+
+  constructor(machine: Machine) {
+    this.host = machine;
+    const { timeline, random, network, watcher } = machine.surroundings;
+    const clock = new ProcessClock(timeline, () => this.alive);
+    const net = new ProcessNet(network, this, clock);
+    this.#daemon = new Daemon(
+      {
+        control: "unix:///run/hastctl",
+        listen: [`tcp://${machine.ip}:${PORT}`],
+        listenByDefault: false,
+        resources: [machine.settings],
+      },
+      {
+        clock,
+        entropy: new SimEntropy(random),
+        processes: this,
+        net,
+        handshakeNet: net,
+        resolver: { lookup: () => Promise.resolve([]) },
+        probe: () => Promise.resolve(null),
+        log: new SimLog(machine, watcher, ""),
+        workerLog: "stdio",
+      },
+    );
+    void this.#daemon.open();
+  }
+
+  get resource(): Resource {
+    return this.#daemon.resource(RESOURCE)!;
+  }
+
+  /** As SIGTERM. */
+  async stop(): Promise<void> {
+    await this.#daemon.stop();
+    if (!this.alive) return;
+    this.alive = false;
+    if (this.host.daemon === this) this.host.daemon = null;
+    this.host.surroundings.network.abandon(this);
+    for (const worker of this.host.workers) worker.daemonGone();
+  }
+
+  spawn(identity: WorkerIdentity, handler: ProcessHandler): WorkerProcess {
+    return new SimWorker(this.host, this, identity, handler);
+  }
+}
+
+/** A worker's process, and the daemon's handle of it. */
+export class SimWorker implements Owner, WorkerProcess {
+  readonly host: Machine;
+  readonly role: "primary" | "secondary";
+  readonly pid: number;
+  alive = true;
+  readonly ends: Set<End> = new Set();
+  readonly #daemon: SimDaemon;
+  readonly #handler: ProcessHandler;
+  readonly #clock: ProcessClock;
+  readonly #arena: Uint8Array;
+  readonly #worker: ResourceWorker;
+  #disk: PretendDisk | null = null;
+  /** What it had under way when it died. */
+  readonly #orphans: Set<RunningRequest> = new Set();
+  /** Messages keep their order. */
+  #toWorkerMs: number;
+  #toDaemonMs = 0;
+  #exiting = false;
+
+  constructor(
+    machine: Machine,
+    daemon: SimDaemon,
+    identity: WorkerIdentity,
+    handler: ProcessHandler,
+  ) {
+    this.host = machine;
+    this.role = identity.role;
+    this.pid = machine.nextPid++;
+    this.#daemon = daemon;
+    this.#handler = handler;
+    const { timeline, random, network, arenas, watcher } = machine.surroundings;
+    this.#toWorkerMs = timeline.nowMs + 20 + random.below(100); // Node has to start
+    this.#clock = new ProcessClock(timeline, () => this.alive);
+    this.#arena = arenas.take();
+    machine.workers.add(this);
+    const prefix = `[${identity.resource}] (${identity.role} ${this.pid}) `;
+    this.#worker = new ResourceWorker({
+      environment: {
+        arena: this.#arena,
+        net: new ProcessNet(network, this, this.#clock),
+        clock: this.#clock,
+        entropy: new SimEntropy(random),
+        hashes: nodeHashes,
+      },
+      openDisk: () => this.#openDisk(),
+      openLog: () => new SimLog(machine, watcher, prefix),
+      tell: (message) => this.#tell(message),
+      exit: (code) => this.#exit(code),
+    });
+  }
+
+  toString(): string {
+    return `${this.host.name} ${this.role} ${this.pid}`;
+  }
+
+  get primaryEngine(): PrimaryEngine | null {
+    const { engine } = this.#worker;
+    return engine instanceof PrimaryEngine ? engine : null;
+  }
+
+  get secondaryEngine(): SecondaryEngine | null {
+    const { engine } = this.#worker;
+    return engine instanceof SecondaryEngine ? engine : null;
+  }
+
+  // ---- the daemon's side ----------------------------------------------------------------------
+
+  send(message: object, socket?: HandshakeSocket): void {
+    let end: End | null = null;
+    if (socket !== undefined) {
+      if (!(socket instanceof SimHandshakeSocket)) throw new TypeError("not a socket of this net");
+      end = socket.release();
+      if (end === null) return;
+      this.#daemon.ends.delete(end);
+      if (!this.alive) {
+        end.destroy();
+        return;
+      }
+      this.ends.add(end);
+    }
+    const { timeline, random } = this.host.surroundings;
+    this.#toWorkerMs = Math.max(timeline.nowMs + random.next() * 0.5, this.#toWorkerMs);
+    timeline.after(this.#toWorkerMs - timeline.nowMs, () => {
+      if (this.alive && !this.#exiting) this.#worker.message(message as ToWorker, end);
+    });
+  }
+
+  kill(signal: "SIGTERM" | "SIGKILL"): void {
+    const { timeline, random } = this.host.surroundings;
+    timeline.after(random.next(), () => this.die({ kind: "signal", signal }));
+  }
+
+  /** Its channel to the daemon has closed. */
+  daemonGone(): void {
+    const { timeline, random } = this.host.surroundings;
+    timeline.after(random.next() * 2, () => {
+      if (this.alive && !this.#exiting) this.#worker.stop(ORPHAN_GRACE_MS);
+    });
+  }
+
+  // ---- the process's side ---------------------------------------------------------------------
+
+  #tell(message: FromWorker): void {
+    this.host.surroundings.watcher.told(this, message);
+    this.#toDaemon(() => this.#handler.message(message));
+  }
+
+  #toDaemon(act: () => void): void {
+    const { timeline, random } = this.host.surroundings;
+    this.#toDaemonMs = Math.max(timeline.nowMs + random.next() * 0.5, this.#toDaemonMs);
+    timeline.after(this.#toDaemonMs - timeline.nowMs, () => {
+      if (this.#daemon.alive) act();
+    });
+  }
+
+  /** The process lives on until the daemon has been told everything. */
+  #exit(code: number): void {
+    if (this.#exiting) return;
+    this.#exiting = true;
+    const { timeline, random } = this.host.surroundings;
+    timeline.after(random.next(), () => this.die({ kind: "code", code }));
+  }
+
+  #openDisk(): Disk {
+    const { host } = this;
+    if (host.lockedBy !== null) throw new DiskError("EBUSY", "the disk is in use");
+    host.lockedBy = this;
+    const { timeline, random, watcher } = host.surroundings;
+    const disk = new PretendDisk({
+      events: timeline.poster(() => random.next() * 0.01),
+      completions: timeline.poster(() => host.diskDelay()),
+      arena: this.#arena,
+      size: 0,
+      medium: host.medium,
+      sectorSize: host.shape.sectorSize,
+      completion: "later",
+    });
+    disk.fail = (request) => this.#fail(request);
+    this.#disk = disk;
+    watcher.opened(this);
+    return disk;
+  }
+
+  /** Whether a request fails; one that does may have done part of its work. */
+  #fail(request: RunningRequest): number {
+    const { random, watcher } = this.host.surroundings;
+    const { readFaults, writeFaults, flushFaults } = this.host.disk;
+    const rate =
+      request.op === "read" ? readFaults : request.op === "flush" ? flushFaults : writeFaults;
+    if (!random.chance(rate)) return 0;
+    watcher.note(`${this}: EIO: ${request.op} of ${request.length} bytes at ${request.offset}`);
+    this.#partly(request);
+    watcher.diskFault(this, request);
+    return EIO;
+  }
+
+  #partly({ op, offset, length, bytes }: RunningRequest): void {
+    const { random } = this.host.surroundings;
+    const share = random.pick([0, 0.5, 1]);
+    const arrives = (): boolean => random.chance(share);
+    if (op === "write") this.host.medium.pokeSome(offset, bytes!, arrives);
+    else if (op === "zero") this.host.medium.zeroSome(offset, length, arrives);
+  }
+
+  /** The process is gone, whatever it was doing. */
+  die(exit: ProcessExit): void {
+    if (!this.alive) return;
+    this.alive = false;
+    const { host } = this;
+    const { timeline, network, watcher } = host.surroundings;
+    watcher.note(`${this}: ${exit.kind === "code" ? `exits with ${exit.code}` : "is killed"}`);
+    host.workers.delete(this);
+    network.abandon(this);
+    watcher.died(this, exit.kind === "code" ? exit.code : null);
+    this.#toDaemon(() => this.#handler.exited(exit));
+    this.#leaveDisk();
+    for (const request of [...this.#orphans]) {
+      timeline.after(host.diskDelay(), () => {
+        if (!this.#orphans.delete(request)) return; // the power went first
+        this.#partly(request);
+        if (this.#orphans.size === 0) this.#drained();
+      });
+    }
+    if (this.#orphans.size === 0) this.#drained();
+  }
+
+  #leaveDisk(): void {
+    for (const request of this.#disk?.running ?? []) this.#orphans.add(request);
+    this.#disk?.abandon(this.#arena);
+    this.#disk = null;
+  }
+
+  #drained(): void {
+    const { arenas, watcher } = this.host.surroundings;
+    if (this.host.lockedBy === this) this.host.lockedBy = null;
+    arenas.give(this.#arena);
+    watcher.drained(this);
+  }
+
+  /** Alive or not. */
+  powerCut(): void {
+    const { watcher } = this.host.surroundings;
+    if (this.alive) {
+      this.alive = false;
+      this.host.workers.delete(this);
+      this.#leaveDisk();
+      watcher.died(this, null);
+    }
+    for (const request of this.#orphans) this.#partly(request);
+    this.#orphans.clear();
+    this.#drained();
+  }
+}
