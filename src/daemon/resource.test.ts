@@ -13,7 +13,7 @@ import {
 import type { WorkerEvent } from "../engine/worker-messages.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, type P2, type S1 } from "../wire/handshake.ts";
-import { Resource, STOP_GRACE_MS } from "./resource.ts";
+import { READY_TIMEOUT_MS, Resource, STOP_GRACE_MS } from "./resource.ts";
 
 class World {
   readonly clock = new FakeClock();
@@ -518,6 +518,19 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
   ]);
   assert.deepEqual(worker.sockets, [a, b]);
   assert.equal(world.clock.timerCount, 0);
+});
+
+test("a secondary's worker that never gets ready is killed, and the next connection counts", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  world.processes.born = () => undefined;
+  await world.connect();
+  await world.clock.advance(READY_TIMEOUT_MS - 1);
+  assert.notEqual(await world.workerpid(), 0);
+  await world.clock.advance(1);
+  assert.equal(await world.workerpid(), 0);
+  await world.connect();
+  assert.equal(world.processes.workers.length, 2);
 });
 
 test("a missing version counts as 1, a newer one is answered with 2", async () => {

@@ -25,7 +25,7 @@ import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.
 
 /** How long a worker may take to finish what it accepted, in a role change or for a new connection. */
 export const STOP_GRACE_MS = 30_000;
-/** How long a new primary may take to open its disk and to listen. */
+/** How long a new worker may take to open its disk, and to listen (primary) or to answer (secondary). */
 export const READY_TIMEOUT_MS = 60_000;
 /** How long a local component may take to be read when a resource becomes secondary. */
 export const PROBE_TIMEOUT_MS = 20_000;
@@ -450,6 +450,8 @@ export class Resource implements WorkerOwner {
     });
     worker.handOver("a", attempt.socket);
     worker.handOver("b", socket);
+    // Only the deadline matters here: a socket may break on its way, and the worker wait for it.
+    void worker.started(READY_TIMEOUT_MS);
     return null;
   }
 

@@ -67,8 +67,8 @@ const RETRY_MAX_MS = 5_000;
 const RETRY_WAIT_MS = 500;
 /** After a refusal that only an operator can lift. */
 const RETRY_LATCHED_MS = 30_000;
-/** Bytes of handshake that a peer may make us keep: S2's nv block and a map. */
-const MAP_SIZE_MAX: number = 128 * 1024 * 1024;
+/** Bytes of map that a peer may make us keep: 2^31 extents, the most there are. */
+const MAP_SIZE_MAX: number = 256 * 1024 * 1024;
 
 export interface PeerLinkHandler {
   /** A handshake ended well: merge, then requests may follow. */
