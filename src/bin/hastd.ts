@@ -16,9 +16,9 @@ import { Daemon, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
 import { daemonSettings } from "../daemon/settings.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
-import { METADATA_SIZE, MetadataError } from "../metadata/block.ts";
+import { explainMetadata, METADATA_SIZE, MetadataError } from "../metadata/block.ts";
 import { locate, trailerMetadataOffset } from "../metadata/layout.ts";
-import { ComponentError } from "../platform/component.ts";
+import { ComponentError, componentAdvice } from "../platform/component.ts";
 import type { Log } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
@@ -206,14 +206,11 @@ async function probe(settings: WorkerSettings): Promise<string | null> {
           await new Promise<void>((resolve) => nodeClock.after(LOCK_RETRY_MS, resolve));
           continue;
         }
-        return `${error.message}.`;
+        const advice = componentAdvice(error.code, settings.local);
+        return advice === null ? error.message : `${error.message}. ${advice}`;
       }
       if (!(error instanceof MetadataError)) throw error;
-      const next =
-        error.code === "not-metadata"
-          ? ` To make it a component (what it holds is lost): hastctl create ${settings.resource}`
-          : "";
-      return `${settings.local}: ${error.message}.${next}`;
+      return explainMetadata(error, settings.local, settings.resource);
     }
   }
 }
@@ -223,6 +220,12 @@ async function readMetadata(settings: WorkerSettings): Promise<void> {
   const component = await openComponent(settings.local, "write");
   try {
     const { size, sectorSize } = component;
+    if (size < METADATA_SIZE) {
+      throw new MetadataError(
+        "does-not-fit",
+        `it has ${size} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
+      );
+    }
     const first = await component.readAt(0, METADATA_SIZE);
     const offset = trailerMetadataOffset(size);
     const last = offset === null ? null : await component.readAt(offset, METADATA_SIZE);
