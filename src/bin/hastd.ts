@@ -7,7 +7,7 @@
  * Source: FreeBSD sbin/hastd/hastd.c, main(); behaviour §2.
  */
 
-import { readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import path from "node:path";
 import { getSystemErrorMessage } from "node:util";
 import { formatComplaint } from "../config/complaint.ts";
@@ -36,6 +36,7 @@ import { createStdioLog, createSyslogLog } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
 import { NodeProcesses } from "../platform/node/process.ts";
+import { readTextFile } from "../platform/node/text-file.ts";
 
 type Given = Extract<Options, { kind: "run" }>;
 type RunOptions = Given & { readonly config: string };
@@ -52,6 +53,8 @@ const LOCK_RETRY_MS = 100;
 const LOCK_RETRIES = 50;
 
 const TITLE = "hastd";
+/** Where syslog(3) sends to. */
+const SYSLOG = "/dev/log";
 
 await main(parseOptions(process.argv.slice(2)));
 
@@ -104,6 +107,12 @@ async function serve(given: Given): Promise<void> {
     const completeDetach = foreground ? () => undefined : beginDetach(end);
     await daemon.open();
     pidfile?.write(process.pid);
+    if (!foreground && !existsSync(SYSLOG)) {
+      terminal.warning(
+        `There is no syslog here (${SYSLOG} is missing): what hastd has to say from now on is lost. ` +
+          "With -F it stays in the foreground and says it here.",
+      );
+    }
     log.notice(
       `Started (${versionLine("hastd")}), ${count(config.resources.length)} in role init.`,
     );
@@ -118,19 +127,17 @@ async function serve(given: Given): Promise<void> {
 
 function loadConfig(options: RunOptions): Config {
   const { config: file } = options;
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    throw new StartError(
-      EX_OSFILE,
-      `Unable to open configuration file ${file}: ${systemReason(error)}. ` +
-        "Write one, or say with -c where it is.",
-      { cause: error },
-    );
+  const read = readTextFile(file);
+  if ("failure" in read) {
+    const { failure } = read;
+    const advice = /permission/.test(failure)
+      ? "Run this as a user who may read it, normally root."
+      : "Write one, or say with -c where it is.";
+    const message = `Unable to open configuration file ${file}: ${failure}. ${advice}`;
+    throw new StartError(EX_OSFILE, message);
   }
   const node = options.node ?? (process.env["HAST_NODE"] || null);
-  const result = readConfig(text, file, nodeIdentity(node));
+  const result = readConfig(read.text, file, nodeIdentity(node));
   if (result.kind === "config") return result.config;
   throw new StartError(EX_CONFIG, result.complaints.map(formatComplaint).join("\n"));
 }

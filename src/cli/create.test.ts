@@ -179,7 +179,10 @@ test("create refuses numbers that are none before it opens anything", () => {
 });
 
 test("create needs a name, and there is no create of all", async () => {
-  assert.equal(create.refuse([], new Map()), "");
+  assert.equal(
+    create.refuse([], new Map()),
+    "name the resource whose local component shall be made",
+  );
   const { exitCode, err } = await runCommand(create, ["all"], {});
   assert.equal(exitCode, 65);
   assert.match(err, /There is no resource "all"/);

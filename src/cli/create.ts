@@ -70,7 +70,7 @@ export const create: Command = {
     if (options.has("--adopt") && options.has("-m")) {
       return "-m and --adopt exclude each other: say with --datasize how large the existing data is";
     }
-    return names.length === 0 ? "" : null;
+    return names.length === 0 ? "name the resource whose local component shall be made" : null;
   },
   async run(names, options, surroundings) {
     const wish = wishOf(options);
