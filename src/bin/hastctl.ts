@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** The program hastctl: src/cli/ on this machine. */
 
-import { readFileSync } from "node:fs";
-import { getSystemErrorMessage } from "node:util";
 import { hastctl } from "../cli/hastctl.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
@@ -10,22 +8,13 @@ import { openComponent } from "../platform/node/component.ts";
 import { nodeEntropy } from "../platform/node/entropy.ts";
 import { nodeIdentity } from "../platform/node/identity.ts";
 import { nodeNet } from "../platform/node/net.ts";
+import { readTextFile } from "../platform/node/text-file.ts";
 
 for (const stream of [process.stdout, process.stderr]) {
   // A reader that left (| head) is no error; what could not be written for another reason is.
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "EPIPE") throw error;
   });
-}
-
-function readText(path: string): { readonly text: string } | { readonly failure: string } {
-  try {
-    return { text: readFileSync(path, "utf8") };
-  } catch (error) {
-    const { errno } = error as NodeJS.ErrnoException;
-    if (errno === undefined) throw error;
-    return { failure: getSystemErrorMessage(errno) };
-  }
 }
 
 process.exitCode = await hastctl(process.argv.slice(2), {
@@ -37,7 +26,7 @@ process.exitCode = await hastctl(process.argv.slice(2), {
   entropy: nodeEntropy,
   net: nodeNet,
   openComponent,
-  readText,
+  readText: readTextFile,
   identity: nodeIdentity,
   node: process.env["HAST_NODE"] || null,
   versionLine: versionLine("hastctl"),

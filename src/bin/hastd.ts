@@ -7,7 +7,7 @@
  * Source: FreeBSD sbin/hastd/hastd.c, main(); behaviour §2.
  */
 
-import { readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import path from "node:path";
 import { getSystemErrorMessage } from "node:util";
 import { formatComplaint } from "../config/complaint.ts";
@@ -16,9 +16,9 @@ import { Daemon, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
 import { daemonSettings } from "../daemon/settings.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
-import { METADATA_SIZE, MetadataError } from "../metadata/block.ts";
+import { explainMetadata, METADATA_SIZE, MetadataError } from "../metadata/block.ts";
 import { locate, trailerMetadataOffset } from "../metadata/layout.ts";
-import { ComponentError } from "../platform/component.ts";
+import { ComponentError, componentAdvice } from "../platform/component.ts";
 import type { Log } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
@@ -36,6 +36,7 @@ import { createStdioLog, createSyslogLog } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
 import { NodeProcesses } from "../platform/node/process.ts";
+import { readTextFile } from "../platform/node/text-file.ts";
 
 type Given = Extract<Options, { kind: "run" }>;
 type RunOptions = Given & { readonly config: string };
@@ -52,6 +53,8 @@ const LOCK_RETRY_MS = 100;
 const LOCK_RETRIES = 50;
 
 const TITLE = "hastd";
+/** Where syslog(3) sends to. */
+const SYSLOG = "/dev/log";
 
 await main(parseOptions(process.argv.slice(2)));
 
@@ -104,6 +107,12 @@ async function serve(given: Given): Promise<void> {
     const completeDetach = foreground ? () => undefined : beginDetach(end);
     await daemon.open();
     pidfile?.write(process.pid);
+    if (!foreground && !existsSync(SYSLOG)) {
+      terminal.warning(
+        `There is no syslog here (${SYSLOG} is missing): what hastd has to say from now on is lost. ` +
+          "With -F it stays in the foreground and says it here.",
+      );
+    }
     log.notice(
       `Started (${versionLine("hastd")}), ${count(config.resources.length)} in role init.`,
     );
@@ -118,19 +127,17 @@ async function serve(given: Given): Promise<void> {
 
 function loadConfig(options: RunOptions): Config {
   const { config: file } = options;
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    throw new StartError(
-      EX_OSFILE,
-      `Unable to open configuration file ${file}: ${systemReason(error)}. ` +
-        "Write one, or say with -c where it is.",
-      { cause: error },
-    );
+  const read = readTextFile(file);
+  if ("failure" in read) {
+    const { failure } = read;
+    const advice = /permission/.test(failure)
+      ? "Run this as a user who may read it, normally root."
+      : "Write one, or say with -c where it is.";
+    const message = `Unable to open configuration file ${file}: ${failure}. ${advice}`;
+    throw new StartError(EX_OSFILE, message);
   }
   const node = options.node ?? (process.env["HAST_NODE"] || null);
-  const result = readConfig(text, file, nodeIdentity(node));
+  const result = readConfig(read.text, file, nodeIdentity(node));
   if (result.kind === "config") return result.config;
   throw new StartError(EX_CONFIG, result.complaints.map(formatComplaint).join("\n"));
 }
@@ -206,14 +213,11 @@ async function probe(settings: WorkerSettings): Promise<string | null> {
           await new Promise<void>((resolve) => nodeClock.after(LOCK_RETRY_MS, resolve));
           continue;
         }
-        return `${error.message}.`;
+        const advice = componentAdvice(error.code, settings.local);
+        return advice === null ? error.message : `${error.message}. ${advice}`;
       }
       if (!(error instanceof MetadataError)) throw error;
-      const next =
-        error.code === "not-metadata"
-          ? ` To make it a component (what it holds is lost): hastctl create ${settings.resource}`
-          : "";
-      return `${settings.local}: ${error.message}.${next}`;
+      return explainMetadata(error, settings.local, settings.resource);
     }
   }
 }
@@ -223,6 +227,12 @@ async function readMetadata(settings: WorkerSettings): Promise<void> {
   const component = await openComponent(settings.local, "write");
   try {
     const { size, sectorSize } = component;
+    if (size < METADATA_SIZE) {
+      throw new MetadataError(
+        "does-not-fit",
+        `it has ${size} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
+      );
+    }
     const first = await component.readAt(0, METADATA_SIZE);
     const offset = trailerMetadataOffset(size);
     const last = offset === null ? null : await component.readAt(offset, METADATA_SIZE);

@@ -54,18 +54,23 @@ export class ControlClient implements Control {
 
   setRole(role: Role, names: readonly string[]): Promise<Answer<SetRoleEntry>> {
     const request = { kind: "set-role", role, resources: names, extended: true } as const;
-    return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeSetRoleReply);
+    return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeSetRoleReply, [
+      "The role may have changed or not. Look: hastctl status; and at hastd's log.",
+    ]);
   }
 
   status(names: readonly string[]): Promise<Answer<StatusEntry>> {
     const request = { kind: "status", resources: names, extended: true } as const;
-    return this.#ask(encodeControlRequest(request), STATUS_TIMEOUT_MS, decodeStatusReply);
+    return this.#ask(encodeControlRequest(request), STATUS_TIMEOUT_MS, decodeStatusReply, [
+      "Is its process stopped, or the machine overloaded? See hastd's log, and: ps -C hastd -o pid,stat,args",
+    ]);
   }
 
   async #ask<Entry>(
     request: Uint8Array,
     timeoutMs: number,
     decode: (nv: Uint8Array) => ControlReply<Entry>,
+    unanswered: readonly string[],
   ): Promise<Answer<Entry>> {
     const { address } = this.#options;
     const stream = await this.#connect();
@@ -79,10 +84,7 @@ export class ControlClient implements Control {
       return { kind: "failed", lines, exitCode: EX_SOFTWARE };
     } catch (error) {
       if (!(error instanceof WireError || error instanceof NoAnswer)) throw error;
-      const lines = [
-        `hastd at ${address} did not answer: ${error.message}.`,
-        "What was asked may or may not have been done. Look: hastctl status; and at hastd's log",
-      ];
+      const lines = [`hastd at ${address} did not answer: ${error.message}.`, ...unanswered];
       return { kind: "failed", lines, exitCode: EX_UNAVAILABLE };
     }
   }

@@ -179,7 +179,10 @@ test("create refuses numbers that are none before it opens anything", () => {
 });
 
 test("create needs a name, and there is no create of all", async () => {
-  assert.equal(create.refuse([], new Map()), "");
+  assert.equal(
+    create.refuse([], new Map()),
+    "name the resource whose local component shall be made",
+  );
   const { exitCode, err } = await runCommand(create, ["all"], {});
   assert.equal(exitCode, 65);
   assert.match(err, /There is no resource "all"/);
@@ -195,7 +198,7 @@ test("create refuses HAST metadata, names its resource, and --force overrides", 
     const { exitCode, err } = await refuse(component, "r0");
     assert.equal(exitCode, 65);
     assert.match(err, new RegExp(`already holds HAST metadata, ${owner}\\.`));
-    assert.match(err, /hastctl create --force r0/);
+    assert.match(err, /hastctl create --force .*r0/);
     await succeed(component, "--force r0");
     assert.equal(found(component).metadata.resuid, 0n);
     assert.deepEqual(dirtyExtents(component), { dirty: 0, all: 32 });
@@ -230,17 +233,36 @@ test("create --force erases what an earlier adoption left at the end", async () 
   assert.equal(found(component).layout.kind, "header");
 });
 
+test("create's suggestions repeat the sizes asked for, or the size the component had", async () => {
+  const component = new MemoryComponent(64 * MIB);
+  await succeed(component, "--datasize 32m r0");
+  component.steps.length = 0;
+  const suggested = async (words: string): Promise<string | undefined> =>
+    /\n {4}(hastctl create --force .*)\n$/.exec((await refuse(component, words)).err)?.[1];
+  assert.equal(await suggested("r0"), "hastctl create --force --datasize 33554432 r0");
+  assert.equal(
+    await suggested("-e 1m --datasize 16m r0"),
+    "hastctl create --force -e 1m --datasize 16m r0",
+  );
+  await succeed(component, "--force r0");
+  component.steps.length = 0;
+  assert.equal(await suggested("r0"), "hastctl create --force r0");
+});
+
 test("create says what is wrong with a component that cannot be opened, and what to do", async () => {
   const cases: [ComponentError, RegExp][] = [
     [
       new ComponentError("component-missing", "/disk/r0 does not exist"),
-      /\n {4}truncate -s 10G \/disk\/r0\n$/,
+      /\n {2}Correct "local".* truncate -s 10G \/disk\/r0\n$/,
     ],
     [new ComponentError("component-locked", "/disk/r0 is in use"), /\n {4}hastctl role init r0\n$/],
     [new ComponentError("component-in-use", "/disk/r0 is mounted"), /lsblk \/disk\/r0/],
-    [new ComponentError("component-no-permission", "/disk/r0: permission denied"), /as root/],
+    [new ComponentError("component-no-permission", "/disk/r0: permission denied"), /Run as root/],
     [new ComponentError("component-not-a-disk", "/disk/r0 is a directory"), /Correct "local"/],
-    [new ComponentError("component-read-only", "/disk/r0 is read-only"), /is read-only\.\n$/],
+    [
+      new ComponentError("component-read-only", "/disk/r0 is read-only"),
+      /is read-only\.\n {2}Remount/,
+    ],
   ];
   for (const [error, message] of cases) {
     for (const words of ["r0", "--force r0", "--adopt r0"]) {

@@ -10,7 +10,6 @@
  * Each step is flushed before the next. The original takes no lock, looks at nothing and does not flush.
  * Source: FreeBSD sbin/hastctl/hastctl.c, control_create(); on-disk layout §4, §5; behaviour BD-43.
  */
-import { unreachable } from "../base/assert.ts";
 import { setBit } from "../base/bitmap.ts";
 import type { ResourceConfig } from "../config/config.ts";
 import {
@@ -32,7 +31,7 @@ import {
   trailerMetadataOffset,
   trailerSize,
 } from "../metadata/layout.ts";
-import { type Component, ComponentError } from "../platform/component.ts";
+import { type Component, ComponentError, componentAdvice } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import { type Command, type Options, printError, type Surroundings } from "./command.ts";
 import { readMetadataBlocks } from "./component-metadata.ts";
@@ -71,7 +70,7 @@ export const create: Command = {
     if (options.has("--adopt") && options.has("-m")) {
       return "-m and --adopt exclude each other: say with --datasize how large the existing data is";
     }
-    return names.length === 0 ? "" : null;
+    return names.length === 0 ? "name the resource whose local component shall be made" : null;
   },
   async run(names, options, surroundings) {
     const wish = wishOf(options);
@@ -96,6 +95,8 @@ interface Wish {
   readonly datasize: number | null;
   readonly adopt: boolean;
   readonly force: boolean;
+  /** The sizes as they were typed, to be repeated in suggestions: "-e 1m --datasize 10g ", or "". */
+  readonly typed: string;
 }
 
 function wishOf(options: Options): Wish {
@@ -108,6 +109,9 @@ function wishOf(options: Options): Wish {
     datasize: size("--datasize"),
     adopt: options.has("--adopt"),
     force: options.has("--force"),
+    typed: SIZES.filter(({ flag }) => options.has(flag))
+      .map(({ flag }) => `${flag} ${options.get(flag)} `)
+      .join(""),
   };
 }
 
@@ -193,33 +197,43 @@ async function planCreation(job: Job): Promise<Plan> {
   }
   const layout = createLayout({ mediaSize, sectorSize, kind, extentsize, datasize });
   checkKeepDirty(wish, layout);
-  if (!wish.force) await refuseContent(job);
+  if (!wish.force) await refuseContent(job, layout.datasize);
   return { layout, mediaSize: size };
 }
 
-/** Refuses what somebody may want to keep. */
-async function refuseContent({ resource, component, suggest }: Job): Promise<void> {
+/** Refuses what somebody may want to keep. @param datasize what the new component would have, bytes */
+async function refuseContent(
+  { resource, wish, component, suggest }: Job,
+  datasize: number,
+): Promise<void> {
   const { path, size } = component;
-  const force = [
+  const force = (sizes: string): string[] => [
     "If what it holds can go, throw it away with",
-    `  ${suggest("create", `--force ${resource.name}`)}`,
+    `  ${suggest("create", `--force ${sizes}${resource.name}`)}`,
   ];
   const blocks = await readMetadataBlocks(component);
   for (const block of [blocks.first, blocks.last]) {
     if (block === null || !looksLikeMetadata(block)) continue;
+    const old = readable(block);
+    // The nodes agreed upon a size: the new component had better have it, too.
+    const kept =
+      old?.resource === resource.name && wish.typed === "" && old.datasize !== datasize
+        ? `--datasize ${old.datasize} `
+        : wish.typed;
     throw new Refusal([
-      `${path} already holds HAST metadata, ${ownerOf(block, resource.name)}.`,
+      `${path} already holds HAST metadata, ${ownerOf(old, resource.name)}.`,
       `Look at it with: ${suggest("dump", resource.name)}`,
       "Creating it anew throws this copy away; all data then comes from the peer, if it has any.",
-      ...force,
+      ...force(kept),
     ]);
   }
   const found = await identify(component, { start: 0, end: size });
   if (found === null) return;
+  const sizes = wish.mediaSize === null ? wish.typed : "";
   throw new Refusal([
     `${path} holds ${found.name}.`,
-    `To replicate it as it is (see docs/adopt.md): ${suggest("create", `--adopt ${resource.name}`)}`,
-    ...force,
+    `To replicate it as it is (see docs/adopt.md): ${suggest("create", `--adopt ${sizes}${resource.name}`)}`,
+    ...force(wish.typed),
   ]);
 }
 
@@ -255,7 +269,7 @@ async function refuseAdopted({ resource, component, suggest }: Job): Promise<voi
   const block = looksLikeMetadata(first) ? first : last;
   if (block === null || !looksLikeMetadata(block)) return;
   throw new Refusal([
-    `${path} already holds HAST metadata, ${ownerOf(block, resource.name)}: it needs no adoption.`,
+    `${path} already holds HAST metadata, ${ownerOf(readable(block), resource.name)}: it needs no adoption.`,
     `Look at it with: ${suggest("dump", resource.name)}`,
     ...(block === last ? ["To adopt it anew, cut the metadata off first: see docs/adopt.md."] : []),
   ]);
@@ -309,13 +323,20 @@ interface Part {
   readonly end: number; // bytes
 }
 
-function ownerOf(block: Uint8Array, resource: string): string {
+function ownerOf(metadata: Metadata | null, resource: string): string {
+  if (metadata === null) return "though damaged";
+  return metadata.resource === resource
+    ? "of this very resource"
+    : `of resource ${metadata.resource}`;
+}
+
+/** Whosever metadata it is; null where it is damaged. */
+function readable(block: Uint8Array): Metadata | null {
   try {
-    const owner = decodeMetadata(block, null).resource;
-    return owner === resource ? "of this very resource" : `of resource ${owner}`;
+    return decodeMetadata(block, null);
   } catch (error) {
     if (!(error instanceof MetadataError)) throw error;
-    return "though damaged";
+    return null;
   }
 }
 
@@ -439,23 +460,9 @@ function openRefusal(
 ): string[] {
   const { name, local } = resource;
   const first = `${error.message}.`;
-  switch (error.code) {
-    case "component-missing":
-      return local.startsWith("/dev/")
-        ? [first, 'Is the disk there? Is "local" in the configuration right?']
-        : [first, "To make a file of 10 GiB, for example:", `  truncate -s 10G ${local}`];
-    case "component-locked":
-      return [first, "Stop that first:", `  ${suggest("role", `init ${name}`)}`];
-    case "component-in-use":
-      return [first, `See who uses it: lsblk ${local}; fuser -v ${local}`];
-    case "component-no-permission":
-      return [first, "Run this as root."];
-    case "component-not-a-disk":
-      return [first, 'Correct "local" in the configuration: a block device or a regular file.'];
-    case "component-io":
-    case "component-read-only":
-      return [first];
-    default:
-      return unreachable(error.code);
+  if (error.code === "component-locked") {
+    return [first, "Stop that first:", `  ${suggest("role", `init ${name}`)}`];
   }
+  const advice = componentAdvice(error.code, local);
+  return advice === null ? [first] : [first, advice];
 }

@@ -114,7 +114,10 @@ test("dump of what cannot be read or understood exits 255 and says why", async (
   const damaged = disk(METADATA);
   damaged.put(100, new Uint8Array([0xff]));
   const cases: [MemoryComponent | Error, RegExp][] = [
-    [missing, /^\[ERROR\] \[r0\] \/disk\/r0 does not exist\.\n$/],
+    [
+      missing,
+      /^\[ERROR\] \[r0\] \/disk\/r0 does not exist\.\n {2}Correct "local".*truncate -s 10G \/disk\/r0\n$/,
+    ],
     [
       new MemoryComponent(4194304),
       /there is no HAST metadata.*\n {2}To make it.*\n {4}hastctl create r0\n$/,

@@ -9,9 +9,10 @@ import {
   looksLikeMetadata,
   type Metadata,
   MetadataError,
+  metadataAdvice,
 } from "../metadata/block.ts";
 import { locate } from "../metadata/layout.ts";
-import { type Component, ComponentError } from "../platform/component.ts";
+import { type Component, ComponentError, componentAdvice } from "../platform/component.ts";
 import { type Command, printError, printWarning, type Surroundings } from "./command.ts";
 import { readMetadataBlocks } from "./component-metadata.ts";
 import { EX_DATAERR, EX_DUMP, EX_OK } from "./exit-code.ts";
@@ -110,7 +111,8 @@ function reasons(
           "To make it a component (what it holds is lost):",
           `  ${suggest("create", resource.name)}`,
         ]
-      : [first];
+      : [first, metadataAdvice(error.code, resource.name)];
   }
-  return [`${error.message}.`];
+  const advice = componentAdvice(error.code, resource.local);
+  return advice === null ? [`${error.message}.`] : [`${error.message}.`, advice];
 }

@@ -105,9 +105,9 @@ test("a command's usage shows every option it takes (behaviour §16.1)", async (
 
 test("wrong arguments exit 64 before any file is read, and say what is wrong", async () => {
   const cases: [string, RegExp][] = [
-    ["create", /^usage: hastctl create /],
+    ["create", /^hastctl: name the resource .*\nusage: hastctl create /],
     ["role", /^usage: hastctl role /],
-    ["role primary", /^usage: hastctl role /],
+    ["role primary", /^hastctl: name the resource to become primary, or all\nusage: hastctl role /],
     ["role master r0", /^hastctl: there is no role "master"/],
     ["create -e 2x r0", /^hastctl: "2x" is no extentsize/],
     ["create -k -1 r0", /^hastctl: "-1" is no keepdirty/],
@@ -155,6 +155,11 @@ test("a configuration that cannot be opened exits 72, with the reason", async ()
   );
 });
 
+test("a configuration that may not be read asks for another user, not for another file", async () => {
+  const { err } = await run(["status"], { readText: () => ({ failure: "permission denied" }) });
+  assert.match(err, /permission denied\.\n {2}Run this as a user who may read it/);
+});
+
 test("a wrong configuration exits 78, every error with file, line and column", async () => {
   const readText = (): { text: string } => ({ text: "timeout 0\nresource r0 {\n  lokal /x\n}\n" });
   const { out, err, exitCode } = await run(["dump"], { readText });
@@ -189,6 +194,8 @@ test("what is suggested carries the -c and -n of the command that failed", async
     (await run(["dump", ...where, "r0"])).err,
     /\n {4}hastctl create -c my\.conf -n beta r0\n$/,
   );
+  // HAST_NODE may have been set for this one command only.
+  assert.match((await run(["status"], { node: "beta" })).err, /\n {4}hastd -n beta\n$/);
 });
 
 test("any words give an exit code, and nothing is opened without a valid command", async () => {

@@ -73,11 +73,12 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
   if (refusal !== null) return usage(terminal, [command], refusal);
 
   const file = common.configPath ?? CONFIG_PATH_DEFAULT;
-  const config = loadConfig(file, common.node ?? world.node, world);
+  const node = common.node ?? world.node;
+  const config = loadConfig(file, node, world);
   if (typeof config === "number") return config;
   const chosen: string[] = [];
   if (common.configPath !== null) chosen.push("-c", common.configPath);
-  if (common.node !== null) chosen.push("-n", common.node);
+  if (node !== null) chosen.push("-n", node);
   const control = new ControlClient({
     net: world.net,
     clock: world.clock,
@@ -105,7 +106,9 @@ function loadConfig(
   if ("failure" in read) {
     printError(terminal, null, [
       `Unable to open configuration file ${file}: ${read.failure}.`,
-      "Write one, or say with -c where it is; see docs/hast.conf.md.",
+      /permission/.test(read.failure)
+        ? "Run this as a user who may read it, normally root."
+        : "Write one, or say with -c where it is; see docs/hast.conf.md.",
     ]);
     return EX_OSFILE;
   }

@@ -83,7 +83,7 @@ test("role tells the change only when asked to with -d", async () => {
 test("role refuses unknown roles and missing names", () => {
   const none = new Map<string, string>();
   assert.equal(role.refuse([], none), "");
-  assert.equal(role.refuse(["primary"], none), "");
+  assert.equal(role.refuse(["primary"], none), "name the resource to become primary, or all");
   assert.equal(role.refuse(["primary", "r0"], none), null);
   assert.equal(
     role.refuse(["master", "r0"], none),

@@ -15,7 +15,7 @@ export const role: Command = {
     if (wanted === undefined) return "";
     if (!isRole(wanted))
       return `there is no role "${wanted}"; roles are init, primary and secondary`;
-    return names.length === 0 ? "" : null;
+    return names.length === 0 ? `name the resource to become ${wanted}, or all` : null;
   },
   async run([wanted, ...names], _options, { terminal, control, debug }) {
     const answer = await control.setRole(wanted as Role, names);

@@ -84,7 +84,7 @@ test("load() reads the metadata, and where map and data lie", async () => {
 test("load() says what is wrong with media that is too small for metadata", async () => {
   const world = new World({ arena: ARENA, mediaSize: 2048 });
   const component = new Component(world.disk, new Memory(ARENA));
-  await expect.rejects(world.until(component.load("r0")), { code: "not-metadata" });
+  await expect.rejects(world.until(component.load("r0")), { code: "does-not-fit" });
 });
 
 test("load() names the place and the reason of a failed read", async () => {

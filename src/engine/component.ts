@@ -80,8 +80,8 @@ export class Component implements DiskHandler {
     const { path, mediaSize, sectorSize } = this.disk;
     if (mediaSize < METADATA_SIZE) {
       throw new MetadataError(
-        "not-metadata",
-        `${path} has ${mediaSize} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
+        "does-not-fit",
+        `it has ${mediaSize} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
       );
     }
     const errno = await this.#settled(() => this.disk.flush(LOAD));

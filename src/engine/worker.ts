@@ -10,6 +10,7 @@
  */
 
 import { AssertionError } from "../base/assert.ts";
+import { explainMetadata, MetadataError } from "../metadata/block.ts";
 import { type Disk, DiskError } from "../platform/disk.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
@@ -110,7 +111,7 @@ export class ResourceWorker {
       const { environment } = this.#host;
       engine = await PrimaryEngine.open(start.settings, disk, environment, this.#engineHost());
     } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
+      this.#fail(EXIT_COMPONENT, textOf(error, start.settings));
       return;
     }
     if (engine.refusal !== null) {
@@ -121,7 +122,7 @@ export class ResourceWorker {
     try {
       await engine.start();
     } catch (error) {
-      this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error)}`);
+      this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error, start.settings)}`);
       return;
     }
     this.#host.tell({ kind: "ready" });
@@ -140,7 +141,7 @@ export class ResourceWorker {
       this.#engine = await SecondaryEngine.open(settings, hello, disk, a, b, environment, host);
       await this.#engine.start();
     } catch (error) {
-      this.#fail(EXIT_COMPONENT, textOf(error));
+      this.#fail(EXIT_COMPONENT, textOf(error, settings));
       return;
     }
     this.#host.tell({ kind: "ready" });
@@ -157,7 +158,7 @@ export class ResourceWorker {
       } catch (error) {
         const inUse = error instanceof DiskError && error.code === "EBUSY";
         if (!inUse || clock.now() >= deadline) {
-          this.#fail(inUse ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error));
+          this.#fail(inUse ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error, settings));
           return null;
         }
       }
@@ -203,7 +204,8 @@ export class ResourceWorker {
 }
 
 /** What an operator can act on. Our own mistakes are thrown on, and end the process. */
-function textOf(error: unknown): string {
+function textOf(error: unknown, { local, resource }: WorkerSettings): string {
   if (error instanceof AssertionError) throw error;
+  if (error instanceof MetadataError) return explainMetadata(error, local, resource);
   return error instanceof Error ? error.message : String(error);
 }

@@ -6,7 +6,9 @@ import { decodeNv, NvWriter } from "../wire/nv.ts";
 import {
   decodeMetadata,
   encodeMetadata,
+  explainMetadata,
   looksLikeMetadata,
+  METADATA_ERROR_CODES,
   METADATA_SIZE,
   type Metadata,
   MetadataError,
@@ -227,4 +229,13 @@ test("arbitrary bytes give metadata or a MetadataError", () => {
     }),
     { numRuns: 2000 },
   );
+});
+
+test("explainMetadata() names the disk, what is true, and what to do, for every error", () => {
+  for (const code of METADATA_ERROR_CODES) {
+    const text = explainMetadata(new MetadataError(code, "it is so"), "/dev/sdb", "shared");
+    expect.match(text, /^\/dev\/sdb: it is so\. [A-Z].*[^.]$/);
+  }
+  const none = explainMetadata(new MetadataError("not-metadata", "none"), "/d", "shared");
+  expect.match(none, /lost\): hastctl create shared$/);
 });

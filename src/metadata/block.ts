@@ -11,7 +11,7 @@
  * Source: FreeBSD sbin/hastd/metadata.c, metadata_read() and metadata_write(); docs/protocol.md, Disk §2.
  */
 
-import { assert } from "../base/assert.ts";
+import { assert, unreachable } from "../base/assert.ts";
 import { crc32 } from "../base/crc32.ts";
 import { WireError } from "../wire/error.ts";
 import { decodeNv, NV_UINT32, type NvList, NvWriter } from "../wire/nv.ts";
@@ -62,6 +62,30 @@ export class MetadataError extends Error {
     super(message, options);
     this.code = code;
   }
+}
+
+/** What to do about unusable metadata; a sentence without its full stop, since it may end in a command. */
+export function metadataAdvice(code: MetadataErrorCode, resource: string): string {
+  switch (code) {
+    case "not-metadata":
+      return `To make it a component (what it holds is lost): hastctl create ${resource}`;
+    case "foreign-resource":
+      return 'Correct "local" in hast.conf, or the name of the resource';
+    case "does-not-fit":
+      return "Give it back the size it had, or correct the path in hast.conf";
+    case "ambiguous-layout":
+    case "bad-checksum":
+    case "bad-value":
+    case "missing-key":
+      return `If the other node has the data, make this copy anew and let it be filled from there: hastctl create --force ${resource}`;
+    default:
+      return unreachable(code);
+  }
+}
+
+/** An unusable component's path, what is wrong with it, and what to do. */
+export function explainMetadata(error: MetadataError, path: string, resource: string): string {
+  return `${path}: ${error.message}. ${metadataAdvice(error.code, resource)}`;
 }
 
 /** @returns METADATA_SIZE bytes; without our own keys where `state` is null, as FreeBSD writes them */

@@ -4,6 +4,8 @@
  * The data path has its own, faster way: disk.ts.
  */
 
+import { unreachable } from "../base/assert.ts";
+
 /** Stable; docs/errors.md has a row for each. */
 export const COMPONENT_ERROR_CODES = [
   "component-in-use",
@@ -23,6 +25,30 @@ export class ComponentError extends Error {
   constructor(code: ComponentErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
+  }
+}
+
+/** What to do about it: a sentence without its full stop, since it may end in a command; or null. */
+export function componentAdvice(code: ComponentErrorCode, path: string): string | null {
+  switch (code) {
+    case "component-missing":
+      return path.startsWith("/dev/")
+        ? 'Is the disk there? Is "local" in hast.conf right?'
+        : `Correct "local" in hast.conf, or make a file, of 10 GiB for example: truncate -s 10G ${path}`;
+    case "component-in-use":
+      return `See who uses it: lsblk ${path}; fuser -v ${path}`;
+    case "component-locked":
+      return `See who uses it: fuser -v ${path}`;
+    case "component-no-permission":
+      return "Run as root, or change its owner or mode";
+    case "component-not-a-disk":
+      return 'Correct "local" in hast.conf: a local component is a block device or a regular file';
+    case "component-read-only":
+      return "Remount its file system read/write";
+    case "component-io":
+      return null;
+    default:
+      return unreachable(code);
   }
 }
 

@@ -28,7 +28,11 @@ async function refusesRole(node: Node, role: "primary" | "secondary", why: RegEx
   const { code, stdout, stderr } = await node.hastctl("role", role, RESOURCE);
   assert.notEqual(code, 0, `role ${role} should have been refused`);
   assert.equal(stdout, "");
-  assert.match(stderr, new RegExp(RESOURCE));
+  assert.match(
+    stderr,
+    new RegExp(`^\\[ERROR\\] \\[${RESOURCE}\\] ${node.local}.*\\. [A-Z]`),
+    "what to do",
+  );
   assert.match(stderr, why);
   assert.equal((await node.list()).get("role"), "init");
   assert.ok(node.processes().includes(node.daemonPid));

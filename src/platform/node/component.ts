@@ -25,6 +25,9 @@ export async function openComponent(path: string, access: "read" | "write"): Pro
     if (size < 0 || sectorSize <= 0) {
       throw new ComponentError("component-io", `${path}: the device does not tell its size`);
     }
+    // A loop device without a file, a drive without a medium.
+    if (size === 0)
+      throw new ComponentError("component-missing", `${path} has no device behind it`);
     return new NodeComponent(path, handle, { kind: "block", size, sectorSize });
   } catch (error) {
     await handle.close();

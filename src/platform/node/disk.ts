@@ -65,6 +65,12 @@ export function openDisk(path: string, options: OpenDiskOptions): Disk {
           : FILE_SECTOR_SIZE,
       arena: options.arena,
     } as const;
+    if (kind === "block" && opened.mediaSize === 0) {
+      throw new DiskError(
+        "ENXIO",
+        `${path} has nothing behind it. Is the disk there, and attached?`,
+      );
+    }
     const engine = options.engine ?? (kind === "file" ? "sync" : "io_uring");
     return engine === "io_uring"
       ? openDirect(opened, options.warn)
