@@ -3,6 +3,7 @@ import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
 import { repliesOf } from "../../test/golden/conversation.ts";
+import { messageAt } from "../../test/golden/vectors.ts";
 import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
 import {
   deleteRequest,
@@ -78,7 +79,7 @@ class Served {
       SecondaryEngine.open(settings, hello, disk, a.near, b.near, environment, host),
     );
     await world.until(engine.start());
-    const { answer } = decodeS2(a.takeHeard().slice(5));
+    const { answer } = decodeS2(messageAt(a.takeHeard(), 0)!.nv);
     expect.equal(answer.kind, "accepted");
     world.disk.completion = setup.completion ?? "inside";
     return new Served(world, engine, a, b, datasize);
@@ -722,4 +723,69 @@ test("a state received whole is stored although the primary is gone by then", as
   served.a.end();
   await served.ended(75);
   expect.deepEqual([served.metadata.state, served.metadata.remotecnt], ["uptodate", 4n]);
+});
+
+test("S-16: a write that failed is on record before the primary learns of it", async () => {
+  const served = await Served.start({
+    hello: { extensions: EXT_STATE },
+    metadata: { state: "uptodate", sequence: 1n },
+    completion: "held",
+  });
+  const { disk, events } = served.world;
+  disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
+  const step = async (): Promise<string[]> => {
+    disk.release();
+    await events.settle();
+    return disk.running.map(({ op, offset }) => `${op} ${offset}`);
+  };
+  await served.send(writeRequest(1, 0, bytes(512, 1)), writeRequest(2, 512, bytes(512, 2)));
+  await step(); // the map is cleared, and both writes fail
+  expect.deepEqual(await step(), ["flush 0"]);
+  expect.deepEqual(served.replies(), []);
+  await step();
+  expect.deepEqual(served.replies(), ["1 error 28", "2 error 28"]);
+  expect.equal(served.metadata.state, "inconsistent");
+  disk.completion = "later";
+  await served.send(writeRequest(3, 0, bytes(512, 1)));
+  expect.deepEqual(served.replies(), ["3 error 28"], "once is enough");
+});
+
+test("S-16: a secondary that cannot put its failure on record does not answer at all", async () => {
+  const served = await Served.start({
+    hello: { extensions: EXT_STATE },
+    metadata: { state: "uptodate", sequence: 1n },
+  });
+  served.world.disk.fail = ({ op, offset }) => (op === "write" && offset !== 4096 ? 5 : 0);
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  await served.world.events.settle();
+  expect.equal(served.world.host.exit?.code, 74);
+  expect.deepEqual(served.replies(), []);
+});
+
+test("a fresh node has the map of ones on its disk before the resource's id, until a request comes", async () => {
+  const served = await Served.start({
+    metadata: { resuid: 0n },
+    hello: { localcnt: 3n, remotecnt: 2n },
+  });
+  const { disk } = served.world;
+  const writes = disk.history
+    .filter(({ op }) => op !== "read")
+    .map(({ op, offset }) => [op, offset]);
+  expect.deepEqual(writes.slice(-4), [
+    ["write", 4096],
+    ["flush", 0],
+    ["write", 0],
+    ["flush", 0],
+  ]);
+  expect.equal(served.metadata.resuid, RESUID);
+  expect.deepEqual(disk.peek(4096, 8), bytes(8, 0xff));
+  await served.send(keepalive());
+  expect.deepEqual(disk.peek(4096, 8), bytes(8, 0xff), "a keepalive proves nothing");
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  expect.deepEqual(disk.peek(4096, 8), bytes(8, 0));
+});
+
+test("what a killed worker left in the page cache is flushed before it is read", async () => {
+  const served = await Served.start();
+  expect.equal(served.world.disk.history[0]!.op, "flush");
 });

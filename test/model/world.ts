@@ -242,8 +242,10 @@ export class World {
   }
 
   refused(leader: Leader, reason: string, splitBrain: boolean): void {
-    this.must(splitBrain || /not secondary/.test(reason), `refused: ${reason}`);
-    if (!splitBrain) return;
+    // Two that were primary before they ever met, and one of them had made up an id for both.
+    const unmet = /different resources/.test(reason);
+    this.must(splitBrain || unmet || reason === "not secondary", `refused: ${reason}`);
+    if (!splitBrain && !unmet) return;
     this.counts.splitBrains++;
     this.must(!leader.core.stale, "split-brain with a primary that is not whole");
     // The operator keeps the primary's copy, and creates the other one anew.
@@ -303,8 +305,10 @@ export class World {
     const fresh = this.nodes.every((node) => node.disk.record.resuid === 0n);
     const able = this.nodes.filter((node) => {
       const { record } = node.disk;
+      if (!node.promotable) return false;
+      if (fresh || this.entitled.has(node)) return true;
       // A component that has never been paired, or never got its first copy, is nobody's choice.
-      return node.promotable && (fresh || (record.resuid !== 0n && !this.#neverWhole(node)));
+      return record.resuid !== 0n && !this.#neverWhole(node);
     });
     return able.sort((a, b) => Number(this.entitled.has(b)) - Number(this.entitled.has(a)));
   }
