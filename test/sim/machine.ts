@@ -36,9 +36,9 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
+import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
-import type { Random } from "../model/disk.ts";
 import { SimMedium } from "./medium.ts";
 import {
   type Host,

@@ -9,8 +9,8 @@
  * a write of several may be torn. The data area holds cells (see pattern.ts), remembered as numbers.
  */
 
-import type { Medium } from "../pretend/disk.ts";
 import type { Random } from "../model/disk.ts";
+import type { Medium } from "../pretend/disk.ts";
 import { cellContent, fillCells } from "./pattern.ts";
 import { Violation } from "./violation.ts";
 

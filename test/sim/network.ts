@@ -25,8 +25,8 @@ import {
   type StreamReader,
 } from "../../src/platform/net.ts";
 import { parseAddress } from "../../src/wire/address.ts";
-import { End, Pipe } from "../pretend/net.ts";
 import type { Random } from "../model/disk.ts";
+import { End, Pipe } from "../pretend/net.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** A machine, as the network sees it. */

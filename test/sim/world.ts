@@ -32,8 +32,8 @@ import type {
   WorkerSettings,
 } from "../../src/engine/worker-messages.ts";
 import type { Role } from "../../src/wire/control.ts";
-import type { RunningRequest } from "../pretend/disk.ts";
 import { Random } from "../model/disk.ts";
+import type { RunningRequest } from "../pretend/disk.ts";
 import { Application } from "./application.ts";
 import { type Counts, History } from "./history.ts";
 import {
