@@ -480,23 +480,6 @@ export class Resource implements WorkerOwner {
 
   // --- Status.
 
-  /** What a role without a worker waits for. */
-  #idleNote(): string | null {
-    const { remote } = this.settings;
-    switch (this.#role) {
-      case "init":
-        return `Without a role nothing is offered or replicated. To follow the other node: hastctl role secondary ${this.name}; to lead: hastctl role primary ${this.name}`;
-      case "secondary":
-        return remote === "none"
-          ? "No primary can ever connect: remote is none in hast.conf."
-          : `Waiting for a primary at ${remote} to connect.`;
-      case "primary":
-        return null; // it is about to be started again, of which #note tells
-      default:
-        return unreachable(this.#role);
-    }
-  }
-
   async statusEntry(): Promise<StatusEntry> {
     const worker = this.#worker;
     // One that still starts has nothing to report, and may be too busy to say so.
@@ -511,9 +494,6 @@ export class Resource implements WorkerOwner {
           ? `The worker (pid ${worker.pid}) does not answer.`
           : `The worker (pid ${worker.pid}) is still starting.`,
       );
-    } else {
-      const next = this.#idleNote();
-      if (next !== null) notes.push(next);
     }
     const status: ResourceStatus = {
       provname: settings.provname,

@@ -114,6 +114,8 @@ test("an export that cannot be made refuses the role, and names the path", () =>
 test("a stale control socket and a stale export socket are replaced", () =>
   withPair(TwoNodes.start(), async ({ alpha }) => {
     await alpha.role("primary");
+    // The worker first: one that outlives its daemon tidies up.
+    process.kill(await alpha.workerPid(), "SIGKILL");
     await alpha.crash();
     assert.ok(existsSync(alpha.control) && existsSync(alpha.socket), "the crash left them behind");
     await alpha.start();
