@@ -1,0 +1,927 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * Defects on purpose: each of these changes, made to a copy of the source, must make a test fail.
+ *
+ *   npm run mutate              all of them, one after the other; minutes
+ *   npm run mutate -- BD-3 …    those whose name or defect contains one of the words
+ *
+ * `defect` names what comes back: a defect of the original (BD-n: behaviour §19.1), a safety case
+ * (S-n), or a rule of docs/architecture.md. `find` occurs exactly once in `file`, so that a change of
+ * the source cannot quietly leave a mutation behind; mutations.test.ts sees to that.
+ *
+ * A mutation that survives calls for a test, not for its removal.
+ */
+
+import { globSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+export interface Mutation {
+  /** What the broken code does, in a few words. */
+  readonly name: string;
+  readonly defect: string;
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+  readonly suite: Suite;
+}
+
+export type Suite =
+  | "activemap"
+  | "primary"
+  | "secondary"
+  | "verdict"
+  | "primaryEngine"
+  | "secondaryEngine"
+  | "component"
+  | "memory"
+  | "wire";
+
+/** Test files, in the order in which they are tried: quick and close to the subject first. */
+export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
+  activemap: [
+    "src/replication/activemap.test.ts",
+    "src/replication/primary.test.ts",
+    "test/replication-model.test.ts",
+  ],
+  primary: [
+    "src/replication/primary.test.ts",
+    "test/golden/replay-primary.test.ts",
+    "test/replication-model.test.ts",
+  ],
+  secondary: [
+    "src/replication/secondary.test.ts",
+    "test/golden/replay-secondary.test.ts",
+    "test/replication-model.test.ts",
+  ],
+  verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
+  primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
+  secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
+  component: ["src/engine/component.test.ts", "src/metadata/*.test.ts"],
+  memory: ["src/engine/memory.test.ts", "src/engine/secondary-engine.test.ts"],
+  wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
+};
+
+/** The files of a suite that exist below `root`, each pattern's in order. */
+export function suiteFiles(suite: Suite, root: string): string[] {
+  return SUITES[suite].flatMap((pattern) => globSync(pattern, { cwd: root }).sort());
+}
+
+/** `text` with the mutation made. @throws Error unless its search text occurs exactly once */
+export function mutate(mutation: Mutation, text: string): string {
+  const parts = text.split(mutation.find);
+  if (parts.length !== 2) {
+    throw new Error(
+      `mutation "${mutation.name}": its search text occurs ${parts.length - 1} times in ` +
+        `${mutation.file}, not once; adapt it to the source as it is now (test/mutations.ts)`,
+    );
+  }
+  return parts.join(mutation.replace);
+}
+
+/** Like {@link mutate}, of the file below `root`. */
+export function mutateFile(mutation: Mutation, root: string): string {
+  return mutate(mutation, readFileSync(join(root, mutation.file), "utf8"));
+}
+
+const ACTIVEMAP = { file: "src/replication/activemap.ts", suite: "activemap" } as const;
+const PRIMARY = { file: "src/replication/primary.ts", suite: "primary" } as const;
+const SECONDARY = { file: "src/replication/secondary.ts", suite: "secondary" } as const;
+const VERDICT = { file: "src/replication/sync-verdict.ts", suite: "verdict" } as const;
+const LINK = { file: "src/engine/peer-link.ts", suite: "primaryEngine" } as const;
+const PRIMARY_ENGINE = { file: "src/engine/primary-engine.ts", suite: "primaryEngine" } as const;
+const SECONDARY_ENGINE = {
+  file: "src/engine/secondary-engine.ts",
+  suite: "secondaryEngine",
+} as const;
+const COMPONENT = { file: "src/engine/component.ts", suite: "component" } as const;
+const MEMORY = { file: "src/engine/memory.ts", suite: "memory" } as const;
+const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
+const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
+const PAYLOAD = { file: "src/wire/payload.ts", suite: "wire" } as const;
+
+/** Parts of the original's defects that no mutation brings back, and why. */
+export const NOT_EXPRESSED: Readonly<Record<string, string>> = {
+  "BD-12":
+    "the record of the sector size: nothing is recorded yet; only the check against the media is ours",
+  "BD-16":
+    "the optional full copy at a first pairing: there is none yet; what a component made anew is given, is",
+  "BD-17":
+    "the second copy of the metadata: there is one block yet; its checksum and its flushes are mutated",
+  "BD-21": "an unsupported flush reported as 22 the second time: we remember no answer of a device",
+};
+
+export const MUTATIONS: readonly Mutation[] = [
+  // ---- the original's defects, in their order -------------------------------------------------
+  {
+    name: "a write in flight at a disconnect is not scheduled",
+    defect: "BD-1",
+    ...PRIMARY,
+    find: `    this.map.schedule(this.offset[slot]!, this.length[slot]!);
+    if (this.#answered[slot] === ANSWERED) this.#owes = true;`,
+    replace: `    if (this.#answered[slot] === ANSWERED) this.#owes = true;`,
+  },
+  {
+    name: "a write refused by the peer is not scheduled",
+    defect: "BD-2",
+    ...PRIMARY,
+    find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
+    this.map.schedule(this.offset[slot]!, this.length[slot]!);`,
+    replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {`,
+  },
+  {
+    name: "an error of the peer counts as done",
+    defect: "BD-2",
+    ...PRIMARY,
+    find: `    this.#remote[slot] = errno === 0 ? OK : FAILED;
+    this.#remoteErrno[slot] = errno;`,
+    replace: `    this.#remote[slot] = OK;
+    this.#remoteErrno[slot] = errno;`,
+  },
+  {
+    name: "the peer's success masks a local write error",
+    defect: "BD-3",
+    ...PRIMARY,
+    find: `if (remote >= OK) this.#answer(slot, this.#localErrno[slot]!, out);`,
+    replace: `if (remote >= OK) this.#answer(slot, remote === OK ? 0 : this.#localErrno[slot]!, out);`,
+  },
+  {
+    name: "a range that failed here is not copied over",
+    defect: "BD-3",
+    ...PRIMARY,
+    find: `    if (local === FAILED) this.map.schedule(this.offset[slot]!, this.length[slot]!);`,
+    replace: "",
+  },
+  {
+    name: "memsync answers without a look at the local result",
+    defect: "BD-4",
+    ...PRIMARY,
+    find: `    if (local === FAILED) {
+      // Never masked`,
+    replace: `    if (local === FAILED && this.#effectiveMode !== "memsync") {
+      // Never masked`,
+  },
+  {
+    name: "a partial WRITE is applied when the connection ends",
+    defect: "BD-5",
+    ...SECONDARY_ENGINE,
+    find: `if (this.#pendingBytes < total) return total;`,
+    replace: `if (this.#pendingBytes < total && this.#state === "serving") return total;`,
+  },
+  {
+    name: "a partial READ reply is taken for whole",
+    defect: "BD-5",
+    ...LINK,
+    find: `      if (inbox.end - inbox.start < total) {`,
+    replace: `      if (inbox.end < header.headerEnd) {`,
+  },
+  {
+    name: "a payload may be shorter than the request",
+    defect: "BD-6",
+    ...PAYLOAD,
+    find: `  if (length !== expectedLength) {`,
+    replace: `  if (length > expectedLength) {`,
+  },
+  {
+    name: "a refused WRITE leaves its data in the stream",
+    defect: "BD-7",
+    ...SECONDARY_ENGINE,
+    find: `        if (!this.#valid(header, REQUEST_MAX)) return true;
+        return this.#takeWrite(header, bytes);`,
+    replace: `        if (!this.#valid(header, REQUEST_MAX)) {
+          this.#inbox.start -= header.size;
+          return true;
+        }
+        return this.#takeWrite(header, bytes);`,
+  },
+  {
+    name: "an unknown reply leaves its data in the stream",
+    defect: "BD-7",
+    ...LINK,
+    find: `        else this.#handler.debug(1, text);
+      } else {`,
+    replace: `        else this.#handler.debug(1, text);
+        inbox.start -= header.size;
+      } else {`,
+  },
+  {
+    name: "an extent that could not be copied counts as copied",
+    defect: "BD-8",
+    ...PRIMARY,
+    find: `this.map.extentFailed(this.#extent[index]!);`,
+    replace: `this.map.extentCopied(this.#extent[index]!);`,
+  },
+  {
+    name: "an extent is clean as soon as both have written",
+    defect: "BD-9",
+    ...ACTIVEMAP,
+    find: `      if (this.#writes[extent] === 0 && !this.#inResync(extent)) this.#dirtyCount--;
+      this.#settled.add(extent);`,
+    replace: `      if (this.#writes[extent] === 0 && !this.#inResync(extent)) {
+        this.#dirtyCount--;
+        this.#keepWarm(extent);
+      }`,
+  },
+  {
+    name: "a copied extent is clean before any flush",
+    defect: "BD-9, S-19",
+    ...ACTIVEMAP,
+    find: `    if (!testBit(this.#scheduled, extent) && this.#writes[extent] === 0) this.#dirtyCount--;
+    this.#settled.add(extent);`,
+    replace: `    if (!testBit(this.#scheduled, extent) && this.#writes[extent] === 0) {
+      this.#dirtyCount--;
+      this.#keepWarm(extent);
+    } else this.#settled.add(extent);`,
+  },
+  {
+    name: "a flush of our own disk alone cleans",
+    defect: "BD-9, S-3",
+    ...PRIMARY,
+    find: `    if (this.#flushLocal === OK && this.#flushRemote === OK) {
+      this.map.flushDone();`,
+    replace: `    if (this.#flushLocal === OK) {
+      this.map.flushDone();`,
+  },
+  {
+    name: "no flush before the counters are equalised",
+    defect: "BD-9",
+    ...PRIMARY,
+    find: `    this.#maybeEndSync();
+  }`,
+    replace: `    this.#maybeEndSync();
+    if (this.#syncEnding === "flush") {
+      this.#syncFlushFresh = true;
+      this.#endSync(out);
+    }
+  }`,
+  },
+  {
+    name: "a flush that began before the last copy ends the pass",
+    defect: "BD-9",
+    ...PRIMARY,
+    find: `    this.#syncFlushFresh = !this.#flushing;`,
+    replace: `    this.#syncFlushFresh = true;`,
+  },
+  {
+    name: "unflushed extents are not scheduled at link loss",
+    defect: "BD-10, S-3",
+    ...PRIMARY,
+    find: `    this.map.scheduleUnflushed();
+    this.map.abandonSyncing();`,
+    replace: `    this.map.abandonSyncing();`,
+  },
+  {
+    name: "what a flush was about to cover is not scheduled at link loss",
+    defect: "BD-10, S-3",
+    ...ACTIVEMAP,
+    find: `for (const set of [this.#settled, this.#flushing]) {`,
+    replace: `for (const set of [this.#settled]) {`,
+  },
+  {
+    name: "the map is sized by the media, not by the data",
+    defect: "BD-11",
+    ...LAYOUT,
+    find: `  return header(localoff, mapSize, datasize);`,
+    replace: `  const whole = mapSizeOf(media.mediaSize - METADATA_SIZE, extentsize, media.sectorSize);
+  return header(localoff, whole, datasize);`,
+  },
+  {
+    name: "a map that larger sectors grow into the data is accepted",
+    defect: "BD-12",
+    ...LAYOUT,
+    find: `  if (METADATA_SIZE + mapSize > localoff) {`,
+    replace: `  if (METADATA_SIZE > localoff) {`,
+  },
+  {
+    name: "a stale range is read here",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `  #routeRead(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale && `,
+    replace: `  #routeRead(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale && !this.connected && `,
+  },
+  {
+    name: "a read of a stale range is queued nowhere",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `      this.#local[slot] = NONE;
+      this.#readFromPeer(slot, out);
+      return;`,
+    replace: `      this.#local[slot] = NONE;
+      return;`,
+  },
+  {
+    name: "a read under way when this copy turns out stale is answered",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `        // A resync from the peer may have begun while the disk was reading.
+        if (this.#stale && `,
+    replace: `        // A resync from the peer may have begun while the disk was reading.
+        if (this.#peerErrors < 0 && `,
+  },
+  {
+    name: "clean ranges are read from the peer, too",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `  #routeRead(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!)) {`,
+    replace: `  #routeRead(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale) {`,
+  },
+  {
+    name: "a write before the nodes ever met leaves no mark",
+    defect: "BD-14a",
+    ...PRIMARY,
+    find: `    if (this.#marked) {
+      this.#answer(slot, 0, out);`,
+    replace: `    if (this.#marked || this.#record.resuid === 0n) {
+      this.#answer(slot, 0, out);`,
+  },
+  {
+    name: "an older mark passes for this instance's",
+    defect: "BD-14b",
+    ...PRIMARY,
+    find: `    if (this.#marked) {
+      this.#answer(slot, 0, out);`,
+    replace: `    if (this.#marked || this.#record.localcnt > this.#peerRemote) {
+      this.#answer(slot, 0, out);`,
+  },
+  {
+    name: "a resync from the peer begins without a record that this copy is a mix",
+    defect: "BD-15",
+    ...PRIMARY,
+    find: `      record = { ...record, state: "inconsistent" };`,
+    replace: "",
+  },
+  {
+    name: "the peer is not told that it is a resync's target",
+    defect: "BD-15, S-13",
+    ...PRIMARY,
+    find: `if (this.#peerStates && !this.#stale && !this.#peerKnows && this.map.scheduledCount > 0) {`,
+    replace: `if (this.#peerErrors < 0) {`,
+  },
+  {
+    name: "an unfinished resync's target is promoted",
+    defect: "BD-15",
+    ...PRIMARY_ENGINE,
+    find: `    if (metadata.state === "inconsistent" && metadata.prevrole === "secondary") {`,
+    replace: `    if (metadata.state === "inconsistent" && metadata.prevrole === "init") {`,
+  },
+  {
+    name: "a component made anew is not given everything",
+    defect: "BD-16",
+    ...SECONDARY,
+    find: `    if (!peer.virgin) return fullCopy(own, peer);`,
+    replace: "",
+  },
+  {
+    name: "marks of writes before the first pairing are dropped",
+    defect: "BD-16",
+    ...SECONDARY_ENGINE,
+    find: `    if (judgement.map === "own-unless-empty" && map.every((byte) => byte === 0)) map = null;`,
+    replace: `    if (judgement.map === "own-unless-empty") map = null;`,
+  },
+  {
+    name: "all ones are sent, but not stored first",
+    defect: "BD-16",
+    ...SECONDARY_ENGINE,
+    find: `    if (judgement.map === "full") {
+      const errno = await this.#storeFullMap();`,
+    replace: `    if (this.#paused) {
+      const errno = await this.#storeFullMap();`,
+  },
+  {
+    name: "the metadata block is not flushed",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `        if (errno === 0) this.disk.flush(RECORD_FLUSH);
+        else this.#handler!.recordWritten(errno);`,
+    replace: `        this.#handler!.recordWritten(errno);`,
+  },
+  {
+    name: "a failed flush of the metadata block is ignored",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `        this.#handler!.recordWritten(unsupported(errno) ? 0 : errno);`,
+    replace: `        this.#handler!.recordWritten(0);`,
+  },
+  {
+    name: "a failed metadata write is ignored",
+    defect: "BD-17",
+    ...PRIMARY,
+    find: `    if (errno !== 0) {
+      this.#diskFailed("the metadata block", errno, out);
+      return;
+    }`,
+    replace: "",
+  },
+  {
+    name: "a failed map write is ignored",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `        if (errno === 0) this.#nextMapRun();
+        else this.#endMap(errno);`,
+    replace: `        this.#nextMapRun();`,
+  },
+  {
+    name: "a failed flush of the map is ignored",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `        this.#endMap(unsupported(errno) ? 0 : errno);`,
+    replace: `        this.#endMap(0);`,
+  },
+  {
+    name: "a damaged metadata block is believed",
+    defect: "BD-17",
+    ...BLOCK,
+    find: `    if (actual !== stored) {`,
+    replace: `    if (actual < 0) {`,
+  },
+  {
+    name: "requests go out before the merged map is stored",
+    defect: "BD-17",
+    ...PRIMARY,
+    find: `    if (this.#recordWriting || this.#mapWriting || this.map.mustWrite) return;`,
+    replace: `    if (this.#recordWriting) return;`,
+  },
+  {
+    name: "merging a map overwrites the counts of writes in flight",
+    defect: "BD-18",
+    ...ACTIVEMAP,
+    find: `      this.#schedule(extent);
+    }
+    this.#urgent = this.#changedCount > 0;`,
+    replace: `      this.#schedule(extent);
+      this.#writes[extent] = 1;
+    }
+    this.#urgent = this.#changedCount > 0;`,
+  },
+  {
+    name: "a doubly failed write never releases its count",
+    defect: "BD-19",
+    ...PRIMARY,
+    find: `    this.map.writeDone(this.offset[slot]!, this.length[slot]!);
+    this.#free(slot, out);`,
+    replace: `    if (local === OK || remote === OK) {
+      this.map.writeDone(this.offset[slot]!, this.length[slot]!);
+    }
+    this.#free(slot, out);`,
+  },
+  {
+    name: "a trim is locked against nothing",
+    defect: "BD-20",
+    ...PRIMARY,
+    find: `      if (kind === READ || kind === FLUSH) continue;`,
+    replace: `      if (kind === READ || kind === FLUSH || kind === ZERO) continue;`,
+  },
+  {
+    name: "a trim's local error is masked",
+    defect: "BD-20",
+    ...PRIMARY,
+    find: `    if (local === FAILED) {
+      // Never masked`,
+    replace: `    if (local === FAILED && this.kind[slot] !== ZERO) {
+      // Never masked`,
+  },
+  {
+    name: "a trim that the peer could not do is not copied",
+    defect: "BD-20",
+    ...PRIMARY,
+    find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
+    this.map`,
+    replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
+    if (this.kind[slot] !== ZERO) this.map`,
+  },
+  {
+    name: "a FLUSH that failed here succeeds if the peer's did",
+    defect: "BD-21",
+    ...PRIMARY,
+    find: `    if (this.#flushLocal === FAILED) this.#answer(slot, this.#flushLocalErrno, out);`,
+    replace: `    if (this.#flushLocal === FAILED && this.#flushRemote === FAILED)
+      this.#answer(slot, this.#flushLocalErrno, out);`,
+  },
+  {
+    name: "a FLUSH that failed at the peer succeeds without a mark",
+    defect: "BD-21",
+    ...PRIMARY,
+    find: `    else if (this.#flushCovers()) this.#answer(slot, 0, out);`,
+    replace: `    else if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
+  },
+  {
+    name: "what was answered on `received` and then lost leaves no mark",
+    defect: "BD-21, S-4d",
+    ...PRIMARY,
+    find: `    if (this.#answered[slot] === ANSWERED) this.#owes = true;`,
+    replace: "",
+  },
+  {
+    name: "numbers begin again with each connection",
+    defect: "BD-31",
+    ...PRIMARY,
+    find: `    this.#seqSlot.fill(-1);
+    this.#stateAsked`,
+    replace: `    this.#seqSlot.fill(-1);
+    this.#nextSeq = 1;
+    this.#stateAsked`,
+  },
+  {
+    name: "requests of a lost connection still wait for their replies",
+    defect: "BD-31",
+    ...PRIMARY,
+    find: `    this.#seqSlot.fill(-1);
+    this.#stateAsked`,
+    replace: `    this.#stateAsked`,
+  },
+  {
+    name: "a split-brain is retried like a broken cable",
+    defect: "BD-34",
+    ...LINK,
+    find: `      this.#close(errmsg, RETRY_LATCHED_MS, false);`,
+    replace: `      this.#close(errmsg, this.#backoff(), false);`,
+  },
+
+  // ---- a map that can be trusted --------------------------------------------------------------
+  {
+    name: "the map is not flushed",
+    defect: "invariant 1",
+    ...COMPONENT,
+    find: `    } else if (this.#mapFlush) {`,
+    replace: `    } else if (this.#mapFlush && this.#mapRuns.length === 0) {`,
+  },
+  {
+    name: "a bit set in memory counts as stored",
+    defect: "invariant 1",
+    ...ACTIVEMAP,
+    find: `    setBit(this.image, extent);
+    this.#touchSector(extent);`,
+    replace: `    setBit(this.image, extent);
+    setBit(this.#persisted, extent);
+    this.#touchSector(extent);`,
+  },
+  {
+    name: "a bit about to be cleared on disk counts as stored",
+    defect: "invariant 1",
+    ...ACTIVEMAP,
+    find: `    clearBit(this.image, extent);
+    clearBit(this.#persisted, extent);`,
+    replace: `    clearBit(this.image, extent);`,
+  },
+  {
+    name: "a bit cleared during the map write counts as stored",
+    defect: "invariant 1",
+    ...ACTIVEMAP,
+    find: `      this.#persisted[at] = staging[index]! & this.image[at]!;`,
+    replace: `      this.#persisted[at] = staging[index]!;`,
+  },
+  {
+    name: "an extent with a write under way is cleaned",
+    defect: "invariant 2",
+    ...ACTIVEMAP,
+    find: `      if (this.#settled.has(extent) || this.#writes[extent] !== 0 || this.#inResync(extent))
+        continue;`,
+    replace: `      if (this.#settled.has(extent) || this.#inResync(extent)) continue;`,
+  },
+  {
+    name: "an extent that settled during the flush is cleaned",
+    defect: "invariant 2",
+    ...ACTIVEMAP,
+    find: `      if (this.#settled.has(extent) || this.#writes[extent] !== 0 || this.#inResync(extent))
+        continue;`,
+    replace: `      if (this.#writes[extent] !== 0 || this.#inResync(extent)) continue;`,
+  },
+  {
+    name: "a failed flush cleans",
+    defect: "invariant 2",
+    ...PRIMARY,
+    find: `      this.map.flushFailed();`,
+    replace: `      this.map.flushDone();`,
+  },
+  {
+    name: "what a killed worker wrote is believed without a flush",
+    defect: "invariant 1",
+    ...COMPONENT,
+    find: `    const errno = await this.#settled(() => this.disk.flush(LOAD));`,
+    replace: `    const errno = 0;`,
+  },
+
+  // ---- answers --------------------------------------------------------------------------------
+  {
+    name: "a write is answered before the peer has it",
+    defect: "fullsync, memsync",
+    ...PRIMARY,
+    find: `        if (this.#effectiveMode === "async" && !this.#stale) this.#answer(slot, 0, out);
+        return;
+      default:`,
+    replace: `        if (!this.#stale) this.#answer(slot, 0, out);
+        return;
+      default:`,
+  },
+  {
+    name: "a write is answered before our own disk has it",
+    defect: "every mode",
+    ...PRIMARY,
+    find: `    if (local === PENDING || local === NONE) return;`,
+    replace: `    if (local === NONE) return;`,
+  },
+  {
+    name: "a slot is free before the peer has answered",
+    defect: "slot reuse",
+    ...PRIMARY,
+    find: `    if (local < OK || remote < OK || this.#answered[slot] !== ANSWERED) return;`,
+    replace: `    if (local < OK || this.#answered[slot] !== ANSWERED) return;`,
+  },
+  {
+    name: "a READ's memory is free before its reply has left",
+    defect: "slot reuse",
+    ...SECONDARY_ENGINE,
+    find: `inPlace ? holder : NOBODY`,
+    replace: `inPlace ? -2 : NOBODY`,
+  },
+  {
+    name: "a WRITE's memory is free before the disk has it",
+    defect: "slot reuse",
+    ...SECONDARY_ENGINE,
+    find: `    if (holder !== NOBODY) this.#memory.hold(holder);
+    const slot = this.#core.submit(`,
+    replace: `    if (holder !== NOBODY && kind !== WRITE) this.#memory.hold(holder);
+    if (kind === WRITE) holder = NOBODY;
+    const slot = this.#core.submit(`,
+  },
+  {
+    name: "an inbox overwrites what requests point to",
+    defect: "slot reuse",
+    ...MEMORY,
+    find: `      const ours = memory.holders(this.#holder) === 1;`,
+    replace: `      const ours = memory.holders(this.#holder) >= 1;`,
+  },
+  {
+    name: "nothing is marked before it is answered alone",
+    defect: "invariant 3",
+    ...PRIMARY,
+    find: `    if (this.#marked) {
+      this.#answer(slot, 0, out);`,
+    replace: `    if (!this.#stale) {
+      this.#answer(slot, 0, out);`,
+  },
+  {
+    name: "the mark is made after the answer",
+    defect: "invariant 3",
+    ...PRIMARY,
+    find: `    this.#setAnswered(slot, WANTS_MARK);
+    this.#mark(out);
+  }`,
+    replace: `    this.#mark(out);
+    this.#answer(slot, 0, out);
+  }`,
+  },
+  {
+    name: "a mark is made while the counters are on the wire",
+    defect: "invariant 3",
+    ...PRIMARY,
+    find: `    if (this.#marked || this.#marking || this.#handshaking) return;`,
+    replace: `    if (this.#marked || this.#marking) return;`,
+  },
+  {
+    name: "counters are sent that are not stable yet",
+    defect: "invariant 3",
+    ...PRIMARY,
+    find: `    if (this.#recordWriting) return null;`,
+    replace: "",
+  },
+  {
+    name: "alone, a FLUSH of what the peer has not flushed leaves no mark",
+    defect: "S-4a",
+    ...PRIMARY,
+    find: `    return this.#flushedTogether && !this.#stale && dirtyCount === 0 && unflushedCount === 0;`,
+    replace: `    return this.#flushedTogether && !this.#stale && dirtyCount + 0 * unflushedCount === 0;`,
+  },
+  {
+    name: "a promoted node believes its peer has flushed",
+    defect: "S-4b",
+    ...PRIMARY,
+    find: `    return this.#flushedTogether && !this.#stale && `,
+    replace: `    return !this.#stale && `,
+  },
+  {
+    name: "a FLUSH over an unfinished resync is acknowledged",
+    defect: "S-4c",
+    ...PRIMARY,
+    find: `    if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;`,
+    replace: `    if (this.#flushRemote !== FAILED) return true;`,
+  },
+  {
+    name: "async: a stop forgets a predecessor's backlog",
+    defect: "S-4e",
+    ...PRIMARY,
+    find: `      if (this.#mode === "async" && this.map.resyncCount > 0 && !this.#marked && !this.#stale) {`,
+    replace: `      if (this.#peerErrors < 0) {`,
+  },
+  {
+    name: "a stale primary goes on alone",
+    defect: "S-6",
+    ...PRIMARY,
+    find: `    if (this.#stale) {
+      // Our own copy is not whole, so it must not go on alone (S-6).`,
+    replace: `    if (this.#stale && this.#link === "up") {
+      // Our own copy is not whole, so it must not go on alone (S-6).`,
+  },
+  {
+    name: "a stale primary counts its own copy as one of two",
+    defect: "S-6",
+    ...PRIMARY,
+    find: `        if (this.#effectiveMode !== "fullsync" && !this.#stale) this.#answer(slot, 0, out);`,
+    replace: `        if (this.#effectiveMode !== "fullsync") this.#answer(slot, 0, out);`,
+  },
+  {
+    name: "a leg that ended well on a lost connection still counts",
+    defect: "S-3",
+    ...PRIMARY,
+    find: `    if (remote === NONE || remote === FAILED) return;`,
+    replace: `    if (remote === NONE || remote === FAILED || remote === OK) return;`,
+  },
+  {
+    name: "unanswered writes are not sent to a peer that is back",
+    defect: "invariant 4",
+    ...PRIMARY,
+    find: `    this.#resend(out);
+    this.#peerErrors = 0;`,
+    replace: `    this.#peerErrors = 0;`,
+  },
+
+  // ---- flush errors ---------------------------------------------------------------------------
+  {
+    name: "a local flush error is ignored",
+    defect: "invariant 6",
+    ...PRIMARY,
+    find: `    this.#flushLocal = errno === 0 || unsupported ? OK : FAILED;`,
+    replace: `    this.#flushLocal = OK;`,
+  },
+  {
+    name: "a disk whose flush failed goes on being trusted",
+    defect: "invariant 6",
+    ...PRIMARY,
+    find: `      this.#diskFailed("a cache flush", this.#flushLocalErrno, out);`,
+    replace: "",
+  },
+  {
+    name: "a secondary's flush error is ignored",
+    defect: "invariant 6",
+    ...SECONDARY_ENGINE,
+    find: `    const failed = errno !== 0 && !(kind === FLUSH && unsupported(errno));`,
+    replace: `    const failed = errno !== 0 && kind !== FLUSH && !unsupported(0);`,
+  },
+  {
+    name: "a peer that cannot flush counts as failed",
+    defect: "S-15",
+    ...PRIMARY,
+    find: `    if (this.#flushRemote === FAILED && (errno === 25 || errno === 95)) {`,
+    replace: `    if (this.#flushRemote === FAILED && errno < 0) {`,
+  },
+
+  // ---- order ----------------------------------------------------------------------------------
+  {
+    name: "overlapping writes reach our own disk unordered",
+    defect: "invariant 4",
+    ...PRIMARY,
+    find: `      } else if (this.#state[other] !== ISSUED || this.#local[other] === PENDING) {`,
+    replace: `      } else if (this.#state[other] !== ISSUED) {`,
+  },
+  {
+    name: "overlapping requests reach the secondary's disk unordered",
+    defect: "invariant 4",
+    ...SECONDARY,
+    find: `      if (otherStart < end && otherStart + this.length[other]! > start) return true;`,
+    replace: `      if (otherStart < end && otherStart + this.length[other]! < start) return true;`,
+  },
+  {
+    name: "a copy does not wait for a write of its range",
+    defect: "resync range lock",
+    ...PRIMARY,
+    find: `    } else if (this.#conflicts(slot)) {
+      this.#setState(slot, CONFLICT);`,
+    replace: `    } else if (kind !== SYNC && this.#conflicts(slot)) {
+      this.#setState(slot, CONFLICT);`,
+  },
+  {
+    name: "a write does not wait for a copy of its range",
+    defect: "resync range lock",
+    ...PRIMARY,
+    find: `      if (kind === READ || kind === FLUSH) continue;`,
+    replace: `      if (kind === READ || kind === FLUSH || kind === SYNC) continue;`,
+  },
+  {
+    name: "a secondary's FLUSH does not wait for earlier writes",
+    defect: "wire protocol §8",
+    ...SECONDARY,
+    find: `        if (otherKind !== READ) return true;`,
+    replace: "",
+  },
+
+  // ---- the secondary --------------------------------------------------------------------------
+  {
+    name: "`received` is sent before the payload has been verified",
+    defect: "S-5",
+    ...SECONDARY_ENGINE,
+    find: `    if (at < 0) return false;
+    decodePayload(`,
+    replace: `    if (at < 0) return false;
+    if (header.memsync) {
+      header.memsync = false;
+      this.#sendReply(header.seqHi, header.seqLo, true, 0, -1, 0, NOBODY);
+      this.#outgoing.flush();
+    }
+    decodePayload(`,
+  },
+  {
+    name: "what was received whole is dropped when the connection ends",
+    defect: "S-5",
+    ...SECONDARY_ENGINE,
+    find: `    this.#a.destroy();
+    this.turn();`,
+    replace: `    this.#a.destroy();
+    this.#finish(exitCode, reason);`,
+  },
+  {
+    name: "whole requests that wait for room are dropped when the connection ends",
+    defect: "S-5",
+    ...SECONDARY_ENGINE,
+    find: `    if (this.#state === "draining" && this.#nothingWhole && this.#idle) {`,
+    replace: `    if (this.#state === "draining" && this.#idle) {`,
+  },
+  {
+    name: "a failing secondary tells its primary before its own metadata",
+    defect: "S-16",
+    ...SECONDARY_ENGINE,
+    find: `    if (failed && kind !== READ && this.#states) this.#failed(slot, errno);`,
+    replace: `    if (failed && kind === READ && this.#states) this.#failed(slot, errno);`,
+  },
+  {
+    name: "the target of a resync is whole without the source's counter",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `      remotecnt: uptodate ? waiting.localcnt : metadata.remotecnt,`,
+    replace: `      remotecnt: metadata.remotecnt,`,
+  },
+  {
+    name: "a state is stored before the copies that it speaks of",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    if (waiting === null || this.#storingState || this.#core.active > 0) return;`,
+    replace: `    if (waiting === null || this.#storingState) return;`,
+  },
+  {
+    name: "a secondary clears its map before the first request",
+    defect: "BD-17",
+    ...SECONDARY_ENGINE,
+    find: `    this.#host.event("connect");
+    this.#scheduleTick();`,
+    replace: `    this.#host.event("connect");
+    this.clearMap();
+    this.#component.disk.submit();
+    this.#scheduleTick();`,
+  },
+
+  // ---- who is newer ---------------------------------------------------------------------------
+  {
+    name: "a primary's count that ran backwards is accepted",
+    defect: "S-12, row 8",
+    ...VERDICT,
+    find: `  if (primary.local < secondary.remote) return { kind: "impossible" };`,
+    replace: "",
+  },
+  {
+    name: "a secondary's count that ran backwards is accepted",
+    defect: "S-12, row 7",
+    ...VERDICT,
+    find: `  if (secondary.local < primary.remote) return { kind: "impossible" };`,
+    replace: "",
+  },
+  {
+    name: "a split-brain is decided for the primary",
+    defect: "split-brain",
+    ...VERDICT,
+    find: `  if (primaryAhead && secondaryAhead) return { kind: "split-brain" };`,
+    replace: `  if (primaryAhead && secondaryAhead) return { kind: "regular", from: "primary" };`,
+  },
+  {
+    name: "two nodes written before they ever met are no split-brain",
+    defect: "S-18",
+    ...SECONDARY,
+    find: `    if (own.localcnt !== 0n) {`,
+    replace: `    if (own.localcnt < 0n) {`,
+  },
+  {
+    name: "the primary trusts `syncsrc`",
+    defect: "S-12",
+    ...LINK,
+    find: `    const doubt = answer.virgin ? null : this.#doubt(answer);`,
+    replace: `    const doubt = answer.virgin || answer.mapsize >= 0 ? null : this.#doubt(answer);`,
+  },
+  {
+    name: "a FreeBSD peer is sent a DELETE for a trim",
+    defect: "S-20",
+    ...LINK,
+    find: `    } else if (core.peerZeroes) {`,
+    replace: `    } else if (core.peerZeroes || length > 0) {`,
+  },
+];
