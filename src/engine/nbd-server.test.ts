@@ -258,10 +258,34 @@ test("clients that take no replies use bounded memory, and others are served mea
   expect.equal(large.data.length, 2 * MIB);
 
   for (const flooder of flooders) flooder.connection.listenAgain();
-  await server.settle();
+  await server.world.clock.pass(1);
   for (const [index, flooder] of flooders.entries()) {
     expect.equal(flooder.answerCount, [60, 6, 3_000][index % 3]);
   }
+  await server.stop();
+});
+
+test("BLOCK_STATUS without end leaves others their turn, in the event loop and among themselves", async () => {
+  const server = await Server.start();
+  const good = await server.client();
+  const flooders = [await server.client("hast:dirty"), await server.client("hast:dirty")];
+  for (const flooder of flooders) {
+    for (let count = 0; count < 500; count++) {
+      flooder.send({ type: NBD_BLOCK_STATUS, offset: 0, length: 65536 });
+    }
+  }
+  await server.settle();
+  const answered = () => flooders.map(({ answerCount }) => answerCount);
+  expect.equal(answered()[0]! + answered()[1]!, 8);
+  await server.expectServed(good);
+  let breaths = 0;
+  for (; answered()[0]! + answered()[1]! < 800; breaths++) {
+    expect.ok(await server.world.clock.step(server.world.clock.now()));
+  }
+  expect.ok(breaths > 90);
+  expect.ok(Math.min(...answered()) > 200, String(answered()));
+  await server.world.clock.pass(1);
+  expect.deepEqual(answered(), [500, 500]);
   await server.stop();
 });
 

@@ -43,6 +43,8 @@ const STALLED_MAX_MS = 30_000;
 /** Slabs left for others before a READ is refused a new one. */
 const SLAB_RESERVE = 8;
 const STATUS_EXTENTS_MAX = 1024;
+/** BLOCK_STATUS is answered by walking maps, a millisecond or so: this many, then others have their turn. */
+const STATUS_BURST = 8;
 /** No reply header is longer, bytes; block status comes on top. */
 const REPLY_SIZE_MAX = 64;
 /** A piece of a TRIM or WRITE_ZEROES where the peer takes ranges of any length. */
@@ -70,11 +72,15 @@ export interface NbdBackend {
     maxRanges: number,
     each: (length: number, hole: boolean) => void,
   ): number;
+  /** A range no longer than this, in bytes, is quickly asked about with dirtyRun(). */
+  readonly dirtySpan: number;
   /** How many bytes from `offset` share one answer to "out of sync?", and that answer. */
   dirtyRun(offset: number, length: number): number;
   isDirty(offset: number): boolean;
   /** Events have been handed over: do what follows from them. */
   turn(): void;
+  /** Call breathed() after the event loop has been round once. */
+  breathe(): void;
   notice(text: string): void;
   debug(level: number, text: string): void;
 }
@@ -113,6 +119,8 @@ export class NbdServer {
   readonly #queue: number[] = [];
 
   readonly #statusExtents: Uint32Array = new Uint32Array(STATUS_EXTENTS_MAX * 2);
+  /** How many more BLOCK_STATUS may be answered before others have had their turn. */
+  #statusLeft = STATUS_BURST;
 
   constructor(backend: NbdBackend, memory: Memory, exports: readonly NbdExport[]) {
     this.#backend = backend;
@@ -172,6 +180,8 @@ export class NbdServer {
       return true;
     }
     if (type === NBD_CMD_BLOCK_STATUS) {
+      if (this.#statusLeft === 0) return false;
+      if (this.#statusLeft-- === STATUS_BURST) this.#backend.breathe();
       this.#blockStatus(connection, flags, cookieHi, cookieLo, offset, length);
       return true;
     }
@@ -393,10 +403,20 @@ export class NbdServer {
     }
   }
 
+  /** See NbdBackend.breathe(). */
+  breathed(): void {
+    this.#statusLeft = STATUS_BURST;
+    // Another one is the first to be unblocked.
+    if (this.#connections.length > 0)
+      this.#nextTurn = (this.#nextTurn + 1) % this.#connections.length;
+    this.#backend.turn();
+  }
+
   #dirtyExtents(offset: number, length: number, most: number): number {
+    const end = offset + Math.min(length, this.#backend.dirtySpan);
     let count = 0;
-    for (let at = offset; at < offset + length && count < most; count++) {
-      const run = this.#backend.dirtyRun(at, offset + length - at);
+    for (let at = offset; at < end && count < most; count++) {
+      const run = this.#backend.dirtyRun(at, end - at);
       this.#statusExtents[count * 2] = run;
       this.#statusExtents[count * 2 + 1] = this.#backend.isDirty(at) ? 1 : 0;
       at += run;

@@ -41,6 +41,8 @@ const TICK_MS = 1_000;
 const GATE_MS = 2_000;
 /** How long status tells of a synchronization that has ended. */
 const SYNC_REMEMBERED_MS = 3_600_000;
+/** Extents whose state is looked at for one BLOCK_STATUS. */
+const DIRTY_EXTENTS_MAX = 65_536;
 /** A ZERO piece where the peer takes ranges of any length, bytes. */
 const ZERO_MAX: number = 32 * 1024 * 1024;
 
@@ -84,6 +86,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #tick: Timer | null = null;
   #gate: Timer | null = null;
   #stopTimer: Timer | null = null;
+  #breath: Timer | null = null;
   #inTurn = false;
   #events = 0;
   #ended = false;
@@ -321,6 +324,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#tick?.cancel();
     this.#gate?.cancel();
     this.#stopTimer?.cancel();
+    this.#breath?.cancel();
     this.#listener?.close();
     this.#nbd.flush();
     this.#nbd.destroy();
@@ -512,6 +516,15 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       return length;
     }
     return this.#component.disk.allocation(localoff + offset, length, maxRanges, each);
+  }
+
+  breathe(): void {
+    if (this.#ended) return;
+    this.#breath = this.#environment.clock.after(0, () => this.#nbd.breathed());
+  }
+
+  get dirtySpan(): number {
+    return DIRTY_EXTENTS_MAX * this.#core.map.extentSize;
   }
 
   dirtyRun(offset: number, length: number): number {

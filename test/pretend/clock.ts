@@ -40,15 +40,20 @@ export class PretendClock implements Clock {
   /** Lets `ms` pass, timer by timer, and everything happen that follows from each. */
   async pass(ms: number): Promise<void> {
     const end = this.#now + ms;
-    for (;;) {
-      await this.#events.settle();
-      const next = this.#next(end);
-      if (next === null) break;
-      this.#alarms.delete(next);
-      this.#now = Math.max(this.#now, next.at);
-      next.run();
-    }
+    await this.#events.settle();
+    while (await this.step(end));
     this.#now = end;
+  }
+
+  /** Runs the next timer that is due at `end` or before, and what follows from it. @returns false if there is none */
+  async step(end: number): Promise<boolean> {
+    const next = this.#next(end);
+    if (next === null) return false;
+    this.#alarms.delete(next);
+    this.#now = Math.max(this.#now, next.at);
+    next.run();
+    await this.#events.settle();
+    return true;
   }
 
   /** The earliest alarm up to `end`; of equals, the one set first. */
