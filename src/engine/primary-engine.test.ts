@@ -824,3 +824,19 @@ test("a peer whose disk is bad fills no log: one line for each attempt, not for 
   led.peer.answerAll();
   await led.stop();
 });
+
+test("stop() waits for a peer that has the good copy no longer than it was told", async () => {
+  const led = await Led.start({
+    alone: true,
+    metadata: { state: "inconsistent" },
+    settings: { timeout: 86_400 },
+  });
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  const flush = led.nbd.send({ type: NBD_FLUSH });
+  await led.world.clock.pass(60_000);
+  expect.deepEqual([led.nbd.answer(write), led.nbd.answer(flush)], [null, null]);
+  led.engine.stop(10_000);
+  await led.world.clock.pass(12_000);
+  led.exited(0);
+  expect.deepEqual([led.nbd.answer(write)?.error, led.nbd.answer(flush)?.error], [5, 5]);
+});

@@ -91,6 +91,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #events = 0;
   #ended = false;
   #stopping = false;
+  /** Stopping, and the peer is not waited for any more. */
+  #graceOver = false;
   #disconnectReason: string | null = null;
   readonly #peering: Peering;
   readonly #localFailures: RequestFailures;
@@ -245,6 +247,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       this.#scheduleTick();
       const now = this.#environment.clock.now();
       this.#core.onTick(now, this);
+      if (this.#graceOver) this.#core.stopWaiting(this);
       this.#nbd.onTick(now);
       this.turn();
     });
@@ -299,7 +302,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       this.#host.warning(
         `the peer does not confirm within ${graceMs / 1000} s; what it may lack is on record`,
       );
+      this.#graceOver = true;
       this.#link?.stop();
+      this.#core.stopWaiting(this);
       this.turn();
     });
     this.#core.stop(this);

@@ -1360,18 +1360,7 @@ export class Primary {
         return;
       }
     }
-    for (let index = 0; index < this.#activeCount && this.#peerWaitCount > 0; ) {
-      const slot = this.#active[index]!;
-      if (
-        this.#answered[slot] === WANTS_PEER &&
-        nowMs - this.#waitingSince[slot]! >= this.#timeoutMs
-      ) {
-        this.#answer(slot, ERR_IO, out);
-        if (this.kind[slot] === READ || this.kind[slot] === FLUSH) this.#free(slot, out);
-        else this.#advanceWrite(slot, out);
-      }
-      if (this.#active[index] === slot) index++;
-    }
+    this.#failPeerWaiters(nowMs - this.#timeoutMs, out);
     // With no flush from the application, one of our own, seldom: so that extents become clean.
     if (
       this.#link === "up" &&
@@ -1384,6 +1373,23 @@ export class Primary {
       this.#agedAt = nowMs;
       this.map.ageWarm();
       this.#tidyMap = this.map.hasChanges;
+    }
+  }
+
+  /** No more patience: requests that only the peer could serve fail now. */
+  stopWaiting(out: PrimaryOutbox): void {
+    this.#failPeerWaiters(this.#nowMs, out);
+  }
+
+  #failPeerWaiters(sinceMs: number, out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount && this.#peerWaitCount > 0; ) {
+      const slot = this.#active[index]!;
+      if (this.#answered[slot] === WANTS_PEER && this.#waitingSince[slot]! <= sinceMs) {
+        this.#answer(slot, ERR_IO, out);
+        if (this.kind[slot] === READ || this.kind[slot] === FLUSH) this.#free(slot, out);
+        else this.#advanceWrite(slot, out);
+      }
+      if (this.#active[index] === slot) index++;
     }
   }
 
