@@ -410,6 +410,75 @@ test("clients that come again and again, whatever they do, do not fill the log",
   await server.stop();
 });
 
+test("everything is answered by what follows from it, not by a timer that looks after forgotten things", async () => {
+  const size = 24 * MIB;
+  const place = (most: number) =>
+    fc
+      .record({ at: fc.nat(size / 512 - 1), sectors: fc.integer({ min: 1, max: most / 512 }) })
+      .map(({ at, sectors }) => {
+        const length = Math.min(sectors * 512, size - at * 512);
+        return { offset: at * 512, length };
+      });
+  const flags = fc.constantFrom(0, NBD_FUA);
+  const command = fc.oneof(
+    fc.record({
+      type: fc.constant(NBD_READ),
+      place: fc.oneof(place(65536), place(6 * MIB)),
+      flags,
+    }),
+    fc.record({
+      type: fc.constant(NBD_WRITE),
+      place: fc.oneof(place(65536), place(5 * MIB)),
+      flags,
+    }),
+    fc.record({
+      type: fc.constantFrom(NBD_TRIM, NBD_WRITE_ZEROES, NBD_CACHE),
+      place: place(20 * MIB),
+      flags,
+    }),
+    fc.record({
+      type: fc.constant(NBD_FLUSH),
+      place: fc.constant({ offset: 0, length: 0 }),
+      flags,
+    }),
+  );
+  const round = fc.record({
+    commands: fc.array(fc.tuple(fc.nat(2), command), { maxLength: 60 }),
+    seed: fc.integer({ min: 1, max: 2 ** 31 - 2 }),
+    completion: fc.constantFrom("inside" as const, "later" as const),
+    peer: fc.constantFrom(undefined, 0n, EXT_ZERO),
+    replication: fc.constantFrom("fullsync" as const, "memsync" as const, "async" as const),
+  });
+  await fc.assert(
+    fc.asyncProperty(round, async ({ commands, seed, completion, peer, replication }) => {
+      let state = seed;
+      const random = (count: number) => {
+        state = (state * 48271) % 2147483647;
+        return state % count;
+      };
+      const server = await Server.start({
+        mediaSize: 32 * MIB,
+        completion,
+        ...(peer === undefined ? {} : { peer }),
+        settings: { replication },
+      });
+      const clients = [await server.client(), await server.client(), await server.client()];
+      for (const { connection } of clients) connection.chunk = (most) => 1 + random(most);
+      const asked = commands.map(([who, { type, place, flags: withFlags }]) => {
+        const payload = type === NBD_WRITE ? bytes(place.length, who + 1) : undefined;
+        const wanted = payload === undefined ? place : { offset: place.offset, payload };
+        const fua = type === NBD_FLUSH || type === NBD_CACHE ? 0 : withFlags;
+        return [clients[who]!, clients[who]!.send({ type, flags: fua, ...wanted })] as const;
+      });
+      await server.settle();
+      for (const [client, cookie] of asked) expect.equal(client.answer(cookie)?.error, 0);
+      expect.equal(server.engine.report().idleQueue, 256);
+      await server.stop();
+    }),
+    { numRuns: 60, interruptAfterTimeLimit: 5_000 },
+  );
+});
+
 // ---- commands -----------------------------------------------------------------------------------
 
 test("32 MiB are written and read, by two clients at once", async () => {
