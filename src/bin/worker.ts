@@ -72,6 +72,8 @@ process.on("message", (message: ToWorker, socket) =>
 process.on("disconnect", () => worker.stop(ORPHAN_GRACE_MS));
 process.on("SIGTERM", () => worker.stop(STOP_GRACE_MS));
 process.on("SIGINT", () => worker.stop(STOP_GRACE_MS));
+// "pkill -HUP hastd" means the daemon; its default action would end us.
+process.on("SIGHUP", () => undefined);
 process.on("uncaughtException", (error) => {
   try {
     worker.dying(error, EXIT_ASSERTION, createStdioLog({ prefix: "", debugLevel: 0 }));

@@ -2,17 +2,34 @@
 /** The worker program by itself: what becomes of it when something is wrong with it. */
 
 import { strict as assert } from "node:assert";
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { test } from "node:test";
+import { titleOf } from "./marked-processes.ts";
+import { until } from "./until.ts";
 
-test("a worker that fails by its own mistake tells the log where, and the daemon what", async () => {
-  const script = join(import.meta.dirname, "../../src/bin/worker.ts");
-  const child = spawn(process.execPath, [script, "hastd: r0 (primary)"], {
+const SCRIPT = join(import.meta.dirname, "../../src/bin/worker.ts");
+
+function spawnWorker(): ChildProcess {
+  return spawn(process.execPath, [SCRIPT, "hastd: r0 (primary)"], {
     stdio: ["ignore", "pipe", "pipe", "ipc"],
     serialization: "advanced",
   });
+}
+
+test("SIGHUP for all of hastd does not end its workers", async () => {
+  const child = spawnWorker();
+  // It listens once it can answer.
+  child.send({ kind: "start", role: "secondary", settings: { resource: "r0" }, log: "stdio" });
+  await until("the worker has its title", () => titleOf(child.pid!) === "hastd: r0 (secondary)");
+  child.kill("SIGHUP");
+  child.send({ kind: "stop" });
+  assert.deepEqual(await once(child, "close"), [0, null]);
+});
+
+test("a worker that fails by its own mistake tells the log where, and the daemon what", async () => {
+  const child = spawnWorker();
   const told: unknown[] = [];
   child.on("message", (message) => told.push(message));
   let log = "";
