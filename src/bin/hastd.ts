@@ -16,8 +16,8 @@ import { Daemon, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
 import { daemonSettings } from "../daemon/settings.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
-import { explainMetadata, METADATA_SIZE, MetadataError } from "../metadata/block.ts";
-import { locate, trailerMetadataOffset } from "../metadata/layout.ts";
+import { explainMetadata, type Metadata, MetadataError } from "../metadata/block.ts";
+import { findMetadata } from "../metadata/copies.ts";
 import { ComponentError, componentAdvice } from "../platform/component.ts";
 import type { Log } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
@@ -223,20 +223,12 @@ async function probe(settings: WorkerSettings): Promise<string | null> {
 }
 
 /** @throws ComponentError, MetadataError */
-async function readMetadata(settings: WorkerSettings): Promise<void> {
+async function readMetadata(settings: WorkerSettings): Promise<Metadata> {
   const component = await openComponent(settings.local, "write");
   try {
-    const { size, sectorSize } = component;
-    if (size < METADATA_SIZE) {
-      throw new MetadataError(
-        "does-not-fit",
-        `it has ${size} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
-      );
-    }
-    const first = await component.readAt(0, METADATA_SIZE);
-    const offset = trailerMetadataOffset(size);
-    const last = offset === null ? null : await component.readAt(offset, METADATA_SIZE);
-    locate(settings.resource, { mediaSize: size, sectorSize }, { first, last });
+    const media = { mediaSize: component.size, sectorSize: component.sectorSize };
+    const read = (offset: number, length: number) => component.readAt(offset, length);
+    return (await findMetadata(settings.resource, media, read)).metadata;
   } finally {
     await component.close();
   }

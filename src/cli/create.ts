@@ -5,7 +5,7 @@
  *   1. look    refuse what is in use, what holds something, what does not fit
  *   2. erase   metadata that was there, so that no old block can vouch for a new map
  *   3. map     zeroes up to the data; all extents dirty with --adopt
- *   4. block   the metadata, last: what a power cut leaves before it is no component
+ *   4. block   the metadata, its second copy first: what a power cut leaves before the block is no component
  *
  * Each step is flushed before the next. The original takes no lock, looks at nothing and does not flush.
  * Source: FreeBSD sbin/hastctl/hastctl.c, control_create(); on-disk layout §4, §5; behaviour BD-43.
@@ -14,12 +14,12 @@ import { setBit } from "../base/bitmap.ts";
 import type { ResourceConfig } from "../config/config.ts";
 import {
   decodeMetadata,
-  encodeMetadata,
   looksLikeMetadata,
   METADATA_SIZE,
   type Metadata,
   MetadataError,
 } from "../metadata/block.ts";
+import { copyWrites } from "../metadata/copies.ts";
 import {
   checkParameters,
   createLayout,
@@ -392,8 +392,10 @@ async function writeComponent(component: Component, plan: Plan, metadata: Metada
     if (plan.layout.kind === "header") await writeCleanMap(component, plan.layout);
     else await writeDirtyMap(component, plan.layout, metadata);
     await component.flush();
-    await component.writeAt(plan.layout.metadataOffset, encodeMetadata(metadata));
-    await component.flush();
+    for (const { offset, bytes } of copyWrites(metadata, plan.layout, component.sectorSize)) {
+      await component.writeAt(offset, bytes);
+      await component.flush();
+    }
   } catch (error) {
     if (!(error instanceof ComponentError)) throw error;
     if (component.size > sizeBefore) await component.resize(sizeBefore);

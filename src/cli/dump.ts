@@ -11,7 +11,7 @@ import {
   MetadataError,
   metadataAdvice,
 } from "../metadata/block.ts";
-import { locate } from "../metadata/layout.ts";
+import { findMetadata } from "../metadata/copies.ts";
 import { type Component, ComponentError, componentAdvice } from "../platform/component.ts";
 import { type Command, printError, printWarning, type Surroundings } from "./command.ts";
 import { readMetadataBlocks } from "./component-metadata.ts";
@@ -45,13 +45,14 @@ async function dumpResource(
   try {
     const component = await openComponent(resource.local, "read");
     try {
-      const { metadata, problem } = await readMetadata(resource.name, component);
+      const { metadata, problem, damage } = await readMetadata(resource.name, component);
       terminal.out(metadataText(metadata));
       if (problem !== null) {
         printWarning(terminal, resource.name, [
           `hastd will refuse ${resource.local} with this metadata: ${problem}.`,
         ]);
       }
+      if (damage !== null) printWarning(terminal, resource.name, [`${resource.local}: ${damage}.`]);
       return EX_OK;
     } finally {
       await component.close();
@@ -63,21 +64,27 @@ async function dumpResource(
   return EX_DUMP;
 }
 
-/** `problem`: why hastd would refuse metadata that can nevertheless be shown. */
+/** `problem`: why hastd would refuse metadata that can nevertheless be shown. `damage`: what it will repair. */
 async function readMetadata(
   name: string,
   component: Component,
-): Promise<{ readonly metadata: Metadata; readonly problem: string | null }> {
-  const blocks = await readMetadataBlocks(component);
+): Promise<{
+  readonly metadata: Metadata;
+  readonly problem: string | null;
+  readonly damage: string | null;
+}> {
   const media = { mediaSize: component.size, sectorSize: component.sectorSize };
+  const read = (offset: number, length: number) => component.readAt(offset, length);
   try {
-    return { metadata: locate(name, media, blocks).metadata, problem: null };
+    const { metadata, damage } = await findMetadata(name, media, read);
+    return { metadata, problem: null, damage };
   } catch (error) {
     if (!(error instanceof MetadataError)) throw error;
     if (error.code !== "bad-value" && error.code !== "does-not-fit") throw error;
+    const blocks = await readMetadataBlocks(component);
     const trailer = blocks.last !== null && looksLikeMetadata(blocks.last);
     const metadata = decodeMetadata(trailer ? blocks.last : blocks.first, name);
-    return { metadata, problem: error.message };
+    return { metadata, problem: error.message, damage: null };
   }
 }
 
@@ -94,7 +101,13 @@ function metadataText(metadata: Metadata): string {
     `    remotecnt: ${metadata.remotecnt}`,
     `    prevrole: ${metadata.prevrole}`,
   ];
-  if (metadata.state !== null) lines.push(`    state: ${metadata.state}`);
+  const { state, forced, unflushed } = metadata;
+  if (state !== null) lines.push(`    state: ${state}`);
+  if (forced !== undefined) {
+    const since = new Date(forced.at * 1000).toISOString().replace(/\.\d+/, "");
+    lines.push(`    forced: ${since}, while ${forced.state}`);
+  }
+  if (unflushed === true) lines.push("    metaflush: off, and not closed in good order yet");
   return lines.map((line) => `${line}\n`).join("");
 }
 

@@ -66,7 +66,7 @@ async function open(
   const world = new World({ arena: ARENA, ...options, completion: "later" });
   createComponent(world.disk, { extentsize: 4096 });
   const component = new Component(world.disk, new Memory(ARENA));
-  await world.until(component.load("r0"));
+  await world.until(component.load("r0", () => {}));
   const handler = new Handler();
   component.attach(handler);
   world.disk.history.length = 0;
@@ -84,7 +84,7 @@ test("load() reads the metadata, and where map and data lie", async () => {
 test("load() says what is wrong with media that is too small for metadata", async () => {
   const world = new World({ arena: ARENA, mediaSize: 2048 });
   const component = new Component(world.disk, new Memory(ARENA));
-  await expect.rejects(world.until(component.load("r0")), { code: "does-not-fit" });
+  await expect.rejects(world.until(component.load("r0", () => {})), { code: "does-not-fit" });
 });
 
 test("load() names the place and the reason of a failed read", async () => {
@@ -92,9 +92,15 @@ test("load() names the place and the reason of a failed read", async () => {
   createComponent(world.disk);
   world.disk.fail = ({ op }) => (op === "read" ? 5 : 0);
   const component = new Component(world.disk, new Memory(ARENA));
-  await expect.rejects(world.until(component.load("r0")), /offset 0 .*Input\/output error/);
+  await expect.rejects(
+    world.until(component.load("r0", () => {})),
+    /offset 0 .*Input\/output error/,
+  );
   world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
-  await expect.rejects(world.until(component.load("r0")), /flushing .*Input\/output error/);
+  await expect.rejects(
+    world.until(component.load("r0", () => {})),
+    /flushing .*Input\/output error/,
+  );
 });
 
 test("loadMap() reads a map that is longer than its staging memory", async () => {
@@ -111,19 +117,18 @@ test("loadMap() reads a map that is longer than its staging memory", async () =>
   expect.ok(map.every((byte, index) => byte === ((index >> 9) & 0xff)));
 });
 
-test("writeRecord() is stable, flush included, before recordWritten()", async () => {
+test("writeRecord() has both copies stable, one after the other, before recordWritten()", async () => {
   const { component, handler, disk, world } = await open({ completion: "held" });
   component.writeRecord({ localcnt: 7n, state: "uptodate" });
   disk.submit();
-  expect.deepEqual(handler.calls, []);
-  disk.release();
-  disk.submit();
-  expect.deepEqual(handler.calls, []);
-  expect.deepEqual(
-    disk.running.map(({ op }) => op),
-    ["flush"],
-  );
-  disk.release();
+  for (const step of ["write 2048", "flush 0", "write 0", "flush 0"]) {
+    expect.deepEqual(
+      disk.running.map(({ op, offset }) => `${op} ${offset}`),
+      [step],
+    );
+    expect.deepEqual(handler.calls, []);
+    disk.release();
+  }
   expect.deepEqual(handler.calls, ["record: 0"]);
   await world.events.settle();
   const stored = decodeMetadata(disk.peek(0, METADATA_SIZE), "r0");
@@ -131,7 +136,7 @@ test("writeRecord() is stable, flush included, before recordWritten()", async ()
   expect.equal(stored.sequence, 1n);
   component.writeRecord({ localcnt: 8n });
   disk.submit();
-  disk.release();
+  for (let step = 0; step < 3; step++) disk.release();
   expect.equal(decodeMetadata(disk.peek(0, METADATA_SIZE), "r0").sequence, 2n);
 });
 
@@ -215,4 +220,41 @@ test("close() waits for what is under way and starts nothing that would follow f
   await world.events.settle();
   expect.equal(closed, true);
   expect.deepEqual(handler.calls, [], "nobody is told any more");
+});
+
+test("BD-17: a damaged block is used from its copy, repaired, and told of", async () => {
+  const { component, disk } = await open({ completion: "inside" });
+  component.writeRecord({ localcnt: 7n, state: "uptodate" });
+  disk.submit();
+  const whole = disk.peek(0, METADATA_SIZE);
+  const broken = whole.slice();
+  broken[100]! ^= 1;
+  disk.poke(0, broken);
+  disk.abandon(ARENA);
+  const told: string[] = [];
+  const next = new Component(disk, new Memory(ARENA));
+  await next.load("r0", (text) => told.push(text));
+  expect.equal(next.metadata.localcnt, 7n);
+  expect.match(told.join(), /\/pretend\/disk: the metadata block is damaged .*its copy is used/);
+  expect.deepEqual(disk.peek(0, METADATA_SIZE), whole);
+});
+
+test("S-21: after an unclean stop without metaflush every extent is marked, and that is said", async () => {
+  const { component, disk } = await open({ completion: "inside" });
+  component.writeRecord({ state: "uptodate", unflushed: true });
+  disk.submit();
+  disk.abandon(ARENA);
+  const told: string[] = [];
+  const next = new Component(disk, new Memory(ARENA));
+  await next.load("r0", (text) => told.push(text));
+  expect.match(
+    told.join(),
+    /metaflush off.*did not end in good order.*all of them are synchronized/,
+  );
+  expect.ok((await next.loadMap()).every((byte) => byte === 0xff));
+  expect.equal(next.metadata.unflushed, undefined);
+  expect.equal(decodeMetadata(disk.peek(0, METADATA_SIZE), "r0").unflushed, undefined);
+  const flush = disk.history.findLastIndex(({ op, offset }) => op === "write" && offset === 4096);
+  const mark = disk.history.findLastIndex(({ op, offset }) => op === "write" && offset === 0);
+  expect.ok(flush < mark, "the map of ones comes first");
 });

@@ -2,8 +2,9 @@
 /** A resource's local component as a worker uses it: its metadata, its map, and the data behind them. */
 
 import { assert } from "../base/assert.ts";
-import { encodeMetadata, METADATA_SIZE, type Metadata, MetadataError } from "../metadata/block.ts";
-import { type Layout, locate, trailerMetadataOffset } from "../metadata/layout.ts";
+import { METADATA_SIZE, type Metadata, stateOf } from "../metadata/block.ts";
+import { type CopyWrite, copyWrites, findMetadata } from "../metadata/copies.ts";
+import type { Layout } from "../metadata/layout.ts";
 import type { Disk, DiskHandler } from "../platform/disk.ts";
 import { SLOT_COUNT } from "../replication/primary.ts";
 import { errnoText } from "../wire/errno.ts";
@@ -48,6 +49,9 @@ export class Component implements DiskHandler {
   #loaded: ((errno: number) => void) | null = null;
   #closing = false;
 
+  /** The copies of the metadata that are still to be written, the one on its way first. */
+  readonly #recordWrites: CopyWrite[] = [];
+
   #mapSource: MapChanges | null = null;
   #mapFlush = true;
   /** The runs of this round, kept in staging until they are stable. */
@@ -72,28 +76,72 @@ export class Component implements DiskHandler {
   }
 
   /**
-   * Reads and checks the metadata block. What a killed worker wrote may lie in the page cache only,
-   * so it is flushed before anybody relies on it, the map included.
-   * @throws MetadataError, or an Error with the errno of a failed read
+   * Reads and checks the metadata. What a killed worker wrote may lie in the page cache only, so it is
+   * flushed before anybody relies on it, the map included. Where one of the two copies of the metadata is
+   * missing or damaged, it is written again; where the map was kept without flushes and not closed in
+   * good order, every extent is marked (S-21).
+   * @param warn hears of either
+   * @throws MetadataError, or an Error with the errno of a failed read or write
    */
-  async load(resource: string): Promise<void> {
+  async load(resource: string, warn: (text: string) => void): Promise<void> {
     const { path, mediaSize, sectorSize } = this.disk;
-    if (mediaSize < METADATA_SIZE) {
-      throw new MetadataError(
-        "does-not-fit",
-        `it has ${mediaSize} bytes; metadata alone takes ${METADATA_SIZE}. Was it cut short?`,
-      );
-    }
-    const errno = await this.#settled(() => this.disk.flush(LOAD));
-    if (errno !== 0 && !unsupported(errno)) {
-      throw new Error(`flushing ${path} failed: ${errnoText(errno)}`);
-    }
-    const first = await this.#read(0, METADATA_SIZE);
-    const lastOffset = trailerMetadataOffset(mediaSize);
-    const last = lastOffset === null ? null : await this.#read(lastOffset, METADATA_SIZE);
-    const found = locate(resource, { mediaSize, sectorSize }, { first, last });
+    await this.#flushNow();
+    const media = { mediaSize, sectorSize };
+    const found = await findMetadata(resource, media, (offset, length) =>
+      this.#read(offset, length),
+    );
     this.#metadata = found.metadata;
     this.#layout = found.layout;
+    if (found.damage !== null) warn(`${path}: ${found.damage}; it is written again`);
+    if (found.rewrite) await this.#store(found.metadata);
+    if (found.metadata.unflushed === true) {
+      warn(
+        `${path}: the last worker ran with "metaflush off" and did not end in good order, so its map of ` +
+          "dirty extents cannot be relied upon: all of them are synchronized",
+      );
+      await this.#markAll();
+      await this.storeRecord({ unflushed: undefined });
+    }
+  }
+
+  async #flushNow(): Promise<void> {
+    const errno = await this.#settled(() => this.disk.flush(LOAD));
+    if (errno !== 0 && !unsupported(errno)) {
+      throw new Error(`flushing ${this.disk.path} failed: ${errnoText(errno)}`);
+    }
+  }
+
+  /** As writeRecord(), before the first request. @throws Error with the errno of a failed write */
+  async storeRecord(changes: Partial<Metadata>): Promise<void> {
+    const sequence = (this.metadata.sequence ?? 0n) + 1n;
+    const state = stateOf(this.metadata);
+    await this.#store({ ...this.metadata, state, ...changes, sequence });
+  }
+
+  async #store(metadata: Metadata): Promise<void> {
+    for (const { offset, bytes } of copyWrites(metadata, this.layout, this.disk.sectorSize)) {
+      await this.#write(bytes, offset);
+      await this.#flushNow();
+    }
+    this.#metadata = metadata;
+  }
+
+  async #markAll(): Promise<void> {
+    const { mapOffset, mapSize } = this.layout;
+    for (let done = 0; done < mapSize; done += MAP_STAGING_SIZE) {
+      const ones = new Uint8Array(Math.min(mapSize - done, MAP_STAGING_SIZE)).fill(0xff);
+      await this.#write(ones, mapOffset + done);
+    }
+    await this.#flushNow();
+  }
+
+  async #write(bytes: Uint8Array, offset: number): Promise<void> {
+    this.#memory.bytes.set(bytes, MAP_AT);
+    const { length } = bytes;
+    const errno = await this.#settled(() => this.disk.write(LOAD, MAP_AT, length, offset));
+    if (errno !== 0) {
+      throw new Error(`writing ${length} bytes at offset ${offset} failed: ${errnoText(errno)}`);
+    }
   }
 
   /** Our own map as it is on disk. */
@@ -152,16 +200,36 @@ export class Component implements DiskHandler {
     this.disk.flush(slot);
   }
 
-  /** Writes the metadata block and flushes; recordWritten() follows. One at a time. */
+  /**
+   * Writes both copies of the metadata, each flushed before the next; recordWritten() follows, once both
+   * are stable. One at a time.
+   */
   writeRecord(changes: Partial<Metadata>): void {
+    assert(this.#recordWrites.length === 0);
     const metadata: Metadata = {
       ...this.metadata,
       ...changes,
       sequence: (this.metadata.sequence ?? 0n) + 1n,
     };
     this.#metadata = metadata;
-    this.#memory.bytes.set(encodeMetadata(metadata), RECORD_AT);
-    this.disk.write(RECORD_WRITE, RECORD_AT, METADATA_SIZE, this.layout.metadataOffset);
+    this.#recordWrites.push(...copyWrites(metadata, this.layout, this.disk.sectorSize));
+    this.#nextRecordWrite();
+  }
+
+  #nextRecordWrite(): void {
+    const { offset, bytes } = this.#recordWrites[0]!;
+    this.#memory.bytes.set(bytes, RECORD_AT);
+    this.disk.write(RECORD_WRITE, RECORD_AT, bytes.length, offset);
+  }
+
+  #recordWriteDone(errno: number): void {
+    this.#recordWrites.shift();
+    if (errno === 0 && this.#recordWrites.length > 0) {
+      this.#nextRecordWrite();
+      return;
+    }
+    this.#recordWrites.length = 0;
+    this.#handler!.recordWritten(errno);
   }
 
   /** Writes every change of `source`, then flushes if `flush`; mapWritten() follows. One at a time. */
@@ -232,11 +300,12 @@ export class Component implements DiskHandler {
         break;
       case RECORD_WRITE:
         if (errno === 0) this.disk.flush(RECORD_FLUSH);
-        else this.#handler!.recordWritten(errno);
+        else this.#recordWriteDone(errno);
         this.disk.submit();
         break;
       case RECORD_FLUSH:
-        this.#handler!.recordWritten(unsupported(errno) ? 0 : errno);
+        this.#recordWriteDone(unsupported(errno) ? 0 : errno);
+        this.disk.submit();
         break;
       case FLUSH:
         this.#handler!.flushed(errno);

@@ -743,17 +743,24 @@ test("the metadata fails while the map is being written: one end, one story", as
   await led.settle();
   led.nbd.send({ type: NBD_WRITE, offset: 262144, payload: bytes(512, 1) });
   await led.settle();
-  led.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 0 ? 5 : 0);
+  led.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 2048 ? 5 : 0);
   led.world.disk.release(({ offset }) => offset === LOCALOFF);
   await led.settle();
   const running = led.world.disk.running.map(({ op, offset }) => `${op} ${offset}`).sort();
-  expect.deepEqual(running, ["write 0", "write 4096"]);
-  led.world.disk.release(({ offset }) => offset === 0);
+  expect.deepEqual(running, ["write 2048", "write 4096"]);
+  led.world.disk.release(({ offset }) => offset === 2048);
   await led.settle();
   led.exited(null);
   led.world.disk.release();
   await led.settle();
   led.exited(74);
+});
+
+test("S-21: without metaflush the metadata says so, from before the first client to a clean end", async () => {
+  const led = await Led.start({ settings: { metaflush: false } });
+  expect.equal(led.metadata.unflushed, true);
+  await led.stop();
+  expect.equal(led.metadata.unflushed, undefined);
 });
 
 test("stop() while the peer does not answer ends in time, with what it may lack on record", async () => {

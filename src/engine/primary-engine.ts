@@ -7,13 +7,13 @@
  * replies in one write.
  */
 
+import { stateOf } from "../metadata/block.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { Listener, Net } from "../platform/net.ts";
 import { Activemap } from "../replication/activemap.ts";
 import {
-  type DataState,
   IO_MAX,
   type Kind,
   type PeerState,
@@ -93,6 +93,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #stopping = false;
   /** Stopping, and the peer is not waited for any more. */
   #graceOver = false;
+  /** Stopped, but for the mark that the map was not flushed. */
+  #closingMark = false;
   #disconnectReason: string | null = null;
   readonly #peering: Peering;
   readonly #localFailures: RequestFailures;
@@ -113,7 +115,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   ): Promise<PrimaryEngine> {
     const memory = new Memory(environment.arena);
     const component = new Component(disk, memory);
-    await component.load(settings.resource);
+    await component.load(settings.resource, (text) => host.warning(text));
     const onDisk = await component.loadMap();
     return new PrimaryEngine(settings, component, onDisk, memory, environment, host);
   }
@@ -158,7 +160,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         resuid: metadata.resuid,
         localcnt: metadata.localcnt,
         remotecnt: metadata.remotecnt,
-        state: metadata.state ?? stateOfForeign(metadata.resuid),
+        state: stateOf(metadata),
       },
       hasRemote: settings.remote !== "none",
     });
@@ -226,6 +228,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const { clock, net } = this.#environment;
     this.#core.onTick(clock.now(), this);
     this.#nbd.onTick(clock.now());
+    if (!this.#settings.metaflush) await this.#component.storeRecord({ unflushed: true });
     this.#listener = await net.listen(
       this.#settings.export,
       (stream) => this.#nbd.accept(stream),
@@ -312,7 +315,14 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   stopped(): void {
-    this.#end(0, "stopped");
+    const { metadata } = this.#component;
+    if (metadata.unflushed !== true) {
+      this.#end(0, "stopped");
+      return;
+    }
+    // The map is written, and becomes stable with the metadata: it can be relied upon again (S-21).
+    this.#closingMark = true;
+    this.#component.writeRecord({ unflushed: undefined });
   }
 
   diskFailed(what: string, errno: number): void {
@@ -466,6 +476,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   recordWritten(errno: number): void {
     this.#events++;
     if (this.#ended) return;
+    if (this.#closingMark) {
+      this.#end(0, "stopped");
+      return;
+    }
     this.#core.recordWritten(errno, this);
     this.#link?.metadataIdle();
   }
@@ -656,9 +670,4 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     return notes;
   }
-}
-
-/** What a component says that FreeBSD wrote last: its counters are all we know. */
-function stateOfForeign(resuid: bigint): DataState {
-  return resuid === 0n ? "new" : "consistent";
 }

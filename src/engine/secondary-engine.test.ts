@@ -696,13 +696,12 @@ test("a state is stored once everything before it has been executed, and before 
   disk.release();
   await served.world.events.settle();
   expect.deepEqual(served.replies(), ["1"]);
-  expect.deepEqual(running(), ["write 0"]);
-  disk.release();
-  await served.world.events.settle();
-  expect.deepEqual(running(), ["flush 0"]);
-  expect.deepEqual(served.replies(), []);
-  disk.release();
-  await served.world.events.settle();
+  for (const step of ["write 2048", "flush 0", "write 0", "flush 0"]) {
+    expect.deepEqual(running(), [step]);
+    expect.deepEqual(served.replies(), []);
+    disk.release();
+    await served.world.events.settle();
+  }
   expect.deepEqual(served.replies(), ["2"]);
   expect.deepEqual([served.metadata.state, served.metadata.remotecnt], ["inconsistent", 0n]);
   expect.match(served.engine.report().notes.join(), /cannot be promoted/);
@@ -741,6 +740,8 @@ test("S-16: a write that failed is on record before the primary learns of it", a
   await served.send(writeRequest(1, 0, bytes(512, 1)), writeRequest(2, 512, bytes(512, 2)));
   await step(); // the map is cleared, and both writes fail
   expect.deepEqual(await step(), ["flush 0"]);
+  expect.deepEqual(await step(), ["write 0"]);
+  expect.deepEqual(await step(), ["flush 0"]);
   expect.deepEqual(served.replies(), []);
   await step();
   expect.deepEqual(served.replies(), ["1 error 28", "2 error 28"]);
@@ -771,8 +772,10 @@ test("a fresh node has the map of ones on its disk before the resource's id, unt
   const writes = disk.history
     .filter(({ op }) => op !== "read")
     .map(({ op, offset }) => [op, offset]);
-  expect.deepEqual(writes.slice(-4), [
+  expect.deepEqual(writes.slice(-6), [
     ["write", 4096],
+    ["flush", 0],
+    ["write", 2048],
     ["flush", 0],
     ["write", 0],
     ["flush", 0],

@@ -10,7 +10,7 @@
 
 import { assert } from "../base/assert.ts";
 import { printable } from "../base/printable.ts";
-import { METADATA_SIZE } from "../metadata/block.ts";
+import { METADATA_SIZE, stateOf } from "../metadata/block.ts";
 import type { Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
 import type { Stream, StreamReader } from "../platform/net.ts";
@@ -122,7 +122,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   ): Promise<SecondaryEngine> {
     const memory = new Memory(environment.arena);
     const component = new Component(disk, memory);
-    await component.load(settings.resource);
+    await component.load(settings.resource, (text) => host.warning(text));
     return new SecondaryEngine(settings, hello, component, a, b, memory, environment, host);
   }
 
@@ -175,7 +175,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       resuid: metadata.resuid,
       localcnt: metadata.localcnt,
       remotecnt: metadata.remotecnt,
-      state: metadata.state ?? ("consistent" as DataState),
+      state: stateOf(metadata),
     };
     const { virgin, resuid, localcnt, remotecnt } = this.#hello;
     const judgement = judge(own, { states: this.#states, virgin, resuid, localcnt, remotecnt });

@@ -5,9 +5,11 @@
  *   resource, datasize u64, extentsize u32, keepdirty u32, offset u64,
  *   resuid u64, localcnt u64, remotecnt u64, prevrole                     FreeBSD's nine
  *   state, sequence u64, crc u32                                          ours; FreeBSD drops them
+ *   forced, forcedat u64, unflushed u8                                    ours, before crc, where true
  *
  * `crc` is the CRC-32 of all bytes before its own entry. With resource names of up to 183 characters the
- * list fits the first 512 bytes, so that a sector is written whole or not at all.
+ * list fits the first 512 bytes (up to 103 with every mark), so that a sector is written whole or not at
+ * all; longer ones rely on the second copy (copies.ts).
  * Source: FreeBSD sbin/hastd/metadata.c, metadata_read() and metadata_write(); docs/protocol.md, Disk §2.
  */
 
@@ -18,6 +20,8 @@ import { decodeNv, NV_UINT32, type NvList, NvWriter } from "../wire/nv.ts";
 
 /** Bytes of the metadata block, whatever the sector size. */
 export const METADATA_SIZE = 4096;
+/** Bytes at the front of the block that the list never exceeds; what follows is free for a second copy. */
+export const COPY_SIZE_MAX = 2048;
 
 export type PreviousRole = "init" | "primary" | "secondary";
 
@@ -39,6 +43,22 @@ export interface Metadata {
   readonly state: CopyState | null;
   /** Grows with every block we write. */
   readonly sequence: bigint | null;
+  /** An operator overruled the rules of promotion; until a synchronization has ended since. */
+  readonly forced?: Forced | undefined;
+  /** Written with `metaflush off`, and not closed in good order since: no map can be relied upon (S-21). */
+  readonly unflushed?: true | undefined;
+}
+
+/** `hastctl role --force primary`: what the copy was worth then, and when. */
+export interface Forced {
+  readonly state: CopyState;
+  /** Seconds since 1970. */
+  readonly at: number;
+}
+
+/** What the copy says it is worth. Of one that FreeBSD wrote last, its counters are all we know. */
+export function stateOf(metadata: Metadata): CopyState {
+  return metadata.state ?? (metadata.resuid === 0n ? "new" : "consistent");
 }
 
 /** Stable; docs/errors.md has a row for each. */
@@ -103,10 +123,13 @@ export function encodeMetadata(metadata: Metadata): Uint8Array {
     .u64("remotecnt", metadata.remotecnt)
     .string("prevrole", metadata.prevrole);
   if (metadata.state !== null && metadata.sequence !== null) {
+    const { forced, unflushed } = metadata;
     nv.string("state", metadata.state).u64("sequence", metadata.sequence);
+    if (forced !== undefined) nv.string("forced", forced.state).u64("forcedat", forced.at);
+    if (unflushed === true) nv.u8("unflushed", 1);
     nv.u32("crc", crc32(nv.finish()));
   }
-  assert(nv.size < METADATA_SIZE);
+  assert(nv.size < COPY_SIZE_MAX);
   const block = new Uint8Array(METADATA_SIZE);
   block.set(nv.finish());
   return block;
@@ -133,12 +156,7 @@ export function decodeMetadata(block: Uint8Array, resource: string | null): Meta
   if (prevrole === null) throw missing("prevrole");
   const state = list.string("state");
   const sequence = list.u64("sequence");
-  if (state !== null && !isCopyState(state)) {
-    throw new MetadataError(
-      "bad-value",
-      `metadata key "state" is ${JSON.stringify(state)}, which this version does not know`,
-    );
-  }
+  if (state !== null && !isCopyState(state)) throw unknownWord("state", state);
   if ((state === null) !== (sequence === null))
     throw missing(state === null ? "state" : "sequence");
   if (state !== null && list.u32("crc") === null) throw missing("crc");
@@ -155,6 +173,17 @@ export function decodeMetadata(block: Uint8Array, resource: string | null): Meta
     prevrole: prevrole === "primary" || prevrole === "secondary" ? prevrole : "init",
     state,
     sequence,
+    ...marksOf(list),
+  };
+}
+
+function marksOf(list: NvList): Pick<Metadata, "forced" | "unflushed"> {
+  // Without ours before them they are not ours either.
+  const state = list.string("state") === null ? null : list.string("forced");
+  if (state !== null && !isCopyState(state)) throw unknownWord("forced", state);
+  return {
+    ...(state === null ? {} : { forced: { state, at: size64(list, "forcedat") } }),
+    ...(list.u8("unflushed") === 1 ? { unflushed: true } : {}),
   };
 }
 
@@ -204,6 +233,15 @@ export function looksLikeMetadata(block: Uint8Array): boolean {
   return true;
 }
 
+/**
+ * Whether a block that cannot be read was ours before it was damaged. One that FreeBSD wrote may be newer
+ * than any copy of ours, so nothing stands in for it (S-14).
+ */
+export function looksLikeOurs(block: Uint8Array): boolean {
+  const text = new TextDecoder("latin1").decode(block.subarray(0, COPY_SIZE_MAX));
+  return looksLikeMetadata(block) && text.includes("sequence\0");
+}
+
 function isCopyState(word: string): word is CopyState {
   return (
     word === "new" ||
@@ -222,6 +260,13 @@ function size64(list: NvList, name: string): number {
     throw new MetadataError("bad-value", `metadata key "${name}" is ${value}: more than 8 PiB`);
   }
   return Number(value);
+}
+
+function unknownWord(name: string, word: string): MetadataError {
+  return new MetadataError(
+    "bad-value",
+    `metadata key "${name}" is ${JSON.stringify(word)}, which this version does not know`,
+  );
 }
 
 function missing(name: string): MetadataError {
