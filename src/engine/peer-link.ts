@@ -238,6 +238,7 @@ export class PeerLink {
     try {
       if (this.#state === "hello") this.#heardS1();
       else if (this.#state === "answer") this.#heardS2();
+      else if (this.#state === "counters" || this.#state === "second") this.#heardBeforeP2();
       else
         this.#close(
           "the peer sent data where none is due (on connection A)",
@@ -260,14 +261,24 @@ export class PeerLink {
       this.#refused(answer.errmsg, answer.wait);
       return;
     }
-    if (this.#aReader!.pending > 0)
-      throw new WireError("handshake-invalid", "bytes follow the first answer");
     this.#version = answer.version;
     this.#extensions = answer.extensions & EXTENSIONS;
     this.#token = answer.token;
     this.#cancelTimer();
     this.#state = "counters";
+    if (this.#aReader!.pending > 0) this.#heardBeforeP2();
     this.metadataIdle();
+  }
+
+  /** The peer's role has changed since its first answer: it refuses now. Nothing else may come here. */
+  #heardBeforeP2(): void {
+    const nv = this.#aReader!.takeNv();
+    if (nv === null) return; // not whole yet; if P2 goes out before, this is the answer to it
+    const answer = decodeS1(nv);
+    if (answer.kind !== "refused") {
+      throw new WireError("handshake-invalid", "bytes follow the first answer");
+    }
+    this.#refused(answer.errmsg, answer.wait);
   }
 
   /**

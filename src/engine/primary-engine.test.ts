@@ -242,7 +242,7 @@ const LIES: readonly (readonly [string, Partial<SecondaryOptions>, RegExp])[] = 
   ],
   [
     "more than a first answer",
-    { s1: Buffer.concat([encodeS1(ACCEPTED), bytes(1, 2)]) },
+    { s1: Buffer.concat([encodeS1(ACCEPTED), encodeS1(ACCEPTED)]) },
     /bytes follow/,
   ],
   ["an nv block of 4 GiB", { s1: Uint8Array.of(2, 255, 255, 255, 255) }, /4294967295 bytes/],
@@ -320,6 +320,27 @@ test("a refusal of the second message that comes on connection B is heard at onc
   expect.equal(led.peer.a.closedByPeer, true);
   await led.stop();
 });
+
+for (const [how, arrived] of [
+  ["in one piece", Number.MAX_SAFE_INTEGER],
+  ["in pieces", 20],
+] as const) {
+  test(`a peer whose role changes right after its first answer is heard (${how}), and asked again soon`, async () => {
+    const errmsg = "Remote node acts as primary for the resource and not as secondary.";
+    const refusal = encodeS1({ kind: "refused", errmsg, wait: true });
+    const { s1 } = handshakeOf({ datasize: 0 });
+    const [first, rest] = [refusal.subarray(0, arrived), refusal.subarray(arrived)];
+    const life = { s1: new Uint8Array(Buffer.concat([s1, first])), s2: new Uint8Array(0) };
+    const led = await Led.start({ lives: (n) => (n === 0 ? life : {}) });
+    if (rest.length > 0) led.peers[0]!.a.send(rest);
+    await led.settle();
+    expect.ok(led.warned(/: Remote node acts as primary/), led.world.host.warnings.join());
+    expect.equal(led.peers[0]!.a.closedByPeer, true);
+    await led.world.clock.pass(600);
+    expect.equal(led.connected, true);
+    await led.stop();
+  });
+}
 
 test("a refusal's text cannot write lines of its own into our log", async () => {
   const errmsg = `no\n[ERROR] all is lost\u001b[2J${"x".repeat(5000)}`;

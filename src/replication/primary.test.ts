@@ -877,6 +877,17 @@ test("a local flush that fails is an error for the client and stops the resource
   ]);
 });
 
+test("a local flush has failed, and the peer goes: the disk is asked for nothing more", () => {
+  const bench = new PrimaryBench({ mode: "async" });
+  bench.settle();
+  bench.local(bench.write(0)); // answered, and perhaps not at the peer: that would be marked
+  bench.flush();
+  bench.flushed(EIO);
+  bench.take();
+  bench.cut();
+  expect.deepEqual(bench.take(), ["answer 1 errno 5", "disk failed: a cache flush errno 5"]);
+});
+
 test("S-15: a disk or peer that cannot flush counts what is written as stable", () => {
   for (const errno of [25, 95]) {
     const bench = new PrimaryBench();

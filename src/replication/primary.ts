@@ -1093,6 +1093,7 @@ export class Primary {
     if (this.#flushing && this.#flushRemote === PENDING) {
       this.#flushRemote = FAILED;
       this.#advanceFlush(out);
+      if (this.#failed) return; // the disk takes nothing more
     }
     // Lost while merging: what waited for a mark may have learned that this copy is stale.
     this.#eachWaiting(WANTS_MARK, out);

@@ -94,7 +94,10 @@ export class Pipe {
   }
 
   #step(): void {
-    if (this.broken) return;
+    if (this.broken) {
+      this.from.nobodyReads();
+      return;
+    }
     const sent = this.#depart();
     if (sent > 0) this.from.reportSent(sent);
     if (this.#pending.length === 0) this.from.allSent();

@@ -41,6 +41,10 @@ export interface Op {
   end: number;
   /** READ: the floors of its cells. FLUSH: those of all cells. As they were when it was submitted. */
   floor: Int32Array;
+  /** Whose word it was acknowledged on (memsync), or null. */
+  receiver: SimWorker | null;
+  /** READ: what an earlier read saw last in each cell, or −1; nobody has changed it since, for all we know. */
+  seen: Int32Array;
 }
 
 /** One node's copy, and what it owes. */
@@ -54,10 +58,11 @@ export class Copy {
   readonly promised: Int32Array;
   readonly view: Int32Array;
   readonly seenValue: Int32Array;
-  readonly seenTime: Int32Array;
+  /** Cells of which the other node may lack something although it seems to have it. */
+  readonly doubtful: Uint8Array;
   /** async: acknowledged here as primary, on its way to the other node. */
   backlog: Op[] = [];
-  /** memsync: the other node said that it had received them. */
+  /** memsync: the other node's worker said that it had received them. */
   received: Op[] = [];
   /** The other node had a fault that this one, as its primary, has not noticed. */
   excuse = false;
@@ -76,9 +81,9 @@ export class Copy {
     this.alone = new Int32Array(cellCount);
     this.aloneStable = new Int32Array(cellCount);
     this.promised = new Int32Array(cellCount);
+    this.doubtful = new Uint8Array(cellCount);
     this.view = new Int32Array(cellCount);
     this.seenValue = new Int32Array(cellCount).fill(-1);
-    this.seenTime = new Int32Array(cellCount);
   }
 
   get name(): string {
@@ -185,6 +190,14 @@ export class History {
     return true;
   }
 
+  /** The same for certain: zeroes could be older ones. */
+  #surelyHoldsOp(copy: Copy, op: Op): boolean {
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      if (copy.machine.medium.cells[cell] === 0) return false;
+    }
+    return this.#holdsOp(copy, op);
+  }
+
   #describe(copy: Copy, cell: number): string {
     const { medium } = copy.machine;
     const versions = medium.cellVersions(cell);
@@ -214,8 +227,13 @@ export class History {
       start: ++this.#time,
       end: Number.POSITIVE_INFINITY,
       floor: NOTHING,
+      receiver: null,
+      seen: NOTHING,
     };
-    if (kind === "read") op.floor = copy.view.slice(from, from + count);
+    if (kind === "read") {
+      op.floor = copy.view.slice(from, from + count);
+      op.seen = copy.seenValue.slice(from, from + count);
+    }
     if (kind === "flush") op.floor = copy.promised.slice();
     this.#ops.push(op);
     this.#open.add(op);
@@ -277,17 +295,15 @@ export class History {
       const value = cellContent(data, index * this.#cellSize, cell, this.#cellSize);
       if (value < 0) throw new Violation(`${copy.name}: cell ${cell} reads as bytes nobody wrote`);
       const floor = op.floor[index]!;
-      let end = this.#endOf(cell, value);
-      if (copy.seenValue[cell] === value) end = Math.max(end, copy.seenTime[cell]!);
-      if (end < floor) {
+      if (this.#endOf(cell, value) < floor && value !== op.seen[index]) {
         throw new Violation(
           `${copy.name}: cell ${cell} reads as ${value}, which is older than ${this.#floorText(floor)}; ` +
             `the disks hold ${this.copies.map((each) => `${each.name} ${this.#describe(each, cell)}`).join(", ")}`,
         );
       }
+      if (op.start < copy.view[cell]!) continue; // something newer is known
+      copy.view[cell] = op.start;
       copy.seenValue[cell] = value;
-      copy.seenTime[cell] = op.end;
-      copy.view[cell] = Math.max(copy.view[cell]!, op.start);
     }
   }
 
@@ -296,8 +312,11 @@ export class History {
     const other = this.other(copy);
     const { core } = copy;
     for (let cell = op.from; cell < op.from + op.count; cell++) {
-      for (const floors of [copy.must, copy.promised, copy.view]) {
-        floors[cell] = Math.max(floors[cell]!, op.start);
+      copy.must[cell] = Math.max(copy.must[cell]!, op.start);
+      copy.promised[cell] = Math.max(copy.promised[cell]!, op.start);
+      if (op.start > copy.view[cell]!) {
+        copy.view[cell] = op.start;
+        copy.seenValue[cell] = -1;
       }
       if (!this.#holds(copy, cell, op.start)) {
         throw new Violation(
@@ -307,7 +326,9 @@ export class History {
     }
     if (this.#holdsOp(other, op)) {
       this.counts.joint++;
-      this.#owe(other, op);
+      const promised = this.#mode === "fullsync" && (core?.connected ?? false);
+      if (promised || this.#surelyHoldsOp(other, op)) this.#owe(other, op);
+      else this.#doubt(copy, op);
       return;
     }
     if (core?.stale && !copy.excuse) {
@@ -326,6 +347,7 @@ export class History {
       copy.backlog.push(op);
     } else if (core?.connected && this.#mode === "memsync" && !copy.excuse) {
       this.counts.received++;
+      op.receiver = other.machine.lockedBy;
       copy.received.push(op);
     } else if (marked) {
       this.counts.alone++;
@@ -340,6 +362,11 @@ export class History {
     }
   }
 
+  /** The other node shows zeroes: perhaps this write's, perhaps older ones, and it is still on its way. */
+  #doubt(copy: Copy, op: Op): void {
+    copy.doubtful.fill(1, op.from, op.from + op.count);
+  }
+
   /** The copy has this write: from now on it owes it. */
   #owe(copy: Copy, op: Op): void {
     for (let cell = op.from; cell < op.from + op.count; cell++) {
@@ -351,6 +378,7 @@ export class History {
     const { copy } = op;
     const other = this.other(copy);
     const stale = copy.core?.stale ?? false;
+    const connected = copy.core?.connected ?? false;
     let alone = -1;
     for (let cell = from; cell < to; cell++) {
       const wanted = floor[cell]!;
@@ -364,7 +392,10 @@ export class History {
         );
       }
       if (this.#holdsStably(other, cell, wanted)) {
-        other.stable[cell] = Math.max(other.stable[cell]!, wanted);
+        // Zeroes could be older ones, unless they are what the mode promises.
+        const sure =
+          other.machine.medium.cells[cell] !== 0 || (connected && this.#mode !== "async");
+        if (sure) other.stable[cell] = Math.max(other.stable[cell]!, wanted);
       } else {
         alone = cell;
       }
@@ -385,7 +416,7 @@ export class History {
       }
       return;
     }
-    if (copy.excuse || (this.#mode === "async" && copy.core?.connected)) return;
+    if (copy.excuse || (this.#mode === "async" && connected)) return;
     throw new Violation(
       `${copy.name}: ${describe(op)} is acknowledged alone and without a stable mark: cell ${alone} on ` +
         `${other.name} may become ${this.#describe(other, alone)}, older than ` +
@@ -397,8 +428,10 @@ export class History {
 
   /** Will the other node learn, whatever happens now, that this one went on alone? */
   #isMarked(copy: Copy): boolean {
+    const own = this.#marker(copy);
     const other = this.#marker(this.other(copy));
-    return this.#marker(copy).localLeast > other.remoteMost;
+    // Of different resources, they refuse each other.
+    return own.localLeast > other.remoteMost || own.isStrangerTo(other);
   }
 
   #counters(): string {
@@ -414,6 +447,7 @@ export class History {
     copy.promised.set(copy.must);
     copy.view.set(copy.must);
     copy.seenValue.fill(-1);
+    copy.doubtful.fill(0);
     copy.connected = false;
     copy.inStep = false;
     copy.excuse = false;
@@ -447,31 +481,36 @@ export class History {
     copy.inStep = false;
   }
 
-  /** A secondary's worker has ended, or failed at something. */
-  secondaryDied(copy: Copy, graceful: boolean): void {
-    const primary = this.other(copy);
+  /** A secondary's worker has ended. */
+  secondaryDied(copy: Copy, worker: SimWorker, graceful: boolean): void {
     if (!graceful) {
-      this.secondaryFault(copy);
+      this.secondaryFault(copy, worker);
       return;
     }
     // S-5: what it said it had received, it has done.
-    for (const op of primary.received) {
+    for (const op of this.#takeReceived(copy, worker)) {
       if (!this.#holdsOp(copy, op)) {
-        throw new Violation(`${copy.name} had received ${describe(op)}, and ends without it`);
+        throw new Violation(`${worker} had received ${describe(op)}, and ends without it`);
       }
       this.#owe(copy, op);
     }
-    primary.received = [];
   }
 
-  secondaryFault(copy: Copy): void {
+  /** A secondary's worker is killed, or its disk fails. */
+  secondaryFault(copy: Copy, worker: SimWorker): void {
     const primary = this.other(copy);
     if (primary.core?.connected) primary.excuse = true;
-    for (const op of primary.received) {
-      if (this.#holdsOp(copy, op)) this.#owe(copy, op);
+    for (const op of this.#takeReceived(copy, worker)) {
+      if (this.#surelyHoldsOp(copy, op)) this.#owe(copy, op);
       else primary.excused.push(op);
     }
-    primary.received = [];
+  }
+
+  #takeReceived(copy: Copy, worker: SimWorker): Op[] {
+    const primary = this.other(copy);
+    const taken = primary.received.filter((op) => op.receiver === worker);
+    primary.received = primary.received.filter((op) => op.receiver !== worker);
+    return taken;
   }
 
   /** After the disk has lost what was not stable. */
@@ -533,6 +572,7 @@ export class History {
       // What this primary showed so far was older than what its peer had.
       primary.promised.set(secondary.must);
       primary.view.set(secondary.must);
+      primary.seenValue.fill(-1);
       for (const op of this.#open) {
         if (op.copy !== primary) continue;
         if (op.kind === "read") {
@@ -554,7 +594,8 @@ export class History {
     const other = this.other(copy);
     const arrived = (op: Op): boolean => {
       if (!this.#holdsOp(other, op)) return false;
-      this.#owe(other, op);
+      if (this.#surelyHoldsOp(other, op)) this.#owe(other, op);
+      else this.#doubt(copy, op);
       return true;
     };
     copy.backlog = copy.backlog.filter((op) => !arrived(op));
@@ -578,6 +619,7 @@ export class History {
     for (const op of [...primary.backlog, ...primary.received, ...primary.excused]) {
       onItsWay.fill(1, op.from, op.from + op.count);
     }
+    for (let cell = 0; cell < this.#cellCount; cell++) onItsWay[cell]! |= primary.doubtful[cell]!;
     this.#mustHold(primary, primary.promised, "says that it is in step, but");
     primary.must.set(primary.promised);
     for (let cell = 0; cell < this.#cellCount; cell++) {
@@ -664,7 +706,7 @@ class Marker {
   readonly machine: Machine;
   #least = 0n;
   #most = 0n;
-  #unpaired = true;
+  #resuids: ReadonlySet<bigint> = new Set();
   #countsAt = -1;
   #map: Uint8Array = new Uint8Array(0);
   #mapAt = -1;
@@ -680,12 +722,19 @@ class Marker {
     const records = this.machine.recordVersions();
     this.#least = records[0]!.localcnt;
     this.#most = 0n;
-    this.#unpaired = true;
-    for (const { localcnt, remotecnt, resuid } of records) {
+    this.#resuids = new Set(records.map(({ resuid }) => resuid));
+    for (const { localcnt, remotecnt } of records) {
       if (localcnt < this.#least) this.#least = localcnt;
       if (remotecnt > this.#most) this.#most = remotecnt;
-      if (resuid !== 0n) this.#unpaired = false;
     }
+  }
+
+  /** Do the two have nothing to do with each other? */
+  isStrangerTo(other: Marker): boolean {
+    this.#refresh();
+    other.#refresh();
+    const ids = new Set([...this.#resuids, ...other.#resuids]);
+    return this.#resuids.size === 1 && other.#resuids.size === 1 && ids.size === 2;
   }
 
   get localLeast(): bigint {
@@ -700,7 +749,7 @@ class Marker {
 
   get unpaired(): boolean {
     this.#refresh();
-    return this.#unpaired;
+    return this.#resuids.size === 1 && this.#resuids.has(0n);
   }
 
   /** Reads the map. @returns extents that were marked for certain, and are not any more */

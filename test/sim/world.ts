@@ -71,21 +71,22 @@ type FaultKind =
   | "wrong promotion"
   | "failover";
 
-const FAULTS: readonly FaultKind[] = [
-  "partition",
-  "one-way partition",
-  "reset",
-  "kill worker",
-  "kill daemon",
-  "stop daemon",
-  "power cut",
-  "read errors",
-  "write errors",
-  "flush errors",
-  "disk stuck",
-  "planned switch",
-  "wrong promotion",
-  "failover",
+/** How often each, where a seed has it at all. */
+const FAULTS: readonly (readonly [kind: FaultKind, weight: number])[] = [
+  ["partition", 2],
+  ["one-way partition", 1],
+  ["reset", 4],
+  ["kill worker", 3],
+  ["kill daemon", 1],
+  ["stop daemon", 1],
+  ["power cut", 3],
+  ["read errors", 1],
+  ["write errors", 1],
+  ["flush errors", 1],
+  ["disk stuck", 1],
+  ["planned switch", 3],
+  ["wrong promotion", 0.5],
+  ["failover", 3],
 ];
 
 /** What a seed makes of the world, before anything happens. */
@@ -111,21 +112,25 @@ function planOf(random: Random): Plan {
   const sectorSize = random.pick([512, 512, 4096]);
   const cellCount = random.pick(sectorSize === 512 ? [64, 256, 640] : [16, 48, 96]);
   const extentSize = Math.max(sectorSize, random.pick([4096, 16384, 65536]));
+  const connections = random.pick([1, 2, 4]);
+  const chaosMs = random.pick([10_000, 40_000, 120_000]);
+  // Some thousands of requests.
+  const thinkMs = Math.max(random.pick([3, 20, 200]), (connections * chaosMs) / 6_000);
   return {
     mode: random.pick(["fullsync", "memsync", "async"] as const),
     checksum: random.pick(["none", "none", "crc32", "sha256"] as const),
     compression: random.pick(["none", "none", "hole", "lzf"] as const),
     timeout: random.pick([5, 20]),
     shape: { sectorSize, cellCount, extentSize, keepdirty: random.pick([2, 2, 4, 64]) },
-    faults: FAULTS.filter(() => random.chance(0.5)),
-    faultEveryMs: random.pick([1_000, 4_000, 15_000]),
-    chaosMs: random.pick([20_000, 60_000, 120_000]),
+    faults: FAULTS.filter(() => random.chance(0.5)).map(([kind]) => kind),
+    faultEveryMs: random.pick([500, 2_000, 8_000]),
+    chaosMs,
     networkDelayMs: random.pick([0.1, 0.5, 5, 40]),
     diskDelayMs: random.pick([0.1, 0.5, 4]),
     pieces: random.pick([0, 0.05, 0.5]),
-    connections: random.pick([1, 2, 4]),
+    connections,
     depth: random.pick([1, 3, 8]),
-    thinkMs: random.pick([2, 20, 200]),
+    thinkMs,
   };
 }
 
@@ -153,6 +158,8 @@ export class World implements Watcher {
   readonly faults: Map<string, number> = new Map();
   #failure: Error | null = null;
   #chaos = true;
+  /** The operator is content. */
+  #resting = false;
   /** Which machine the operator wants to be primary. */
   #wanted: Machine;
   /** Both, for a while, because somebody has made a mistake. */
@@ -225,9 +232,11 @@ export class World implements Watcher {
   }
 
   said(machine: Machine, text: string): void {
-    if (/Internal error|assertion failed|ran backwards|contradict|mismatch|broken/.test(text)) {
+    if (/Internal error|assertion failed|ran backwards|contradict|broken/.test(text)) {
       throw new Violation(`${machine.name} says: ${text}`);
     }
+    // One was created anew, and then promoted by mistake.
+    if (/unique ID mismatch/.test(text)) this.#splitBrain = true;
   }
 
   opened(worker: SimWorker): void {
@@ -238,7 +247,7 @@ export class World implements Watcher {
   died(worker: SimWorker, code: number | null): void {
     const copy = this.history.copyOf(worker.host);
     if (worker.role === "primary") this.history.primaryDied(copy, code === 0);
-    else this.history.secondaryDied(copy, code === 0 || code === 75 || code === 78);
+    else this.history.secondaryDied(copy, worker, code === 0 || code === 75 || code === 78);
   }
 
   drained(worker: SimWorker): void {
@@ -248,7 +257,7 @@ export class World implements Watcher {
   diskFault(worker: SimWorker, request: RunningRequest): void {
     this.#count(`EIO on ${request.op}`);
     if (worker.role === "secondary" && request.op !== "read") {
-      this.history.secondaryFault(this.history.copyOf(worker.host));
+      this.history.secondaryFault(this.history.copyOf(worker.host), worker);
     }
   }
 
@@ -308,8 +317,18 @@ export class World implements Watcher {
     this.timeline.after(-Math.log(1 - random.next()) * plan.faultEveryMs, () => {
       if (!this.#chaos) return;
       this.#planFault();
-      this.#fault(random.pick(plan.faults));
+      this.#fault(this.#pickFault());
     });
+  }
+
+  #pickFault(): FaultKind {
+    const able = FAULTS.filter(([kind]) => this.plan.faults.includes(kind));
+    let at = this.random.next() * able.reduce((sum, [, weight]) => sum + weight, 0);
+    for (const [kind, weight] of able) {
+      at -= weight;
+      if (at < 0) return kind;
+    }
+    return able.at(-1)![0];
   }
 
   #fault(kind: FaultKind): void {
@@ -402,6 +421,7 @@ export class World implements Watcher {
         happens("both shall be primary");
         this.#both = true;
         timeline.after(this.#outage(), () => {
+          if (!this.#chaos) return;
           this.#both = false;
           if (random.chance(0.5)) this.#wanted = this.other(this.#wanted);
         });
@@ -411,7 +431,7 @@ export class World implements Watcher {
 
   #outage(): number {
     const { random } = this;
-    return random.pick([200, 3_000, 30_000]) * (0.5 + random.next());
+    return random.pick([100, 1_000, 1_000, 10_000]) * (0.5 + random.next());
   }
 
   #restartDaemon(machine: Machine): void {
@@ -427,9 +447,12 @@ export class World implements Watcher {
 
   #operate(): void {
     const { random } = this;
-    this.timeline.after(random.pick([100, 1_000, 5_000]) * (0.5 + random.next()), () => {
-      if (this.#done) return;
+    this.timeline.after(random.pick([50, 300, 2_000]) * (0.5 + random.next()), () => {
+      if (this.#resting) return;
       this.#operate();
+      // A component created anew is nobody's choice while there is another.
+      const other = this.other(this.#wanted);
+      if (isBlank(this.#wanted) && !isBlank(other) && !random.chance(0.05)) this.#wanted = other;
       this.#resolveSplitBrain();
       for (const machine of this.machines) this.#wantRole(machine);
     });
@@ -478,7 +501,7 @@ export class World implements Watcher {
     this.note(`operator: ${loser.name} is created anew`);
     this.#splitBrain = false;
     // What was never written is not copied to a component that meets another fresh one (S-18).
-    loser.create(this.#wanted.record.resuid === 0n);
+    loser.create(isBlank(this.#wanted));
     this.history.recreated(this.history.copyOf(loser));
   }
 
@@ -509,6 +532,7 @@ export class World implements Watcher {
       const why = this.#notConverged();
       if (why === null) {
         this.note("---- converged");
+        this.#resting = true;
         this.#readEverything();
       } else if (this.timeline.nowMs >= untilMs) {
         throw new Violation(`the nodes do not converge: ${why}`);
@@ -587,4 +611,9 @@ export class World implements Watcher {
   get answerMs(): number {
     return ANSWER_MS;
   }
+}
+
+/** Never paired. */
+function isBlank(machine: Machine): boolean {
+  return machine.record.resuid === 0n;
 }
