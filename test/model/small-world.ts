@@ -150,9 +150,11 @@ export class SmallWorld {
       this.#end();
     } catch (error) {
       const story = this.world.story.join("\n  ");
-      throw new Violation(`${spellPlan(this.#plan)}: ${(error as Error).message}\n  ${story}`, {
-        cause: error,
-      });
+      throw new Violation(
+        `${spellPlan(this.#plan)}: ${(error as Error).message}\n  ${story}\n` +
+          `again: npm run worlds -- --plan '${JSON.stringify(this.#plan)}'`,
+        { cause: error },
+      );
     }
     return true;
   }
