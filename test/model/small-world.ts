@@ -10,7 +10,7 @@
  * a cut connection still delivers), `fate` says which way all of them go.
  */
 
-import { FLUSH, type Mode, WRITE, ZERO } from "../../src/replication/primary.ts";
+import { FLUSH, type Mode, READ, WRITE, ZERO } from "../../src/replication/primary.ts";
 import { EXTENT_CELLS, type Op, Random, Violation } from "./disk.ts";
 import type { Node } from "./node.ts";
 import { World } from "./world.ts";
@@ -40,7 +40,7 @@ export type Pace = (typeof PACES)[number];
 export const ACCIDENTS = ["power cut", "kill", "cut"] as const;
 export interface Accident {
   readonly what: (typeof ACCIDENTS)[number];
-  /** Before this disk operation ends; the first after the beginning is 0. */
+  /** Before this write or flush of a disk ends; the first after the beginning is 0. */
   readonly at: number;
 }
 
@@ -109,7 +109,7 @@ export class SmallWorld {
   #linkUp = true;
   #writes = 0;
   #counting = false;
-  /** Disk operations that have ended since the beginning. */
+  /** Writes and flushes of disks since the beginning. */
   operations = 0;
   /** Did the accident happen? */
   accidentHappened = false;
@@ -142,6 +142,7 @@ export class SmallWorld {
         if (!this.#may(event)) return false;
         this.world.note(`==== ${event}`);
         this.#perform(event);
+        this.#read();
         this.#rest();
         if (this.#plan.slow) this.#minute();
       }
@@ -282,6 +283,14 @@ export class SmallWorld {
     }
   }
 
+  /** Of all that events write, while they happen. */
+  #read(): void {
+    const { leader, moves } = this.world;
+    if (leader === null || leader.stopping) return;
+    moves.submit(leader, READ, 0, 2);
+    moves.submit(leader, READ, EXTENT_CELLS, 2);
+  }
+
   #powerCut(node: Node): void {
     this.world.note(`${node.name}: power cut`);
     this.world.moves.powerCut(node);
@@ -399,15 +408,15 @@ export class SmallWorld {
     const { world } = this;
     const node = world.nodes[which];
     if (node.disk.ops.length === 0) return false;
-    const accident = this.#plan.accident;
-    if (this.#counting && accident !== null && accident.at === this.operations) {
-      this.operations++;
-      this.#happens(node, accident);
-      return true;
-    }
-    if (this.#counting) this.operations++;
     // The disk that is in a hurry does not keep the order of its requests.
     const op: Op = this.#plan.pace === "wire first" ? node.disk.ops[0]! : node.disk.ops.at(-1)!;
+    if (this.#counting && (op.writes.length > 0 || op.covers !== null)) {
+      const { accident } = this.#plan;
+      if (accident?.at === this.operations++) {
+        this.#happens(node, accident);
+        return true;
+      }
+    }
     if (node.leader !== null) node.leader.needsPump = true;
     world.moves.complete(node, op);
     return true;
