@@ -246,7 +246,7 @@ export class SmallWorld {
     const [a, b] = nodes;
     switch (event) {
       case "write": {
-        // Two that overlap, both under way at once; the next event's go to another extent.
+        // Two that overlap, both under way at once; those of the next event go to another extent.
         const at = (this.#writes++ % 2) * EXTENT_CELLS;
         moves.submit(leader!, WRITE, at, 2);
         moves.submit(leader!, WRITE, at, 1);
@@ -255,6 +255,7 @@ export class SmallWorld {
       case "trim": {
         const at = (this.#writes++ % 2) * EXTENT_CELLS;
         moves.submit(leader!, ZERO, at, 2);
+        moves.submit(leader!, WRITE, at, 1);
         return;
       }
       case "flush":
