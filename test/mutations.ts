@@ -14,6 +14,7 @@
 
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { ENGINE_MUTATIONS } from "./engine-mutations.ts";
 
 export interface Mutation {
   /** What the broken code does, in a few words. */
@@ -34,6 +35,7 @@ export type Suite =
   | "secondaryEngine"
   | "component"
   | "memory"
+  | "nbd"
   | "wire";
 
 /** Test files, in the order in which they are tried: quick and close to the subject first. */
@@ -41,23 +43,31 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   activemap: [
     "src/replication/activemap.test.ts",
     "src/replication/primary.test.ts",
+    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
   ],
   primary: [
     "src/replication/primary.test.ts",
     "test/golden/replay-primary.test.ts",
+    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
   ],
   secondary: [
     "src/replication/secondary.test.ts",
     "test/golden/replay-secondary.test.ts",
+    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
   ],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
   secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
   component: ["src/engine/component.test.ts", "src/metadata/*.test.ts"],
-  memory: ["src/engine/memory.test.ts", "src/engine/secondary-engine.test.ts"],
+  memory: [
+    "src/engine/memory.test.ts",
+    "src/engine/outgoing.test.ts",
+    "src/engine/secondary-engine.test.ts",
+  ],
+  nbd: ["src/engine/nbd-server.test.ts"],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
 };
 
@@ -110,7 +120,7 @@ export const NOT_EXPRESSED: Readonly<Record<string, string>> = {
   "BD-21": "an unsupported flush reported as 22 the second time: we remember no answer of a device",
 };
 
-export const MUTATIONS: readonly Mutation[] = [
+const CORE_MUTATIONS: readonly Mutation[] = [
   // ---- the original's defects, in their order -------------------------------------------------
   {
     name: "a write in flight at a disconnect is not scheduled",
@@ -924,4 +934,84 @@ export const MUTATIONS: readonly Mutation[] = [
     find: `    } else if (core.peerZeroes) {`,
     replace: `    } else if (core.peerZeroes || length > 0) {`,
   },
+
+  // ---- more of the core's own -----------------------------------------------------------------
+  {
+    name: "a number is given to two requests at once",
+    defect: "BD-31",
+    ...PRIMARY,
+    find: `    while (this.#seqSlot[this.#nextSeq % SEQ_RING] !== -1) this.#nextSeq++;
+`,
+    replace: "",
+  },
+  {
+    name: "a write without a peer is not scheduled",
+    defect: "BD-1",
+    ...PRIMARY,
+    find: `      this.#remote[slot] = FAILED;
+      this.map.schedule(this.offset[slot]!, this.length[slot]!);
+      return;`,
+    replace: `      this.#remote[slot] = FAILED;
+      return;`,
+  },
+  {
+    name: "an extent in the middle of its copy is forgotten at link loss",
+    defect: "BD-8",
+    ...PRIMARY,
+    find: `    this.map.abandonSyncing();
+`,
+    replace: "",
+  },
+  {
+    name: "an unreadable range is read from a peer that lacks it",
+    defect: "invariant 5",
+    ...PRIMARY,
+    find: `      const peerGood =
+        this.#stale || !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);`,
+    replace: `      const peerGood = this.map.extentCount > 0;`,
+  },
+  {
+    name: "what a failed flush of the peer may have lost is not copied",
+    defect: "invariant 6",
+    ...PRIMARY,
+    find: `      if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
+`,
+    replace: "",
+  },
+  {
+    name: "what a failed flush did not cover is forgotten",
+    defect: "invariant 2",
+    ...ACTIVEMAP,
+    find: `      this.#settled.add(this.#flushing.at(index));
+    }
+    this.#flushing.clear();`,
+    replace: `      this.#keepWarm(this.#flushing.at(index));
+    }
+    this.#flushing.clear();`,
+  },
+  {
+    name: "the peer is told a counter that is not stable here",
+    defect: "S-13",
+    ...PRIMARY,
+    find: `    // A mark on its way to the disk: neither node may rely on a counter that is not stable.
+    if (this.#recordWriting) return;`,
+    replace: `    // A mark on its way to the disk: neither node may rely on a counter that is not stable.`,
+  },
+  {
+    name: "a pass ends over what failed while `uptodate` travelled",
+    defect: "S-13",
+    ...PRIMARY,
+    find: `      if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";`,
+    replace: `      if (overtaken) this.#syncEnding = "no";`,
+  },
+  {
+    name: "an answer alone waits for a mark that nobody makes after a failed handshake",
+    defect: "invariant 3, 11",
+    ...PRIMARY,
+    find: `    if (this.#markWaitCount > 0 || this.#owesMark()) this.#mark(out);
+  }`,
+    replace: `  }`,
+  },
 ];
+
+export const MUTATIONS: readonly Mutation[] = [...CORE_MUTATIONS, ...ENGINE_MUTATIONS];

@@ -92,7 +92,7 @@ test("a resource begins with role init and no worker", async () => {
   assert.equal(await world.workerpid(), 0);
 });
 
-test("role primary is answered when the worker is ready, and not before", async () => {
+test("role primary is answered when the worker is ready, and not before (BD-37)", async () => {
   const world = new World();
   world.processes.born = () => undefined;
   let answer: unknown = null;
@@ -235,7 +235,7 @@ test("the old worker has gone before the component is probed and before a new wo
   assert.equal(world.resource.role, "secondary");
 });
 
-test("a worker that survives SIGKILL keeps the next one from starting, until it has gone", async () => {
+test("a worker that survives SIGKILL keeps the next one from starting, until it has gone (S-8)", async () => {
   const world = new World();
   await world.resource.changeRole("primary");
   const primary = world.processes.last;
@@ -565,7 +565,7 @@ test("a new P1 is answered only when the old worker has finished and gone (S-5)"
   assert.deepEqual(old.kills, []);
 });
 
-test("an old worker that does not finish is killed, and only then is P1 answered", async () => {
+test("an old worker that does not finish is killed, and only then is P1 answered (S-8)", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");
   await world.connect();

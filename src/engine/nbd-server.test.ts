@@ -569,7 +569,7 @@ for (const [what, peer] of [
   ["with a FreeBSD peer", 0n],
   ["with a peer that zeroes ranges", EXT_ZERO],
 ] as const) {
-  test(`TRIM and WRITE_ZEROES of 3 GiB, ${what}`, async () => {
+  test(`TRIM and WRITE_ZEROES of 3 GiB, ${what} (S-20)`, async () => {
     const server = await Server.start({
       mediaSize: 4 * GIB,
       metadata: { extentsize: 2 * MIB },

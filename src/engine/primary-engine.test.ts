@@ -809,7 +809,7 @@ test("stop() leaves a clean map where both nodes have everything", async () => {
   expect.equal(led.peer.a.closedByPeer, true);
 });
 
-test("stop() at any moment of the handshake ends in peace", async () => {
+test("stop() at any moment of the handshake ends in peace (BD-23, BD-25)", async () => {
   for (const life of [{ s1: new Uint8Array(0) }, { s2: new Uint8Array(0) }, { map: MAP }]) {
     const led = await Led.start({ lives: () => life, completion: "later" });
     await led.stop();

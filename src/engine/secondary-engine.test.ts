@@ -788,7 +788,7 @@ test("a fresh node has the map of ones on its disk before the resource's id, unt
   expect.deepEqual(disk.peek(4096, 8), bytes(8, 0));
 });
 
-test("what a killed worker left in the page cache is flushed before it is read", async () => {
+test("what a killed worker left in the page cache is flushed before it is read (S-8)", async () => {
   const served = await Served.start();
   expect.equal(served.world.disk.history[0]!.op, "flush");
 });

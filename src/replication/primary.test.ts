@@ -1200,7 +1200,7 @@ test("a peer that cannot store its state is asked again later, and no copy begin
   expect.deepEqual(bench.take(), ["send state inconsistent 0"]);
 });
 
-test("copies and writes exclude each other; other ranges go on (BD-26)", () => {
+test("copies and writes exclude each other; other ranges go on (S-19, BD-26)", () => {
   const bench = new PrimaryBench({ dirty: [1] });
   bench.settle();
   // Two copies are under way: cells 4-5 and 6-7.

@@ -55,6 +55,15 @@ test("decodeNv() ignores what lies in the padding", () => {
   expect.equal(decodeNv(bytes).u8("n"), 5);
 });
 
+test("BD-41: nothing but zeroes lies behind a name or a value", () => {
+  for (let length = 1; length <= 9; length++) {
+    const list = new NvWriter().string("n".repeat(length), "v".repeat(length)).finish();
+    const room = 8 * Math.ceil((length + 1) / 8);
+    expect.deepEqual([...list.subarray(6 + length, 6 + room)], new Array(room - length).fill(0));
+    expect.deepEqual([...list.subarray(6 + room + length)], new Array(room - length).fill(0));
+  }
+});
+
 const REJECTED: readonly [why: string, bytes: Uint8Array, code: string][] = [
   ["seven bytes", entry(NV_UINT8, "n\0", 1, [1]).subarray(0, 7), "nv-truncated"],
   [

@@ -435,56 +435,59 @@ for (const completion of ["inside", "later"] as const) {
 
   for (const algorithms of ["none-none", "crc32-lzf"]) {
     const name = `03-reconnect-dirty-resync-${algorithms}`;
-    test(title(name, "what was written alone is copied when the peer is back"), async () => {
-      const captured = conversation(name);
-      const [before, after] = captured.pairs as [Pair, Pair];
-      const node = new Node(captured, completion);
-      const [one, five] = after.requests as [CapturedRequest, CapturedRequest];
-      for (const { header, data } of [one, five]) {
-        node.world.disk.poke(
-          LOCALOFF + header.offset,
-          data.map((byte) => byte ^ 0xff),
-        );
-      }
-      await node.start();
-      await node.write(0, before.requests[0]!.data);
+    test(
+      title(name, "what was written alone is copied when the peer is back (BD-35)"),
+      async () => {
+        const captured = conversation(name);
+        const [before, after] = captured.pairs as [Pair, Pair];
+        const node = new Node(captured, completion);
+        const [one, five] = after.requests as [CapturedRequest, CapturedRequest];
+        for (const { header, data } of [one, five]) {
+          node.world.disk.poke(
+            LOCALOFF + header.offset,
+            data.map((byte) => byte ^ 0xff),
+          );
+        }
+        await node.start();
+        await node.write(0, before.requests[0]!.data);
 
-      node.peerListens = false;
-      node.peer.leave();
-      await node.world.events.settle();
-      expect.equal(node.engine.report().status, "degraded");
-      await node.write(one.header.offset, one.data);
-      await node.write(five.header.offset, five.data);
-      expect.equal(node.metadata.localcnt, 1n, "the mark is stable before the answer");
-      node.peerListens = true;
-      await node.world.clock.pass(6_000);
-      expect.equal(node.engine.report().status, "complete");
-      const last = after.requests[2]!;
-      await node.write(last.header.offset, last.data);
+        node.peerListens = false;
+        node.peer.leave();
+        await node.world.events.settle();
+        expect.equal(node.engine.report().status, "degraded");
+        await node.write(one.header.offset, one.data);
+        await node.write(five.header.offset, five.data);
+        expect.equal(node.metadata.localcnt, 1n, "the mark is stable before the answer");
+        node.peerListens = true;
+        await node.world.clock.pass(6_000);
+        expect.equal(node.engine.report().status, "complete");
+        const last = after.requests[2]!;
+        await node.write(last.header.offset, last.data);
 
-      const [first, second] = node.peers as [CapturedPeer, CapturedPeer];
-      expectHello(first.p1, before.p1);
-      sameBytes(first.p2, zeroStreamPadding(before.p2));
-      expectRequests(first.heard, ["own flush", as(before, 0)]);
-      expectHello(second.p1, after.p1);
-      sameBytes(second.p2, zeroStreamPadding(after.p2));
-      expectRequests(second.heard, [
-        { written: 0, data: node.data(0, EXTENT), like: one },
-        as(after, 0),
-        as(after, 1),
-        "own flush",
-        as(after, 2),
-      ]);
-      expect.deepEqual(node.world.host.events, [
-        "connect",
-        "disconnect",
-        "connect",
-        "syncstart",
-        "syncdone",
-      ]);
-      expect.deepEqual([node.metadata.localcnt, node.metadata.remotecnt], [0n, 0n]);
-      await node.stop();
-    });
+        const [first, second] = node.peers as [CapturedPeer, CapturedPeer];
+        expectHello(first.p1, before.p1);
+        sameBytes(first.p2, zeroStreamPadding(before.p2));
+        expectRequests(first.heard, ["own flush", as(before, 0)]);
+        expectHello(second.p1, after.p1);
+        sameBytes(second.p2, zeroStreamPadding(after.p2));
+        expectRequests(second.heard, [
+          { written: 0, data: node.data(0, EXTENT), like: one },
+          as(after, 0),
+          as(after, 1),
+          "own flush",
+          as(after, 2),
+        ]);
+        expect.deepEqual(node.world.host.events, [
+          "connect",
+          "disconnect",
+          "connect",
+          "syncstart",
+          "syncdone",
+        ]);
+        expect.deepEqual([node.metadata.localcnt, node.metadata.remotecnt], [0n, 0n]);
+        await node.stop();
+      },
+    );
   }
 
   // ---- 04 -----------------------------------------------------------------------------------------

@@ -105,6 +105,13 @@ export class PretendDisk {
     return this.#versions[place]!.at(-1) as number;
   }
 
+  /** Is this the only value that a power cut could leave? */
+  isSurely(place: number, value: unknown): boolean {
+    const list = this.#versions[place]!;
+    for (let index = 0; index < list.length; index++) if (list[index] !== value) return false;
+    return true;
+  }
+
   get record(): Stored {
     return this.#versions[RECORD]!.at(-1) as Stored;
   }

@@ -13,6 +13,7 @@
 
 import {
   FLUSH,
+  type Kind,
   type Mode,
   type Primary,
   READ,
@@ -23,6 +24,7 @@ import {
   CELL,
   CELLS,
   MAP,
+  type Op,
   PretendDisk,
   Random,
   RECORD,
@@ -38,6 +40,25 @@ import { spell, type Wire } from "./wire.ts";
 const OUTSTANDING_MAX = 6;
 
 const EIO = 5;
+
+/** What kind of pair this is, and who decides where a disk or a wire has a choice. */
+export interface Setting {
+  readonly random: Random;
+  readonly mode: Mode;
+  readonly states: boolean;
+  readonly zeroes: boolean;
+  readonly version: number;
+  readonly faultRate: number;
+}
+
+function anySetting(seed: number): Setting {
+  const random = new Random(seed);
+  const mode = random.pick(["fullsync", "memsync", "async"] as const);
+  const states = random.chance(0.6);
+  const zeroes = states || random.chance(0.3);
+  const version = states || random.chance(0.7) ? 2 : 1;
+  return { random, mode, states, zeroes, version, faultRate: random.pick([0.002, 0.01, 0.03]) };
+}
 
 export class World {
   readonly random: Random;
@@ -77,14 +98,37 @@ export class World {
   /** The secondary failed, and its primary has not noticed. */
   #peerFault = false;
 
-  constructor(seed: number) {
-    this.random = new Random(seed);
-    const { random } = this;
-    this.mode = random.pick(["fullsync", "memsync", "async"] as const);
-    this.states = random.chance(0.6);
-    this.zeroes = this.states || random.chance(0.3);
-    this.version = this.states || random.chance(0.7) ? 2 : 1;
-    this.faultRate = random.pick([0.002, 0.01, 0.03]);
+  /** What may happen, for somebody else than step() to choose from (small-world.ts). */
+  readonly moves = {
+    submit: (leader: Leader, kind: Kind, from: number, count: number): void =>
+      this.#submitAt(leader, kind, from, count),
+    tick: (ms: number): void => this.#tick(ms),
+    stop: (leader: Leader): void => this.#stop(leader),
+    kill: (node: Node): void => this.#kill(node),
+    powerCut: (node: Node): void => this.#powerCut(node),
+    becomeSecondary: (node: Node): void => this.#becomeSecondary(node),
+    wantPrimary: (node: Node): void => this.#wantPrimary(node),
+    candidates: (): Node[] => this.#candidates(),
+    complete: (node: Node, op: Op): void => this.#complete(node, op, 0),
+    deliverable: (wire: Wire): boolean => this.#deliverable(wire),
+    deliverToPrimary: (wire: Wire): void => this.#deliverToPrimary(wire),
+    deliverToSecondary: (wire: Wire): void => this.#deliverToSecondary(wire),
+    /** The checks after each step. */
+    afterwards: (): void => this.#afterwards(),
+    /** Why the nodes are not at rest and equal; "" if they are. */
+    unrest: (): string => this.#why(),
+    checkEnd: (): void => this.#checkEnd(),
+  };
+
+  constructor(seed: number | Setting) {
+    const setting = typeof seed === "number" ? anySetting(seed) : seed;
+    const { random } = setting;
+    this.random = random;
+    this.mode = setting.mode;
+    this.states = setting.states;
+    this.zeroes = setting.zeroes;
+    this.version = setting.version;
+    this.faultRate = setting.faultRate;
     this.nodes = [new Node("A", new PretendDisk(random)), new Node("B", new PretendDisk(random))];
     this.entitled = new Set(this.nodes);
     this.note(
@@ -415,6 +459,10 @@ export class World {
   #completeOne(node: Node): void {
     const op = this.random.pick(node.disk.ops);
     const errno = this.faults && op.fallible && this.random.chance(this.faultRate / 3) ? EIO : 0;
+    this.#complete(node, op, errno);
+  }
+
+  #complete(node: Node, op: Op, errno: number): void {
     this.note(`${node.name}: ${op.what} ${errno === 0 ? "done" : "fails"}`);
     if (node.leader !== null) node.leader.needsPump = true;
     node.disk.complete(op, errno);
@@ -465,6 +513,10 @@ export class World {
     const most = kind === ZERO && !limited ? 6 : 2;
     const count = kind === FLUSH ? 0 : 1 + random.below(most);
     const from = kind === FLUSH ? 0 : random.below(CELLS - count + 1);
+    this.#submitAt(leader, kind, from, count);
+  }
+
+  #submitAt(leader: Leader, kind: Kind, from: number, count: number): void {
     let id = 0;
     if (kind === WRITE || kind === ZERO) id = this.#writes.push({ from, count }) - 1;
     const op: ClientOp = { kind, from, count, id, floor: [...this.#view] };
@@ -567,8 +619,9 @@ export class World {
     const [a, b] = this.nodes;
     if (isUnpaired(a) || isUnpaired(b)) return;
     for (let cell = 0; cell < CELLS; cell++) {
-      const values = new Set([...a.disk.versions<number>(cell), ...b.disk.versions<number>(cell)]);
-      if (values.size === 1 || hasBit(a, cell) || hasBit(b, cell)) continue;
+      const value = a.disk.cell(cell);
+      if (a.disk.isSurely(cell, value) && b.disk.isSurely(cell, value)) continue;
+      if (hasBit(a, cell) || hasBit(b, cell)) continue;
       throw new Violation(
         `cell ${cell} may be ${[...a.disk.versions(cell)]} on A and ${[...b.disk.versions(cell)]} ` +
           "on B, and neither map says so",

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** The table of mutations.ts goes on: the engine, the metadata, and what else is not the core's. */
+
+import type { Mutation } from "./mutations.ts";
+
+const COMPONENT = { file: "src/engine/component.ts", suite: "component" } as const;
+const MEMORY = { file: "src/engine/memory.ts", suite: "memory" } as const;
+const OUTGOING = { file: "src/engine/outgoing.ts", suite: "memory" } as const;
+const NBD = { file: "src/engine/nbd-server.ts", suite: "nbd" } as const;
+const LINK = { file: "src/engine/peer-link.ts", suite: "primaryEngine" } as const;
+const PRIMARY_ENGINE = { file: "src/engine/primary-engine.ts", suite: "primaryEngine" } as const;
+const SECONDARY_ENGINE = {
+  file: "src/engine/secondary-engine.ts",
+  suite: "secondaryEngine",
+} as const;
+const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
+const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
+
+export const ENGINE_MUTATIONS: readonly Mutation[] = [
+  // ---- one disk -------------------------------------------------------------------------------
+  {
+    name: "a worker is over before its disk is",
+    defect: "S-8",
+    ...COMPONENT,
+    find: `    this.disk.close(done);`,
+    replace: `    this.disk.close(() => {});
+    done();`,
+  },
+  {
+    name: "a closing worker's last write is acted upon",
+    defect: "S-8",
+    ...COMPONENT,
+    find: `    if (this.#closing) return;
+    if (token`,
+    replace: `    if (token`,
+  },
+  {
+    name: "a failed flush at the start is ignored",
+    defect: "invariant 6",
+    ...COMPONENT,
+    find: `    if (errno !== 0 && !unsupported(errno)) {
+      throw new Error(\`flushing`,
+    replace: `    if (errno < 0) {
+      throw new Error(\`flushing`,
+  },
+  {
+    name: "a map write that failed counts as stored",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `    if (errno === 0) {
+      for (const { offset, at, length }`,
+    replace: `    if (errno >= 0) {
+      for (const { offset, at, length }`,
+  },
+  {
+    name: "zeroes land in front of the data",
+    defect: "BD-11",
+    ...COMPONENT,
+    find: `this.disk.zero(slot, this.layout.localoff + offset, length, punch);`,
+    replace: `this.disk.zero(slot, offset, length, punch);`,
+  },
+  {
+    name: "the map lies where the metadata is",
+    defect: "BD-11",
+    ...COMPONENT,
+    find: `      this.disk.write(MAP_WRITE, at, length, this.layout.mapOffset + offset);`,
+    replace: `      this.disk.write(MAP_WRITE, at, length, offset);`,
+  },
+  {
+    name: "a metadata block has the number of the one before",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `      sequence: (this.metadata.sequence ?? 0n) + 1n,`,
+    replace: `      sequence: this.metadata.sequence ?? 0n,`,
+  },
+
+  // ---- what metadata says ---------------------------------------------------------------------
+  {
+    name: "a block of ours without checksum is believed",
+    defect: "BD-17",
+    ...BLOCK,
+    find: `  if (state !== null && list.u32("crc") === null) throw missing("crc");
+`,
+    replace: "",
+  },
+  {
+    name: "another resource's metadata is taken for ours",
+    defect: "invariant 9",
+    ...BLOCK,
+    find: `  if (resource !== null && owner !== resource) {`,
+    replace: `  if (resource !== null && owner === "") {`,
+  },
+  {
+    name: "a size that a number cannot hold is rounded",
+    defect: "invariant 9",
+    ...BLOCK,
+    find: `  if (value > Number.MAX_SAFE_INTEGER) {`,
+    replace: `  if (value < 0n) {`,
+  },
+  {
+    name: "a disk that has shrunk is accepted",
+    defect: "invariant 9",
+    ...LAYOUT,
+    find: `  if (localoff + datasize > media.mediaSize) {`,
+    replace: `  if (localoff > media.mediaSize) {`,
+  },
+  {
+    name: "data may begin within a sector",
+    defect: "BD-12",
+    ...LAYOUT,
+    find: `  if (localoff % media.sectorSize !== 0) {`,
+    replace: `  if (localoff % 512 !== 0) {`,
+  },
+  {
+    name: "of two metadata blocks the last one is believed",
+    defect: "invariant 9",
+    ...LAYOUT,
+    find: `    if (claims(blocks.first, resource)) {`,
+    replace: `    if (claims(blocks.first, resource) && last === 0) {`,
+  },
+  {
+    name: "an adopted component's map overlaps its data",
+    defect: "BD-11",
+    ...LAYOUT,
+    find: `  if (media.datasize > mapOffset) {`,
+    replace: `  if (media.datasize > metadataOffset) {`,
+  },
+  {
+    name: "keepdirty 1 is accepted",
+    defect: "BD-43",
+    ...LAYOUT,
+    find: `keepdirty < 2 || keepdirty`,
+    replace: `keepdirty < 1 || keepdirty`,
+  },
+
+  // ---- a primary and its peer -----------------------------------------------------------------
+  {
+    name: "a disk's errors do not reach the core",
+    defect: "BD-3",
+    ...PRIMARY_ENGINE,
+    find: `    this.#core.localDone(slot, errno, this);`,
+    replace: `    this.#core.localDone(slot, 0, this);`,
+  },
+  {
+    name: "the peer's map is not merged",
+    defect: "invariant 1",
+    ...PRIMARY_ENGINE,
+    find: `    this.#core.linkUp(peer, this);`,
+    replace: `    this.#core.linkUp({ ...peer, map: null }, this);`,
+  },
+  {
+    name: "our own map is not read",
+    defect: "invariant 1",
+    ...PRIMARY_ENGINE,
+    find: `    map.load(onDisk);`,
+    replace: `    map.load(new Uint8Array(onDisk.length));`,
+  },
+  {
+    name: "a primary whose disk has failed goes on",
+    defect: "invariant 6",
+    ...PRIMARY_ENGINE,
+    find: `    this.#end(74, \`local component failed (\${errnoText(errno)})\`);
+`,
+    replace: "",
+  },
+  {
+    name: "a copy's memory is never given back",
+    defect: "slot reuse",
+    ...PRIMARY_ENGINE,
+    find: `      this.#memory.returnCopy(this.#core.memory[slot]!);`,
+    replace: `      this.#events++;`,
+  },
+  {
+    name: "two copies share one piece of memory",
+    defect: "slot reuse",
+    ...MEMORY,
+    find: `    return COPIES_START + this.#freeCopies[--this.#freeCopyCount]! * IO_MAX;`,
+    replace: `    return COPIES_START + this.#freeCopies[--this.#freeCopyCount & ~1]! * IO_MAX;`,
+  },
+  {
+    name: "a FreeBSD peer is left out of a long trim",
+    defect: "S-20",
+    ...PRIMARY_ENGINE,
+    suite: "nbd",
+    find: `    return this.#core.connected && !this.#core.peerZeroes ? IO_MAX : ZERO_MAX;`,
+    replace: `    return ZERO_MAX;`,
+  },
+  {
+    name: "holes are reported while part of the data is at the peer only",
+    defect: "BD-13",
+    ...PRIMARY_ENGINE,
+    find: `    if (this.#core.stale) {
+      each(length, false);`,
+    replace: `    if (this.#core.stale && length === 0) {
+      each(length, false);`,
+  },
+  {
+    name: "a first meeting is not announced as one",
+    defect: "BD-16",
+    ...LINK,
+    find: `      this.#virgin = true;
+`,
+    replace: "",
+  },
+  {
+    name: "components of different size replicate",
+    defect: "invariant 10",
+    ...LINK,
+    find: `    if (answer.datasize !== dataSize || answer.extentsize !== extentSize) {`,
+    replace: `    if (answer.extentsize !== extentSize) {`,
+  },
+  {
+    name: "a map that is too short is merged",
+    defect: "BD-6, invariant 1",
+    ...LINK,
+    find: `    if (answer.mapsize < least || answer.mapsize > MAP_SIZE_MAX) {`,
+    replace: `    if (answer.mapsize > MAP_SIZE_MAX) {`,
+  },
+  {
+    name: "a virgin peer may claim to hold newer data",
+    defect: "invariant 10",
+    ...LINK,
+    find: `    if (answer.virgin && (answer.syncsrc !== "primary" || answer.localcnt !== 0n)) {`,
+    replace: `    if (answer.virgin && answer.localcnt < 0n) {`,
+  },
+  {
+    name: "a reply may claim any length",
+    defect: "BD-38",
+    ...LINK,
+    find: `      if (header.size > IO_MAX) {`,
+    replace: `      if (header.size < 0) {`,
+  },
+  {
+    name: "a READ without data is answered with old memory",
+    defect: "BD-6",
+    ...LINK,
+    find: `        if (wantsData !== header.size > 0) {`,
+    replace: `        if (!wantsData && header.size > 0) {`,
+  },
+  {
+    name: "the peer's errors are taken for success",
+    defect: "BD-2",
+    ...LINK,
+    find: `        const wrong = core.replied(slot, header.received, errno, out);`,
+    replace: `        const wrong = core.replied(slot, header.received, 0, out);`,
+  },
+  {
+    name: "a lost connection's retry goes round without a pause",
+    defect: "BD-34",
+    ...LINK,
+    find: `after(delayMs, () => this.connect());`,
+    replace: `after(delayMs / 100, () => this.connect());`,
+  },
+
+  // ---- a secondary ----------------------------------------------------------------------------
+  {
+    name: "S2 is sent before the resource's id is stored",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    if (judgement.record !== null) {
+      const errno`,
+    replace: `    if (judgement.record !== null && this.#paused) {
+      const errno`,
+  },
+  {
+    name: "a record that could not be written is answered",
+    defect: "BD-17, S-16",
+    ...SECONDARY_ENGINE,
+    find: `      if (error !== 0) {
+        this.#finish`,
+    replace: `      if (error < 0) {
+        this.#finish`,
+  },
+  {
+    name: "a failed request is reported as done",
+    defect: "BD-2",
+    ...SECONDARY_ENGINE,
+    find: `    else this.#core.localDone(slot, failed ? errno : 0, this);`,
+    replace: `    else this.#core.localDone(slot, 0, this);`,
+  },
+  {
+    name: "a request may reach beyond the data",
+    defect: "BD-39",
+    ...SECONDARY_ENGINE,
+    find: `      offset <= datasize - length &&
+`,
+    replace: "",
+  },
+  {
+    name: "a request may begin within a sector",
+    defect: "BD-39",
+    ...SECONDARY_ENGINE,
+    find: `      offset % sectorSize === 0 &&
+`,
+    replace: "",
+  },
+  {
+    name: "a WRITE may claim any length",
+    defect: "BD-38",
+    ...SECONDARY_ENGINE,
+    find: `    if (header.size > REQUEST_MAX) {`,
+    replace: `    if (header.size < 0) {`,
+  },
+  {
+    name: "a map that could not be cleared counts as cleared",
+    defect: "BD-17",
+    ...SECONDARY_ENGINE,
+    find: `      this.#core.mapClearFailed();
+`,
+    replace: "",
+  },
+  {
+    name: "the target of a resync is whole from its beginning",
+    defect: "BD-15",
+    ...SECONDARY_ENGINE,
+    find: `      state: waiting.state,
+    }).then`,
+    replace: `      state: "uptodate",
+    }).then`,
+  },
+  {
+    name: "a state is answered before it is stored",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    this.#storingState = true;
+    const { metadata }`,
+    replace: `    this.#storingState = true;
+    this.#sendReply(waiting.seqHi, waiting.seqLo, false, 0, -1, 0, NOBODY);
+    const { metadata }`,
+  },
+  {
+    name: "requests go on past a state that waits",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    if (this.#stateWaiting !== null || this.#core.room === 0) return NO_ROOM;`,
+    replace: `    if (this.#core.room === 0) return NO_ROOM;`,
+  },
+
+  // ---- memory and streams ---------------------------------------------------------------------
+  {
+    name: "a slab is free when its first holder lets go",
+    defect: "slot reuse",
+    ...MEMORY,
+    find: `    if (this.#holders[holder] !== 0) return;
+    if (holder`,
+    replace: `    if (holder`,
+  },
+  {
+    name: "headers are overwritten before they have left",
+    defect: "slot reuse",
+    ...OUTGOING,
+    find: `    if (this.#unsent === 0) this.#from = this.#at = 0;`,
+    replace: `    if (this.#unsent >= 0) this.#from = this.#at = 0;`,
+  },
+  {
+    name: "data on its way out is not held",
+    defect: "slot reuse",
+    ...OUTGOING,
+    find: `    if (holder !== PINNED) this.#memory.hold(holder);
+    this.#push(bytes.subarray(from, from + length), holder);`,
+    replace: `    this.#push(bytes.subarray(from, from + length), PINNED);`,
+  },
+
+  // ---- NBD ------------------------------------------------------------------------------------
+  {
+    name: "FUA is a write and no flush",
+    defect: "FUA",
+    ...NBD,
+    find: `    const fua = (this.#flags[command]! & NBD_CMD_FLAG_FUA) !== 0 && type !== NBD_CMD_READ;`,
+    replace: `    const fua = (this.#flags[command]! & NBD_CMD_FLAG_FUA) !== 0 && type === NBD_CMD_READ;`,
+  },
+  {
+    name: "a later piece's success hides an earlier one's error",
+    defect: "BD-3",
+    ...NBD,
+    find: `    if (errno !== 0 && this.#errno[command] === 0) this.#errno[command] = errno;`,
+    replace: `    this.#errno[command] = errno;`,
+  },
+  {
+    name: "a command is answered when its first piece is",
+    defect: "every mode",
+    ...NBD,
+    find: `    if (this.#pieces[command] !== 0) return;
+    const type`,
+    replace: `    if (this.#connection[command] === null) return;
+    const type`,
+  },
+  {
+    name: "a WRITE's data is free before it is answered",
+    defect: "slot reuse",
+    ...NBD,
+    find: `      holder = connection.inbox.holder;
+      this.#memory.hold(holder);
+      memory = payload;`,
+    replace: `      memory = payload;`,
+  },
+];
