@@ -7,6 +7,9 @@
  * Each block is rewritten with growing sequence numbers, one write at a time. At any moment the disk
  * must hold, in each block, exactly one of the versions from the last acknowledged one to the last one
  * sent, whole. What a verification has seen must not be older the next time.
+ *
+ * Where the power of all that had the newest data was cut, a block may hold any version from the last one
+ * that a flush covered; only with blocks of one sector is it sure to be whole.
  */
 
 import { createHash } from "node:crypto";
@@ -37,6 +40,12 @@ export interface RecordedWriterOptions {
   readonly seed?: number;
 }
 
+/**
+ * What must still be there: all that was acknowledged; what a flush has covered since it was; or what was
+ * there when the test said settle().
+ */
+export type Promised = "acknowledged" | "flushed" | "settled";
+
 export interface Verification {
   /** Blocks that have at least one acknowledged write. */
   readonly blocks: number;
@@ -52,6 +61,10 @@ export class RecordedWriter {
   readonly #flushEvery: number;
   /** Per block, the newest version that must not get lost; 0 = none. */
   readonly #acknowledged: Uint32Array;
+  /** Per block, the newest version that was acknowledged before a flush that succeeded; 0 = none. */
+  readonly #flushed: Uint32Array;
+  /** Per block, the newest version that was acknowledged at the last settle(); 0 = none. */
+  readonly #settled: Uint32Array;
   /** Per block, the newest version ever sent. */
   readonly #sent: Uint32Array;
   readonly #busy: Uint8Array;
@@ -67,6 +80,8 @@ export class RecordedWriter {
     this.#queueDepth = Math.min(options.queueDepth ?? 16, options.blockCount);
     this.#flushEvery = options.flushEvery ?? 0;
     this.#acknowledged = new Uint32Array(options.blockCount);
+    this.#flushed = new Uint32Array(options.blockCount);
+    this.#settled = new Uint32Array(options.blockCount);
     this.#sent = new Uint32Array(options.blockCount);
     this.#busy = new Uint8Array(options.blockCount);
     this.#random = options.seed ?? 1;
@@ -107,11 +122,12 @@ export class RecordedWriter {
   }
 
   /**
-   * Reads every block and compares it with what was acknowledged.
+   * Reads every block and compares it with what was acknowledged. What is found counts as acknowledged
+   * from now on, and as flushed after the next flush.
    *
    * @throws Error naming the blocks that are lost, older than acknowledged, or torn
    */
-  async verify(disk: ReadableDisk): Promise<Verification> {
+  async verify(disk: ReadableDisk, promised: Promised = "acknowledged"): Promise<Verification> {
     const hash = createHash("sha256");
     const complaints: string[] = [];
     let blocks = 0;
@@ -123,7 +139,7 @@ export class RecordedWriter {
       for (let index = first; index < first + count; index++) {
         const at = (index - first) * this.blockSize;
         const block = bytes.subarray(at, at + this.blockSize);
-        const complaint = this.#judge(index, block);
+        const complaint = this.#judge(index, block, promised);
         if (complaint !== null) complaints.push(complaint);
         if (this.#acknowledged[index]! > 0) {
           hash.update(block);
@@ -138,20 +154,49 @@ export class RecordedWriter {
     return { blocks, sha256: hash.digest("hex") };
   }
 
-  #judge(index: number, block: Uint8Array): string | null {
-    const acknowledged = this.#acknowledged[index]!;
+  /** Flushes: all that was acknowledged before must from now on survive a power cut. */
+  async flush(disk: WritableDisk): Promise<void> {
+    const before = this.#acknowledged.slice();
+    await disk.flush();
+    // Another lane's flush may have covered more.
+    for (const [index, sequence] of before.entries()) {
+      if (this.#flushed[index]! < sequence) this.#flushed[index] = sequence;
+    }
+  }
+
+  /** Nothing is in flight, and every copy has everything. */
+  settle(): void {
+    this.#flushed.set(this.#acknowledged);
+    this.#settled.set(this.#acknowledged);
+  }
+
+  #promised(promised: Promised): Uint32Array {
+    switch (promised) {
+      case "acknowledged":
+        return this.#acknowledged;
+      case "flushed":
+        return this.#flushed;
+      case "settled":
+        return this.#settled;
+    }
+  }
+
+  #judge(index: number, block: Uint8Array, promised: Promised): string | null {
+    const least = this.#promised(promised)[index]!;
     const sent = this.#sent[index]!;
     if (sent === 0) return null;
     const sequence = sequenceOf(index, block);
     const where = `block ${index} at ${this.#offset + index * this.blockSize}`;
-    if (sequence === null) {
-      if (acknowledged === 0) return null; // never acknowledged: what was there before may still be
-      return `${where}: version ${acknowledged} was acknowledged; its content is no version at all`;
+    if (sequence === null && least > 0) {
+      return `${where}: version ${least} was ${promised}; its content is no version at all`;
     }
-    if (sequence < acknowledged || sequence > sent) {
-      return `${where}: version ${acknowledged} was acknowledged, ${sent} sent; found ${sequence}`;
+    // Where nothing was promised, what was there before may still be.
+    const found = sequence ?? 0;
+    if (found < least || found > sent) {
+      return `${where}: version ${least} was ${promised}, ${sent} sent; found ${found}`;
     }
-    this.#acknowledged[index] = sequence; // seen once, it must not go back
+    this.#acknowledged[index] = found; // seen once, it must not go back
+    if (this.#flushed[index]! > found) this.#flushed[index] = found;
     return null;
   }
 
@@ -167,7 +212,7 @@ export class RecordedWriter {
         await disk.write(this.#offset + index * this.blockSize, block);
         this.#acknowledged[index] = sequence;
         this.#acknowledgedCount++;
-        if (this.#flushEvery > 0 && round % this.#flushEvery === 0) await disk.flush();
+        if (this.#flushEvery > 0 && round % this.#flushEvery === 0) await this.flush(disk);
       } catch (error) {
         if (!(error instanceof NbdError)) throw error;
         this.#stopping = true;
