@@ -16,6 +16,7 @@ import {
   type Role,
   type SettingChange,
 } from "../config/changes.ts";
+import type { Checksum, Compression, Replication } from "../config/syntax.ts";
 import type { ResourceStatus } from "../wire/control.ts";
 import { type FileCommand, printError, type Terminal } from "./command.ts";
 import { loadConfig } from "./config-file.ts";
@@ -83,9 +84,9 @@ function knownFrom(running: ReadonlyMap<string, ResourceStatus>): Known {
       local: status.localpath,
       remote: status.remoteaddr,
       source: status.sourceaddr,
-      replication: status.replication as "memsync",
-      checksum: status.checksum as "none",
-      compression: status.compression as "none",
+      replication: status.replication as Replication,
+      checksum: status.checksum as Checksum,
+      compression: status.compression as Compression,
     })),
   };
 }

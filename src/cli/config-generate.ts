@@ -132,9 +132,9 @@ async function install(
   for (const phase of force ? (["write"] as const) : (["look", "write"] as const)) {
     for (const step of steps) {
       const result = await desk.runProgram(argvOf(step.host), step[phase]);
-      if ("exitCode" in result && result.exitCode === 0) continue;
-      const reason = "failure" in result ? result.failure : `exit code ${result.exitCode}`;
-      return sayFailure(desk, step.host, phase, reason);
+      if (!("exitCode" in result) || result.exitCode !== 0) {
+        return sayFailure(desk, step.host, phase, result);
+      }
     }
   }
   for (const { name } of hosts) {
@@ -144,28 +144,34 @@ async function install(
 }
 
 /** @returns the exit code */
-function sayFailure(desk: Desk, host: Host, phase: "look" | "write", reason: string): number {
-  const { terminal } = desk;
-  if (reason === `exit code ${SSH_FAILED}` || !reason.startsWith("exit code")) {
-    const argv = argvOf(host);
+function sayFailure(
+  { terminal }: Desk,
+  host: Host,
+  phase: "look" | "write",
+  result: Awaited<ReturnType<Desk["runProgram"]>>,
+): number {
+  const unreached = "failure" in result || result.exitCode === SSH_FAILED;
+  if (unreached) {
+    const [program, ...rest] = argvOf(host);
+    const reason = "failure" in result ? result.failure : "see above";
     printError(terminal, null, [
-      `${argv[0]} to ${host.name} failed: ${reason}.`,
-      phase === "look" ? "Nothing was written. It has to work first:" : "It has to work first:",
-      `  ${argv.slice(0, -1).join(" ")} true`,
+      `${program} could not be run for ${host.name}: ${reason}.`,
+      phase === "look" ? "Nothing was written. This has to work first:" : "This has to work first:",
+      `  ${[program, ...rest.slice(0, -1), "true"].join(" ")}`,
     ]);
     return EX_UNAVAILABLE;
   }
   printError(
     terminal,
     null,
-    reason === `exit code ${EXISTS}`
+    phase === "look" && result.exitCode === EXISTS
       ? [
           `On ${host.name} there are such files already; nothing was written.`,
           "To see what would be written add --dry-run; to overwrite them, --force.",
         ]
       : [
-          `Writing on ${host.name} failed: ${reason}; the lines above say why.`,
-          "Run it again with --force once that is mended: what was written is then written again.",
+          `Writing on ${host.name} failed; the lines above say why.`,
+          "Once that is mended, run it again with --force: what is there already is written again.",
         ],
   );
   return EX_CANTCREAT;
@@ -175,7 +181,7 @@ function argvOf({ destination }: Host): readonly string[] {
   return destination === null ? ["sh"] : ["ssh", destination, "sh"];
 }
 
-/** Every path has passed isSafePath(), or came from hast.conf: no quotes within. */
+/** Paths are of hast.conf's characters, by its parser or refuseOptions(): there is no quote in them. */
 function quoted(path: string): string {
   return `'${path}'`;
 }
