@@ -33,8 +33,8 @@ function bashCompletion(commands: readonly CommandSyntax[]): string {
 
 _hastctl() {
   local word=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD-1]}
-  local command=\${COMP_WORDS[1]} first=2 config=/etc/hast.conf group= i n=0
-  local options= choices= names= files= takesfile= takesword= all=
+  local command=\${COMP_WORDS[1]} first=2 config=/etc/hast.conf group='' i n=0
+  local options='' choices='' names='' files='' takesfile='' takesword='' all=''
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
     mapfile -t COMPREPLY < <(compgen -W "${firsts.join(" ")}" -- "$word")
@@ -64,7 +64,7 @@ ${commands.map(commandCase).join("\n")}
     fi
   done
   if [[ " $takesfile " == *" $previous "* ]]; then
-    files=1 choices= names= n=0
+    files=1 choices='' names='' n=0
   elif [[ " $takesword " == *" $previous "* ]]; then
     return
   elif [[ $word == -* ]]; then

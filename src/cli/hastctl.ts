@@ -137,7 +137,7 @@ function usage(terminal: Terminal, commands: readonly CommandSyntax[], complaint
 }
 
 /** As the original prints it: "hastctl role [-d] [-c config] …". */
-function usageLine(command: CommandSyntax): string {
+export function usageLine(command: CommandSyntax): string {
   const options = [...COMMON_OPTIONS, ...command.options].map(({ flag, argument }) =>
     argument === null ? `[${flag}]` : `[${flag} ${argument}]`,
   );
