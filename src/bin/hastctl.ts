@@ -8,6 +8,7 @@ import { openComponent } from "../platform/node/component.ts";
 import { nodeEntropy } from "../platform/node/entropy.ts";
 import { nodeIdentity } from "../platform/node/identity.ts";
 import { nodeNet } from "../platform/node/net.ts";
+import { runProgram } from "../platform/node/program.ts";
 import { readTextFile } from "../platform/node/text-file.ts";
 
 for (const stream of [process.stdout, process.stderr]) {
@@ -27,6 +28,7 @@ process.exitCode = await hastctl(process.argv.slice(2), {
   net: nodeNet,
   openComponent,
   readText: readTextFile,
+  runProgram,
   identity: nodeIdentity,
   node: process.env["HAST_NODE"] || null,
   versionLine: versionLine("hastctl"),

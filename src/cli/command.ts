@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** What a hastctl command is, and what it is given. */
-import type { Config } from "../config/config.ts";
+import type { Config, NodeIdentity } from "../config/config.ts";
 import type { OpenComponent } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
+import type { RunProgram } from "../platform/program.ts";
 import type { Control } from "./control-client.ts";
 
 /** Both take whole lines, newline included. */
@@ -35,7 +36,9 @@ export interface Option {
 /** Options by flag; those without argument have the value "". */
 export type Options = ReadonlyMap<string, string>;
 
-export interface Command {
+/** How a command is called. */
+export interface CommandSyntax {
+  /** One word or two: "create", "config check". */
   readonly name: string;
   readonly options: readonly Option[];
   /** Arguments as the usage shows them. */
@@ -46,8 +49,40 @@ export interface Command {
    * @returns null, or what is wrong: "" when the usage says it all
    */
   refuse(args: readonly string[], options: Options): string | null;
+}
+
+/** A command about this node's resources. */
+export interface Command extends CommandSyntax {
   /** @returns the exit code; refuse() has returned null for these arguments */
   run(args: readonly string[], options: Options, surroundings: Surroundings): Promise<number>;
+}
+
+/** @returns a file's text, or why it cannot be read */
+export type ReadText = (path: string) => { readonly text: string } | { readonly failure: string };
+
+/** What a command about files gets to work with; a configuration for this node need not exist. */
+export interface Desk {
+  readonly terminal: Terminal;
+  /** -c, or the default. */
+  readonly configPath: string;
+  /** -n, or null. */
+  readonly node: string | null;
+  /** This node: as -n or HAST_NODE names it, else this machine. */
+  readonly here: NodeIdentity;
+  /** All that hastctl can do. */
+  readonly commands: readonly CommandSyntax[];
+  readonly readText: ReadText;
+  readonly runProgram: RunProgram;
+  readonly entropy: Entropy;
+  /** The hastd that uses this configuration. */
+  readonly controlOf: (config: Config) => Control;
+  readonly suggest: Surroundings["suggest"];
+}
+
+/** A command about files, not about resources. */
+export interface FileCommand extends CommandSyntax {
+  /** @returns the exit code; refuse() has returned null for these arguments */
+  runAtDesk(args: readonly string[], options: Options, desk: Desk): Promise<number>;
 }
 
 /**

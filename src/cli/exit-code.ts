@@ -16,6 +16,8 @@ export const EX_SOFTWARE = 70;
 export const EX_OSERR = 71;
 /** The configuration file cannot be opened. */
 export const EX_OSFILE = 72;
+/** config generate: a file exists already, or cannot be written. */
+export const EX_CANTCREAT = 73;
 /** create: writing failed. */
 export const EX_IOERR = 74;
 /** The configuration file is wrong. */

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { MemoryComponent } from "../../test/cli/memory-component.ts";
 import { FakeClock } from "../../test/daemon/fakes.ts";
-import { hastctl, type World } from "./hastctl.ts";
+import { COMMANDS, hastctl, type World } from "./hastctl.ts";
 
 const CONFIG = `
 control /run/other
@@ -57,6 +57,10 @@ async function run(words: readonly string[], world: Partial<World> = {}): Promis
       did.push(`node ${node}`);
       return { names: [node ?? "alpha"], uuid: null, hostid: null };
     },
+    runProgram: async ([program]) => {
+      did.push(`run ${program}`);
+      return { exitCode: 0 };
+    },
     node: null,
     versionLine: "hastctl 0.1.0 (release)",
     ...world,
@@ -74,7 +78,7 @@ test("--version names the build, and needs nothing else", async () => {
 });
 
 test("no command, -h and unknown commands print the whole usage to stderr and exit 64", async () => {
-  const commands = ["create", "dump", "list", "role", "status"];
+  const commands = COMMANDS.map((command) => command.name);
   for (const words of [[], ["-h"], ["--help"], ["bogus"], ["-c", "/x", "status"]]) {
     const { out, err, exitCode, did } = await run(words);
     assert.equal(exitCode, 64);
@@ -114,6 +118,14 @@ test("wrong arguments exit 64 before any file is read, and say what is wrong", a
     ["create --adopt -m 1g r0", /^hastctl: -m and --adopt exclude each other/],
     ["status -e 1", /^hastctl: unknown option -e\nusage: hastctl status /],
     ["dump -c", /^hastctl: -c needs a value/],
+    [
+      "config",
+      /^usage: hastctl config check .*\n {7}hastctl config diff .*\n {7}hastctl config gen.*\n$/,
+    ],
+    ["config bogus", /^hastctl: unknown command: config bogus\nusage: hastctl config check /],
+    ["config check a b", /^hastctl: one file at a time/],
+    ["config generate", /^hastctl: name both nodes/],
+    ["completion zsh", /^hastctl: bash is the one shell/],
   ];
   for (const [words, message] of cases) {
     const { out, err, exitCode, did } = await run(words.split(" "));

@@ -6,22 +6,22 @@
  *
  * Source: FreeBSD sbin/hastctl/hastctl.c, main(), usage(); behaviour §16.1.
  */
-import { formatComplaint } from "../config/complaint.ts";
-import {
-  CONFIG_PATH_DEFAULT,
-  type Config,
-  type NodeIdentity,
-  readConfig,
-} from "../config/config.ts";
+import { CONFIG_PATH_DEFAULT, type Config, type NodeIdentity } from "../config/config.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { OpenComponent } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { Net } from "../platform/net.ts";
-import { type Command, printError, type Terminal } from "./command.ts";
+import type { RunProgram } from "../platform/program.ts";
+import type { Command, CommandSyntax, FileCommand, ReadText, Terminal } from "./command.ts";
+import { completion } from "./completion.ts";
+import { configCheck } from "./config-check.ts";
+import { configDiff } from "./config-diff.ts";
+import { loadConfig } from "./config-file.ts";
+import { configGenerate } from "./config-generate.ts";
 import { ControlClient } from "./control-client.ts";
 import { create } from "./create.ts";
 import { dump } from "./dump.ts";
-import { EX_CONFIG, EX_OK, EX_OSFILE, EX_USAGE } from "./exit-code.ts";
+import { EX_OK, EX_USAGE } from "./exit-code.ts";
 import { list } from "./list.ts";
 import { COMMON_OPTIONS, parseOptions } from "./options.ts";
 import { role } from "./role.ts";
@@ -34,8 +34,8 @@ export interface World {
   readonly entropy: Entropy;
   readonly net: Net;
   readonly openComponent: OpenComponent;
-  /** @returns a file's text, or why it cannot be read */
-  readonly readText: (path: string) => { readonly text: string } | { readonly failure: string };
+  readonly readText: ReadText;
+  readonly runProgram: RunProgram;
   /** @param node as given with -n or HAST_NODE; null to look at the machine */
   readonly identity: (node: string | null) => NodeIdentity;
   /** HAST_NODE, or null. */
@@ -44,7 +44,18 @@ export interface World {
   readonly versionLine: string;
 }
 
-const COMMANDS: readonly Command[] = [create, dump, list, role, status];
+/** All commands, in the order of the usage. */
+export const COMMANDS: readonly (Command | FileCommand)[] = [
+  create,
+  dump,
+  list,
+  role,
+  status,
+  configCheck,
+  configDiff,
+  configGenerate,
+  completion,
+];
 
 /**
  * Runs one command.
@@ -60,68 +71,62 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
     return EX_OK;
   }
   if (name === undefined || name === "-h" || name === "--help") return usage(terminal, COMMANDS);
-  const command = COMMANDS.find((each) => each.name === name);
+  const named = COMMANDS.filter((each) => each.name.split(" ")[0] === name);
+  const command = named.find((each) => isCalled(each, words));
   if (command === undefined) {
     const what = name.startsWith("-") ? "a command must come before any option" : "unknown command";
-    return usage(terminal, COMMANDS, `${what}: ${name}`);
+    if (named.length === 0) return usage(terminal, COMMANDS, `${what}: ${name}`);
+    const [second] = rest;
+    const missing = second === undefined || second.startsWith("-");
+    return usage(terminal, named, missing ? "" : `${what}: ${name} ${second}`);
   }
-  const parsed = parseOptions(rest, command.options);
+  const parsed = parseOptions(words.slice(command.name.split(" ").length), command.options);
   if (parsed.kind === "wrong") return usage(terminal, [command], parsed.message);
   const { common, args, options } = parsed;
   if (common.help) return usage(terminal, [command]);
   const refusal = command.refuse(args, options);
   if (refusal !== null) return usage(terminal, [command], refusal);
 
-  const file = common.configPath ?? CONFIG_PATH_DEFAULT;
+  const configPath = common.configPath ?? CONFIG_PATH_DEFAULT;
   const node = common.node ?? world.node;
-  const config = loadConfig(file, node, world);
-  if (typeof config === "number") return config;
   const chosen: string[] = [];
   if (common.configPath !== null) chosen.push("-c", common.configPath);
   if (node !== null) chosen.push("-n", node);
-  const control = new ControlClient({
-    net: world.net,
-    clock: world.clock,
-    address: config.control,
-    startCommand: ["hastd", ...chosen].join(" "),
-  });
+  const suggest = (name: string, rest: string): string =>
+    ["hastctl", name, ...chosen, rest].join(" ");
+  const controlOf = (config: Config): ControlClient =>
+    new ControlClient({
+      net: world.net,
+      clock: world.clock,
+      address: config.control,
+      startCommand: ["hastd", ...chosen].join(" "),
+    });
+  if ("runAtDesk" in command) {
+    const { readText, runProgram, entropy } = world;
+    const here = world.identity(node);
+    const desk = { terminal, configPath, node: common.node, here, commands: COMMANDS, suggest };
+    return command.runAtDesk(args, options, { ...desk, readText, runProgram, entropy, controlOf });
+  }
+  const config = loadConfig(configPath, world, () => world.identity(node));
+  if (typeof config === "number") return config;
   return command.run(args, options, {
     terminal,
     config,
-    control,
+    control: controlOf(config),
     openComponent: world.openComponent,
     entropy: world.entropy,
     debug: common.debug,
-    suggest: (name, rest) => ["hastctl", name, ...chosen, rest].join(" "),
+    suggest,
   });
 }
 
-/** @returns the exit code where there is no configuration to work with */
-function loadConfig(
-  file: string,
-  node: string | null,
-  { terminal, readText, identity }: World,
-): Config | number {
-  const read = readText(file);
-  if ("failure" in read) {
-    printError(terminal, null, [
-      `Unable to open configuration file ${file}: ${read.failure}.`,
-      /permission/.test(read.failure)
-        ? "Run this as a user who may read it, normally root."
-        : "Write one, or say with -c where it is; see docs/hast.conf.md.",
-    ]);
-    return EX_OSFILE;
-  }
-  const result = readConfig(read.text, file, identity(node));
-  if (result.kind === "config") return result.config;
-  for (const complaint of result.complaints) {
-    printError(terminal, null, [formatComplaint(complaint)]);
-  }
-  return EX_CONFIG;
+/** Whether the words begin with the command's name, of one word or two. */
+function isCalled({ name }: CommandSyntax, words: readonly string[]): boolean {
+  return name.split(" ").every((word, index) => word === words[index]);
 }
 
 /** @param complaint what was wrong with the arguments; "" where they merely ask for the usage */
-function usage(terminal: Terminal, commands: readonly Command[], complaint = ""): number {
+function usage(terminal: Terminal, commands: readonly CommandSyntax[], complaint = ""): number {
   if (complaint !== "") terminal.err(`hastctl: ${complaint}\n`);
   const lines = commands.map(usageLine);
   if (commands === COMMANDS) lines.push("hastctl --version");
@@ -132,7 +137,7 @@ function usage(terminal: Terminal, commands: readonly Command[], complaint = "")
 }
 
 /** As the original prints it: "hastctl role [-d] [-c config] …". */
-function usageLine(command: Command): string {
+export function usageLine(command: CommandSyntax): string {
   const options = [...COMMON_OPTIONS, ...command.options].map(({ flag, argument }) =>
     argument === null ? `[${flag}]` : `[${flag} ${argument}]`,
   );

@@ -308,7 +308,8 @@ function withoutDuplicates(tree: SyntaxTree, report: Report): SyntaxTree {
   return { ...tree, resources: [...first.values()] };
 }
 
-function isNode(name: string, identity: NodeIdentity): boolean {
+/** Whether a section "on NAME" is for the node. */
+export function isNode(name: string, identity: NodeIdentity): boolean {
   if (identity.names.includes(name)) return true;
   if (identity.uuid !== null && bareUuid(name) === bareUuid(identity.uuid)) return true;
   return /^hostid[0-9]+$/.test(name) && name === `hostid${identity.hostid}`;

@@ -34,6 +34,7 @@ import { openComponent } from "../../src/platform/node/component.ts";
 import { nodeEntropy } from "../../src/platform/node/entropy.ts";
 import { nodeIdentity } from "../../src/platform/node/identity.ts";
 import { nodeNet } from "../../src/platform/node/net.ts";
+import { runProgram } from "../../src/platform/node/program.ts";
 import { expectCommand, type Outcome, runCommand } from "./command.ts";
 import {
   killMarked,
@@ -494,6 +495,7 @@ export class Node {
       net: nodeNet,
       openComponent,
       readText: (path) => ({ text: readFileSync(path, "utf8") }),
+      runProgram,
       identity: nodeIdentity,
       node: null,
       versionLine: "",

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { runAtDesk, statusOf } from "../../test/cli/desk.ts";
+import { configDiff } from "./config-diff.ts";
+
+function fileOf(...resources: readonly string[]): string {
+  return resources
+    .map((each) => {
+      const [name, ...statements] = each.split(" ");
+      return `resource ${name} { local /disk/${name} remote 10.0.0.2 ${statements.join(" ")} on alpha { } }\n`;
+    })
+    .join("");
+}
+
+test("the file in use says nothing new", async () => {
+  const files = { "/etc/hast.conf": fileOf("r0") };
+  const { out, err, exitCode } = await runAtDesk(configDiff, [], {
+    files,
+    status: [statusOf("r0")],
+  });
+  assert.deepEqual({ out, exitCode }, { out: "Nothing would change.\n", exitCode: 0 });
+  assert.match(err, /^hastd does not tell timeout, .*were not compared/);
+});
+
+test("against what hastd uses, by the role each resource has (behaviour §12)", async () => {
+  const to = fileOf(
+    "r0 checksum crc32",
+    "r1 checksum crc32",
+    "r2 name disk",
+    "r3",
+    "r5 checksum crc32",
+  );
+  const { out, exitCode } = await runAtDesk(configDiff, [], {
+    files: { "/etc/hast.conf": to },
+    status: [
+      statusOf("r0", { role: "primary" }),
+      statusOf("r1", { role: "secondary" }),
+      statusOf("r2", { role: "primary", replication: "async" }),
+      statusOf("r4", { role: "primary" }),
+      statusOf("r5", { role: "init" }),
+    ],
+  });
+  assert.equal(exitCode, 0);
+  assert.equal(
+    out,
+    [
+      "r4: removed; its role is primary",
+      "r0: changed live; its role is primary",
+      "  checksum: none -> crc32",
+      "r1: restarted, back to role secondary",
+      "  checksum: none -> crc32",
+      "r2: restarted, back to role primary",
+      "  its disk disappears and comes back",
+      "  name: r2 -> disk",
+      "  replication: async -> memsync",
+      "r3: added, in role init",
+      "r5: restarted, back to role init: nothing runs",
+      "  checksum: none -> crc32",
+      "",
+    ].join("\n"),
+  );
+});
+
+test("with --from every setting is compared, and hastd asked for the roles alone", async () => {
+  const files = {
+    old: `control /run/old\n${fileOf("r0", "r1")}`,
+    new: `control /run/new\n${fileOf("r0 timeout 5", "r1 timeout 5")}`,
+  };
+  const asked: string[] = [];
+  const { out, err } = await runAtDesk(
+    configDiff,
+    ["--from", "old", "new"],
+    {
+      files,
+      status: [statusOf("r0", { checksum: "sha256" }), statusOf("r1", { role: "secondary" })],
+    },
+    asked,
+  );
+  assert.deepEqual(asked, ["/run/old"]);
+  assert.equal(err, "");
+  assert.equal(
+    out,
+    [
+      "hastd: control: /run/old -> /run/new",
+      "r0: changed live; its role is primary",
+      "  timeout: 20 -> 5",
+      "r1: restarted, back to role secondary",
+      "  timeout: 20 -> 5",
+      "",
+    ].join("\n"),
+  );
+});
+
+test("with --from and no hastd, both answers are given", async () => {
+  const files = { old: fileOf("r0", "r1"), new: fileOf("r0 timeout 5", "r1 device nbd timeout 5") };
+  const { out, exitCode } = await runAtDesk(configDiff, ["--from", "old", "new"], { files });
+  assert.equal(exitCode, 0);
+  assert.equal(
+    out,
+    [
+      "r0: changed live if it is primary, else restarted",
+      "  timeout: 20 -> 5",
+      "r1: restarted, whatever its role",
+      "  timeout: 20 -> 5",
+      "  device: none -> nbd",
+      "",
+    ].join("\n"),
+  );
+});
+
+test("without hastd and --from, the way with two files is named", async () => {
+  const { out, err, exitCode } = await runAtDesk(configDiff, ["new"], {
+    files: { "/etc/hast.conf": "", new: "" },
+  });
+  assert.deepEqual({ out, exitCode }, { out: "", exitCode: 71 });
+  assert.match(
+    err,
+    /^\[ERROR\] No hastd answers\.\n.*\n +hastctl config diff --from OLDFILE new\n$/,
+  );
+});
+
+test("hastd is looked for where the file in use says, not the new one", async () => {
+  const asked: string[] = [];
+  const files = { "/etc/hast.conf": "control /run/now", new: "control /run/later" };
+  await runAtDesk(configDiff, ["new"], { files, status: [] }, asked);
+  assert.deepEqual(asked, ["/run/now"]);
+});
+
+test("a wrong file would be refused by a reload, and is here", async () => {
+  const { out, err, exitCode } = await runAtDesk(configDiff, ["new"], { files: { new: "bogus" } });
+  assert.deepEqual({ out, exitCode }, { out: "", exitCode: 78 });
+  assert.match(err, /^\[ERROR\] new:1:1: unknown statement/);
+});

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * A configuration written out as the hast.conf that says all of it: nothing inherited, nothing left to
+ * a default. Read again, it is the same configuration.
+ */
+import type { Config, ResourceConfig } from "./config.ts";
+
+/** @param node the name under which its sections stand */
+export function formatConfig(config: Config, node: string): string {
+  const lines = [
+    `control ${config.control}`,
+    `pidfile ${config.pidfile}`,
+    ...config.listen.map((address) => `listen ${address}`),
+    ...config.resources.flatMap((resource) => ["", ...resourceLines(resource, node)]),
+  ];
+  return lines.map((line) => `${line}\n`).join("");
+}
+
+function resourceLines(resource: ResourceConfig, node: string): string[] {
+  return [
+    `resource ${resource.name} {`,
+    `    replication ${resource.replication}`,
+    `    checksum ${resource.checksum}`,
+    `    compression ${resource.compression}`,
+    `    timeout ${resource.timeout}`,
+    resource.exec === null ? "    # no exec" : `    exec ${resource.exec}`,
+    `    on ${node} {`,
+    `        name ${resource.provname}`,
+    `        local ${resource.local}`,
+    `        remote ${resource.remote}`,
+    resource.source === null ? "        # no source" : `        source ${resource.source}`,
+    `        metaflush ${resource.metaflush ? "on" : "off"}`,
+    `        export ${resource.export}`,
+    `        device ${resource.device}`,
+    "    }",
+    "}",
+  ];
+}
