@@ -313,20 +313,18 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "the target of a resync is whole from its beginning",
     defect: "BD-15",
     ...SECONDARY_ENGINE,
-    find: `      state: waiting.state,
-    }).then`,
-    replace: `      state: "uptodate",
-    }).then`,
+    find: `      const record = { ...own, state };`,
+    replace: `      const record = { ...own, state: "uptodate" as ToldState };`,
   },
   {
     name: "a state is answered before it is stored",
     defect: "S-13",
     ...SECONDARY_ENGINE,
     find: `    this.#storingState = true;
-    const { metadata }`,
+`,
     replace: `    this.#storingState = true;
     this.#sendReply(waiting.seqHi, waiting.seqLo, false, 0, -1, 0, NOBODY);
-    const { metadata }`,
+`,
   },
   {
     name: "requests go on past a state that waits",

@@ -48,12 +48,14 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   ],
   primary: [
     "src/replication/primary.test.ts",
+    "src/replication/failing-disk.test.ts",
     "test/golden/replay-primary.test.ts",
     "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
   ],
   secondary: [
     "src/replication/secondary.test.ts",
+    "src/replication/failing-disk.test.ts",
     "test/golden/replay-secondary.test.ts",
     "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
@@ -151,8 +153,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the peer's success masks a local write error",
     defect: "BD-3",
     ...PRIMARY,
-    find: `if (remote >= OK) this.#answer(slot, this.#localErrno[slot]!, out);`,
-    replace: `if (remote >= OK) this.#answer(slot, remote === OK ? 0 : this.#localErrno[slot]!, out);`,
+    find: `if (remote === OK) this.#answerOverPeer(slot, out);`,
+    replace: `if (remote === OK) this.#answer(slot, 0, out);`,
   },
   {
     name: "a range that failed here is not copied over",
@@ -166,9 +168,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-4",
     ...PRIMARY,
     find: `    if (local === FAILED) {
-      // Never masked`,
+      // Not before`,
     replace: `    if (local === FAILED && this.#effectiveMode !== "memsync") {
-      // Never masked`,
+      // Not before`,
   },
   {
     name: "a partial WRITE is applied when the connection ends",
@@ -306,9 +308,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-13",
     ...PRIMARY,
     find: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale && `,
+    if (this.#staleHere(slot)) {`,
     replace: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale && !this.connected && `,
+    if (!this.connected && this.#staleHere(slot)) {`,
   },
   {
     name: "a read of a stale range is queued nowhere",
@@ -324,17 +326,16 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a read under way when this copy turns out stale is answered",
     defect: "BD-13",
     ...PRIMARY,
-    find: `        // A resync from the peer may have begun while the disk was reading.
-        if (this.#stale && `,
-    replace: `        // A resync from the peer may have begun while the disk was reading.
-        if (this.#peerErrors < 0 && `,
+    find: `        if (this.#staleHere(slot)) this.#routeRead(slot, out);
+        else this.#finishRead(slot, 0, out);`,
+    replace: `        this.#finishRead(slot, 0, out);`,
   },
   {
     name: "clean ranges are read from the peer, too",
     defect: "BD-13",
     ...PRIMARY,
     find: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!)) {`,
+    if (this.#staleHere(slot)) {`,
     replace: `  #routeRead(slot: number, out: PrimaryOutbox): void {
     if (this.#stale) {`,
   },
@@ -419,10 +420,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failed metadata write is ignored",
     defect: "BD-17",
     ...PRIMARY,
-    find: `    if (errno !== 0) {
-      this.#diskFailed("the metadata block", errno, out);
-      return;
-    }`,
+    find: `      this.#loseDisk("the metadata block", errno, out);
+      return;`,
     replace: "",
   },
   {
@@ -489,9 +488,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-20",
     ...PRIMARY,
     find: `    if (local === FAILED) {
-      // Never masked`,
+      // Not before`,
     replace: `    if (local === FAILED && this.kind[slot] !== ZERO) {
-      // Never masked`,
+      // Not before`,
   },
   {
     name: "a trim that the peer could not do is not copied",
@@ -506,16 +505,19 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH that failed here succeeds if the peer's did",
     defect: "BD-21",
     ...PRIMARY,
-    find: `    if (this.#flushLocal === FAILED) this.#answer(slot, this.#flushLocalErrno, out);`,
-    replace: `    if (this.#flushLocal === FAILED && this.#flushRemote === FAILED)
-      this.#answer(slot, this.#flushLocalErrno, out);`,
+    find: `      this.#loseDisk("a cache flush", this.#flushLocalErrno, out);
+      this.#rideAgain();
+      return;`,
+    replace: `      this.#answerRiders(out);
+      this.#loseDisk("a cache flush", this.#flushLocalErrno, out);
+      return;`,
   },
   {
     name: "a FLUSH that failed at the peer succeeds without a mark",
     defect: "BD-21",
     ...PRIMARY,
-    find: `    else if (this.#flushCovers()) this.#answer(slot, 0, out);`,
-    replace: `    else if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
+    find: `    if (this.#flushCovers()) this.#answer(slot, 0, out);`,
+    replace: `    if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
   },
   {
     name: "what was answered on `received` and then lost leaves no mark",
@@ -619,10 +621,10 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a write is answered before the peer has it",
     defect: "fullsync, memsync",
     ...PRIMARY,
-    find: `        if (this.#effectiveMode === "async" && !this.#stale) this.#answer(slot, 0, out);
+    find: `        if (this.#effectiveMode === "async" && this.#mayBeEarly) this.#answer(slot, 0, out);
         return;
       default:`,
-    replace: `        if (!this.#stale) this.#answer(slot, 0, out);
+    replace: `        if (this.#mayBeEarly) this.#answer(slot, 0, out);
         return;
       default:`,
   },
@@ -739,7 +741,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a stale primary counts its own copy as one of two",
     defect: "S-6",
     ...PRIMARY,
-    find: `        if (this.#effectiveMode !== "fullsync" && !this.#stale) this.#answer(slot, 0, out);`,
+    find: `        if (this.#effectiveMode !== "fullsync" && this.#mayBeEarly) this.#answer(slot, 0, out);`,
     replace: `        if (this.#effectiveMode !== "fullsync") this.#answer(slot, 0, out);`,
   },
   {
@@ -770,7 +772,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a disk whose flush failed goes on being trusted",
     defect: "invariant 6",
     ...PRIMARY,
-    find: `      this.#diskFailed("a cache flush", this.#flushLocalErrno, out);`,
+    find: `      this.#loseDisk("a cache flush", this.#flushLocalErrno, out);`,
     replace: "",
   },
   {
@@ -779,6 +781,60 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     ...SECONDARY_ENGINE,
     find: `    const failed = errno !== 0 && !(kind === FLUSH && unsupported(errno));`,
     replace: `    const failed = errno !== 0 && kind !== FLUSH && !unsupported(0);`,
+  },
+  {
+    name: "a primary without disk relies on a peer that counts no further",
+    defect: "S-1",
+    ...SECONDARY,
+    find: `  const ahead = own.localcnt > remotecnt ? own.localcnt : remotecnt + 1n;`,
+    replace: `  const ahead = own.localcnt;`,
+  },
+  {
+    name: "a peer that keeps the record writes before it has marked",
+    defect: "S-1",
+    ...SECONDARY,
+    find: `      if (verdict === "persist-first") {`,
+    replace: `      if (verdict === "persist-first" && this.room < 0) {`,
+  },
+  {
+    name: "a peer that keeps the record clears its map at the first request",
+    defect: "S-1",
+    ...SECONDARY,
+    find: `    this.#kept = map;
+    this.#mapCleared = true;`,
+    replace: `    this.#kept = map;`,
+  },
+  {
+    name: "a failed write is masked before it is on record",
+    defect: "S-7",
+    ...PRIMARY,
+    find: `    if (this.#stale && this.#staleOnRecord) {
+      this.map.schedule`,
+    replace: `    if (this.#stale) {
+      this.map.schedule`,
+  },
+  {
+    name: "a failed write is masked while the peer lacks an answered one",
+    defect: "S-7",
+    ...PRIMARY,
+    find: `      if (this.#remote[slot] === PENDING || this.#remote[slot] === RECEIVED) return false;`,
+    replace: "",
+  },
+  {
+    name: "a primary goes without disk over a peer that lacks something",
+    defect: "S-1, S-7",
+    ...PRIMARY,
+    find: `    return this.map.resyncCount === 0 && !this.#marked && !this.#marking && !this.#owes;`,
+    replace: `    return true;`,
+  },
+  {
+    name: "a repair overtakes a write of the same range",
+    defect: "invariant 4",
+    ...PRIMARY,
+    find: `    this.#syncIndex[slot] = REPAIR;
+    this.#begin(slot, out);`,
+    replace: `    this.#syncIndex[slot] = REPAIR;
+    this.#cover(slot, out);`,
   },
   {
     name: "a peer that cannot flush counts as failed",
@@ -862,15 +918,15 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failing secondary tells its primary before its own metadata",
     defect: "S-16",
     ...SECONDARY_ENGINE,
-    find: `    if (failed && kind !== READ && this.#states) this.#failed(slot, errno);`,
-    replace: `    if (failed && kind === READ && this.#states) this.#failed(slot, errno);`,
+    find: `    if (failed && kind !== READ && recorded) this.#failed(slot, errno);`,
+    replace: `    if (failed && kind === READ && recorded) this.#failed(slot, errno);`,
   },
   {
     name: "the target of a resync is whole without the source's counter",
     defect: "S-13",
     ...SECONDARY_ENGINE,
-    find: `      remotecnt: uptodate ? waiting.localcnt : metadata.remotecnt,`,
-    replace: `      remotecnt: metadata.remotecnt,`,
+    find: `      if (state === "uptodate") record.remotecnt = localcnt;`,
+    replace: "",
   },
   {
     name: "a state is stored before the copies that it speaks of",
@@ -924,8 +980,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the primary trusts `syncsrc`",
     defect: "S-12",
     ...LINK,
-    find: `    const doubt = answer.virgin ? null : this.#doubt(answer);`,
-    replace: `    const doubt = answer.virgin || answer.mapsize >= 0 ? null : this.#doubt(answer);`,
+    find: `    const doubt = this.#doubt(answer);`,
+    replace: `    const doubt = answer.mapsize >= 0 ? null : this.#doubt(answer);`,
   },
   {
     name: "a FreeBSD peer is sent a DELETE for a trim",

@@ -22,6 +22,7 @@ import {
   type PrimaryOutbox,
   type PrimaryRecord,
   READ,
+  type ToldState,
   WRITE,
   ZERO,
 } from "../src/replication/primary.ts";
@@ -169,6 +170,7 @@ export class PrimaryBench implements PrimaryOutbox {
         map: null,
         zeroes: true,
         states: false,
+        keeps: false,
         ...peer,
       },
       this,
@@ -275,9 +277,9 @@ export class PrimaryBench implements PrimaryOutbox {
     this.#log("send keepalive");
   }
 
-  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void {
+  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
     this.#stateSeq = seq;
-    this.#log(`send state ${state} ${localcnt}`);
+    this.#log(`send state ${state} ${localcnt}${state === "sole" ? `/${remotecnt}` : ""}`);
   }
 
   answer(slot: number, errno: number): void {
@@ -314,6 +316,10 @@ export class PrimaryBench implements PrimaryOutbox {
 
   diskFailed(what: string, errno: number): void {
     this.#log(`disk failed: ${what} errno ${errno}`);
+  }
+
+  diskless(what: string, errno: number): void {
+    this.#log(`diskless: ${what} errno ${errno}`);
   }
 
   stopped(): void {
@@ -376,5 +382,9 @@ export class SecondaryBench implements SecondaryOutbox {
 
   clearMap(): void {
     this.#done.push("clear map");
+  }
+
+  writeMap(): void {
+    this.#done.push("map");
   }
 }

@@ -22,12 +22,13 @@ import {
   type Primary,
   type PrimaryOutbox,
   READ,
+  type ToldState,
   WRITE,
 } from "../replication/primary.ts";
 import { syncVerdict } from "../replication/sync-verdict.ts";
 import { errnoFromWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
+import { EXT_SOLE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
 import {
   decodeS1,
@@ -384,7 +385,7 @@ export class PeerLink {
     if (answer.virgin && (answer.syncsrc !== "primary" || answer.localcnt !== 0n)) {
       throw new WireError("handshake-invalid", "a virgin peer claims to hold newer data");
     }
-    const doubt = answer.virgin ? null : this.#doubt(answer);
+    const doubt = this.#doubt(answer);
     if (doubt !== null) {
       this.#close(doubt, RETRY_LATCHED_MS, false);
       return;
@@ -405,6 +406,7 @@ export class PeerLink {
       map,
       zeroes: (this.#extensions & EXT_ZERO) !== 0n,
       states: (this.#extensions & EXT_STATE) !== 0n,
+      keeps: (this.#extensions & EXT_STATE) !== 0n && (this.#extensions & EXT_SOLE) !== 0n,
     });
     this.#handler.turn();
   }
@@ -414,7 +416,16 @@ export class PeerLink {
    * older copy written over the newer one (safety case S-12).
    */
   #doubt(answer: S2Accepted): string | null {
-    const { localcnt, remotecnt } = this.#options.core.record;
+    const { core, settings } = this.#options;
+    const { localcnt, remotecnt } = core.record;
+    if (answer.virgin) {
+      if (!core.stale) return null;
+      return (
+        "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied. " +
+        "If the peer's old component is lost, what this node has is all there is; " +
+        `it is part old, part new. To use it as it is: restore the data of ${settings.resource} from a backup`
+      );
+    }
     const verdict = syncVerdict(
       { local: localcnt, remote: remotecnt },
       { local: answer.localcnt, remote: answer.remotecnt },
@@ -580,8 +591,8 @@ export class PeerLink {
     this.#sendHeader(CMD_KEEPALIVE, 0, 0, 0, false, null);
   }
 
-  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void {
-    const message = encodeState(this.#version, seq, state, localcnt);
+  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
+    const message = encodeState(this.#version, seq, state, localcnt, remotecnt);
     this.#outgoing!.payload(message, 0, message.length, NOBODY);
   }
 

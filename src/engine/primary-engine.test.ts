@@ -2,6 +2,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
+import type { CapturedRequest } from "../../test/golden/conversation.ts";
 import { NBD_FLUSH, NBD_READ, NBD_WRITE, NbdClient } from "../../test/pretend/nbd-client.ts";
 import { reply } from "../../test/pretend/requests.ts";
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
@@ -12,9 +13,10 @@ import {
 } from "../../test/pretend/secondary.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
-import { encodeFrame } from "../wire/frame.ts";
+import { CMD_STATE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
+import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS1 } from "../wire/handshake.ts";
-import { NvWriter } from "../wire/nv.ts";
+import { decodeNv, NvWriter } from "../wire/nv.ts";
 import { CHECKSUM_CRC32, COMPRESSION_LZF } from "../wire/payload.ts";
 import { CMD_FLUSH, CMD_READ, CMD_WRITE } from "../wire/request.ts";
 import { PrimaryEngine } from "./primary-engine.ts";
@@ -665,7 +667,7 @@ test("a disk that fails requests is warned of once, and status says so although 
   for (let at = 0; at < 20; at++) {
     const request = led.nbd.send({ type: NBD_WRITE, offset: at * 4096, payload: bytes(512, 1) });
     await led.settle();
-    expect.notEqual(led.nbd.answer(request)?.error, 0);
+    expect.equal(led.nbd.answer(request)?.error, 0, "the peer has it");
   }
   const told = led.world.host.warnings.filter((text) => /No space left on device/.test(text));
   expect.equal(told.length, 1);
@@ -746,7 +748,7 @@ test("a disk that fails while writes wait for the peer ends the resource with co
     expect.equal(led.peer.a.closedByPeer, true);
     expect.equal(led.nbd.connection.closedByPeer, true);
     expect.equal(led.nbd.answer(first)?.error, replication === "async" ? 0 : 5);
-    expect.match(led.world.host.errors[0]!, /make the other node primary/);
+    expect.match(led.world.host.errors[0]!, /FreeBSD.*there: hastctl role primary r0/);
   }
 });
 
@@ -867,4 +869,83 @@ test("stop() waits for a peer that has the good copy no longer than it was told"
   await led.world.clock.pass(12_000);
   led.exited(0);
   expect.deepEqual([led.nbd.answer(write)?.error, led.nbd.answer(flush)?.error], [5, 5]);
+});
+
+// ---- a failing disk -----------------------------------------------------------------------------
+
+/** A peer of ours: it stores states, zeroes, and can keep the record for us. */
+const OURS = { extensions: EXT_STATE | EXT_ZERO | EXT_SOLE };
+
+function stateOf(request: CapturedRequest): string | null {
+  return request.header.cmd === CMD_STATE
+    ? decodeNv(request.bytes.subarray(FRAME_HEADER_SIZE)).string("state")
+    : null;
+}
+
+test("S-1: a disk that cannot be marked any more is given up, and the peer serves everything", async () => {
+  const led = await Led.start({ peer: OURS });
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  led.world.disk.fail = () => 5;
+  await led.nbd.done({ type: NBD_WRITE, offset: 131072, payload: bytes(512, 2) });
+  expect.deepEqual(
+    led.peer.heard.map(stateOf).filter((state) => state !== null),
+    ["sole"],
+  );
+  const before = led.world.disk.history.length;
+  const read = await led.nbd.done({ type: NBD_READ, offset: 131072, length: 512 });
+  sameBytes(read.data, bytes(512, 2));
+  sameBytes((await led.nbd.done({ type: NBD_READ, offset: 0, length: 512 })).data, bytes(512, 1));
+  await led.nbd.done({ type: NBD_WRITE, offset: 512, payload: bytes(512, 3) });
+  await led.nbd.done({ type: NBD_FLUSH });
+  sameBytes(led.peer.data.subarray(512, 1024), bytes(512, 3));
+  expect.equal(led.world.disk.history.length, before, "our own disk is left alone");
+  expect.equal(led.engine.report().status, "degraded");
+  expect.match(notes(led), /^diskless: \/pretend\/disk failed .*hastctl role secondary r0/);
+  expect.match(led.world.host.errors.splice(0).join(), /goes on over the peer alone/);
+  await led.stop();
+});
+
+test("S-6: without disk and peer, requests wait; with the peer back it is told first", async () => {
+  const led = await Led.start({
+    peer: OURS,
+    lives: (life) => (life === 0 ? {} : { localcnt: 1n, syncsrc: "secondary" }),
+  });
+  led.world.disk.fail = () => 5;
+  await led.nbd.done({ type: NBD_WRITE, offset: 131072, payload: bytes(512, 2) });
+  led.world.host.errors.length = 0;
+  led.peer.leave();
+  await led.settle();
+  const waiting = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 4) });
+  await led.settle();
+  expect.equal(led.nbd.answer(waiting), null);
+  expect.match(notes(led), /1 requests wait for the peer, the only copy/);
+  await led.world.clock.pass(5_000);
+  expect.equal(led.nbd.answer(waiting)?.error, 0);
+  expect.deepEqual(led.peer.heard.map(stateOf).slice(0, 2), ["sole", null]);
+  await led.stop();
+});
+
+test("S-1: a peer that was created anew is no peer for a primary without disk", async () => {
+  const led = await Led.start({
+    peer: OURS,
+    lives: (life) => (life === 0 ? {} : { virgin: true, map: bytes(512, 0xff) }),
+  });
+  led.world.disk.fail = () => 5;
+  await led.nbd.done({ type: NBD_WRITE, offset: 131072, payload: bytes(512, 2) });
+  led.world.host.errors.length = 0;
+  led.peer.leave();
+  await led.world.clock.pass(5_000);
+  expect.equal(led.engine.core.connected, false);
+  expect.ok(led.warned(/created anew/));
+  await led.stop();
+});
+
+test("what could not be read here is written again, as the peer has it", async () => {
+  const led = await Led.start();
+  led.world.disk.fail = ({ op, offset }) => (op === "read" && offset >= LOCALOFF ? 5 : 0);
+  led.peer.data.fill(9, 0, 4096);
+  sameBytes((await led.nbd.done({ type: NBD_READ, offset: 0, length: 4096 })).data, bytes(4096, 9));
+  await led.settle();
+  sameBytes(led.data(0, 4096), bytes(4096, 9));
+  await led.stop();
 });

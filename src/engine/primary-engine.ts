@@ -8,6 +8,7 @@
  */
 
 import { stateOf } from "../metadata/block.ts";
+import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
 import type { Entropy } from "../platform/entropy.ts";
@@ -23,6 +24,7 @@ import {
   READ,
   SLOT_COUNT,
   SYNC,
+  type ToldState,
 } from "../replication/primary.ts";
 import { errnoText } from "../wire/errno.ts";
 import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
@@ -102,6 +104,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   /** The last synchronization that ended well, while this engine has lived. */
   #lastSync: LastSync | null = null;
   #syncSource: "from" | "to" = "to";
+  /** What failed when the local component was given up, or "". */
+  #disklessWhy = "";
 
   /**
    * Opens the metadata and the map of `disk`.
@@ -326,11 +330,44 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   diskFailed(what: string, errno: number): void {
+    const { resource, local } = this.#settings;
     this.#host.error(
-      `the local component ${this.#settings.local} failed: writing ${what}: ${errnoText(errno)}. ` +
-        "The resource stops here so that nothing is acknowledged that is not recorded; make the other node primary",
+      `the local component ${local} failed: writing ${what}: ${errnoText(errno)}. ` +
+        `The resource stops here so that nothing is acknowledged that is not recorded; ${this.#whyNotDiskless()}. ` +
+        `To go on with the other node's copy, there: hastctl role primary ${resource}. ` +
+        `If the disk is replaced, here: hastctl create --force ${this.#sizes} ${resource}`,
     );
     this.#end(74, `local component failed (${errnoText(errno)})`);
+  }
+
+  #whyNotDiskless(): string {
+    if (!this.#core.connected) return "without a peer there is nothing to go on over";
+    if (this.#core.peerKeeps)
+      return "the peer does not have everything that it would have to serve";
+    return "the peer runs FreeBSD's hastd, which cannot serve alone for a primary without a disk";
+  }
+
+  diskless(what: string, errno: number): void {
+    this.#disklessWhy = `writing ${what}: ${errnoText(errno)}`;
+    const { local } = this.#settings;
+    this.#host.error(
+      `the local component ${local} failed: ${this.#disklessWhy}. The resource goes on over the ` +
+        `peer alone. ${this.#disklessAdvice}`,
+    );
+  }
+
+  get #disklessAdvice(): string {
+    const { resource } = this.#settings;
+    return (
+      `To work there, here: hastctl role secondary ${resource}; then on the other node: ` +
+      `hastctl role primary ${resource}. To come back with a new disk, first of all here: ` +
+      `hastctl role init ${resource} && hastctl create --force ${this.#sizes} ${resource}`
+    );
+  }
+
+  get #sizes(): string {
+    const { datasize, extentsize } = this.#component.metadata;
+    return `--datasize ${datasize}${extentsize === EXTENT_SIZE_DEFAULT ? "" : ` -e ${extentsize}`}`;
   }
 
   #end(exitCode: number, reason: string): void {
@@ -389,8 +426,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#link!.sendKeepalive();
   }
 
-  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void {
-    this.#link!.sendState(seq, state, localcnt);
+  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
+    this.#link!.sendState(seq, state, localcnt, remotecnt);
   }
 
   answer(slot: number, errno: number): void {
@@ -467,7 +504,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         return "reading";
       case SYNC:
         // A copy reads on one node, then writes on the other.
-        return (where === "peer") === this.#core.stale ? "reading a copy" : "writing a copy";
+        return (where === "peer") === this.#core.copiesFromPeer(slot)
+          ? "reading a copy"
+          : "writing a copy";
       default:
         return "writing";
     }
@@ -607,7 +646,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const { statistics } = core;
     const queues = core.queues();
     return {
-      status: core.connected ? "complete" : "degraded",
+      status: core.connected && !core.diskless ? "complete" : "degraded",
       dirty: core.map.dirtyBytes,
       extentsize: core.map.extentSize,
       keepdirty: core.map.keepdirty,
@@ -633,6 +672,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #notes(): string[] {
     const core = this.#core;
     const notes: string[] = [];
+    if (core.diskless) {
+      notes.push(
+        `diskless: ${this.#settings.local} failed (${this.#disklessWhy}), and every request goes to ` +
+          `the peer. ${this.#disklessAdvice}`,
+      );
+    }
     if (core.connected && core.resyncing && core.map.resyncCount > 0) {
       const { syncCopied, syncStartedAt } = core.statistics;
       const left = core.map.resyncCount * core.map.extentSize;
@@ -653,7 +698,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       );
       if (core.stale) {
         notes.push(
-          `this copy is not complete: ${core.waitingForPeer} requests wait for the peer; start hastd there and make it secondary`,
+          core.diskless
+            ? `${core.waitingForPeer} requests wait for the peer, the only copy; start hastd there and make it secondary`
+            : `this copy is not complete: ${core.waitingForPeer} requests wait for the peer; start hastd there and make it secondary`,
         );
       }
     }

@@ -15,7 +15,7 @@ import {
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
-import { EXT_STATE, encodeState } from "../wire/extensions.ts";
+import { EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
 import { encodeFrame } from "../wire/frame.ts";
 import { decodeS2 } from "../wire/handshake.ts";
 import { NvWriter } from "../wire/nv.ts";
@@ -294,6 +294,7 @@ const DEADLY: readonly (readonly [string, Uint8Array])[] = [
   ["an unknown command", header(99, 1, 0n, 512n)],
   ["no command", nv((writer) => writer.u64("seq", 1))],
   ["a state nobody agreed upon", encodeState(2, 1, "uptodate", 5n)],
+  ["a primary without disk that nobody agreed upon", encodeState(2, 1, "sole", 5n)],
   ["a message of version 3", header(1, 1, 0n, 512n).with(0, 3)],
   ["an empty nv block (BD-38)", Uint8Array.of(2, 0, 0, 0, 0)],
   ["an nv block of 4 GiB (BD-38)", Uint8Array.of(2, 0xff, 0xff, 0xff, 0xff)],
@@ -761,6 +762,57 @@ test("S-16: a secondary that cannot put its failure on record does not answer at
   await served.world.events.settle();
   expect.equal(served.world.host.exit?.code, 74);
   expect.deepEqual(served.replies(), []);
+});
+
+test("S-1: a secondary that keeps the record counts on, and marks before it writes", async () => {
+  const served = await Served.start({
+    hello: { extensions: EXT_STATE | EXT_SOLE },
+    metadata: { state: "consistent", sequence: 1n, localcnt: 0n },
+  });
+  const { disk } = served.world;
+  disk.poke(4096, Uint8Array.of(0b100)); // what the primary has not stored anywhere
+  await served.send(encodeState(2, 1, "sole", 0n, 0n));
+  expect.deepEqual(served.replies(), ["1"]);
+  expect.deepEqual([served.metadata.localcnt, served.metadata.state], [1n, "uptodate"]);
+  expect.match(served.engine.report().notes.join(), /the only one/);
+  const before = disk.history.length;
+  await served.send(writeRequest(2, 0, bytes(512, 1)), flushRequest(3));
+  expect.deepEqual(served.replies(), ["2", "3"]);
+  expect.deepEqual(
+    disk.history.slice(before).map(({ op, offset }) => `${op} ${offset}`),
+    ["write 4096", "flush 0", `write ${LOCALOFF}`, "flush 0"],
+  );
+  expect.deepEqual(disk.peek(4096, 1), Uint8Array.of(0b101));
+  // An error is the client's; there is no other copy that this one could lack something of.
+  disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 5 : 0);
+  await served.send(writeRequest(4, 0, bytes(512, 1)));
+  expect.deepEqual(served.replies(), ["4 error 5"]);
+  expect.equal(served.metadata.state, "uptodate");
+});
+
+test("S-1: a secondary keeps no record for a primary that counts differently, or whose map it cannot read", async () => {
+  for (const bad of ["counter", "map"] as const) {
+    const served = await Served.start({
+      hello: { extensions: EXT_STATE | EXT_SOLE },
+      metadata: { state: "uptodate", sequence: 1n },
+    });
+    if (bad === "map") served.world.disk.fail = ({ op }) => (op === "read" ? 5 : 0);
+    await served.send(encodeState(2, 1, "sole", bad === "counter" ? 1n : 0n, 0n));
+    expect.deepEqual(served.replies(), [bad === "counter" ? "1 error 22" : "1 error 5"]);
+    expect.equal(served.metadata.localcnt, 0n);
+  }
+});
+
+test("S-1: a secondary that cannot mark while it keeps the record ends, and has written nothing", async () => {
+  const served = await Served.start({
+    hello: { extensions: EXT_STATE | EXT_SOLE },
+    metadata: { state: "uptodate", sequence: 1n },
+  });
+  await served.send(encodeState(2, 1, "sole", 0n, 0n));
+  served.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 4096 ? 5 : 0);
+  await served.send(writeRequest(2, 0, bytes(512, 1)));
+  expect.equal(served.world.host.exit?.code, 74);
+  sameBytes(served.data(0, 512), bytes(512, OLD));
 });
 
 test("a fresh node has the map of ones on its disk before the resource's id, until a request comes", async () => {

@@ -14,16 +14,25 @@ import { METADATA_SIZE, stateOf } from "../metadata/block.ts";
 import type { Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
 import type { Stream, StreamReader } from "../platform/net.ts";
-import { type DataState, FLUSH, READ, WRITE, ZERO } from "../replication/primary.ts";
+import { Activemap } from "../replication/activemap.ts";
+import {
+  type DataState,
+  FLUSH,
+  READ,
+  type ToldState,
+  WRITE,
+  ZERO,
+} from "../replication/primary.ts";
 import {
   type Judgement,
   judge,
   Secondary,
   type SecondaryOutbox,
+  soleRecord,
 } from "../replication/secondary.ts";
 import { errnoText, errnoToWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { CMD_STATE, EXT_STATE } from "../wire/extensions.ts";
+import { CMD_STATE, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS2 } from "../wire/handshake.ts";
 import { decodeNv } from "../wire/nv.ts";
@@ -54,6 +63,7 @@ const REQUEST_MAX: number = 1024 * 1024;
 /** Replies that the primary does not take: stop reading its requests beyond this, bytes. */
 const UNSENT_MAX: number = 8 * 1024 * 1024;
 
+const ERR_IO = 5;
 const ERR_INVAL = 22;
 
 const EXIT_OK = 0;
@@ -104,7 +114,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #inTurn = false;
   #events = 0;
   /** A STATE request that waits until everything before it has been executed, then until it is stored. */
-  #stateWaiting: { seqHi: number; seqLo: number; state: DataState; localcnt: bigint } | null = null;
+  #stateWaiting: StateRequest | null = null;
+  /** Our own map while we keep the record for a primary without a disk. */
+  #kept: Activemap | null = null;
   #storingState = false;
 
   /**
@@ -547,34 +559,79 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     );
     const state = nv.string("state");
     const localcnt = nv.u64("localcnt");
-    if (!this.#states || localcnt === null || (state !== "inconsistent" && state !== "uptodate")) {
+    const remotecnt = nv.u64("remotecnt") ?? 0n;
+    const known =
+      state === "inconsistent" ||
+      state === "uptodate" ||
+      (state === "sole" && (this.#hello.extensions & EXT_SOLE) !== 0n);
+    if (!this.#states || localcnt === null || !known) {
       throw new WireError(
         "request-invalid",
         `a state that was not agreed upon: ${printable(String(state))}`,
       );
     }
-    this.#stateWaiting = { seqHi: header.seqHi, seqLo: header.seqLo, state, localcnt };
+    const { seqHi, seqLo } = header;
+    this.#stateWaiting = { seqHi, seqLo, state, localcnt, remotecnt };
   }
 
   /** Once everything before it has been executed. */
   #storeState(): void {
     const waiting = this.#stateWaiting;
     if (waiting === null || this.#storingState || this.#core.active > 0) return;
+    if (this.#filling !== null) return;
     this.#storingState = true;
-    const { metadata } = this.#component;
-    const uptodate = waiting.state === "uptodate";
-    void this.#storeRecord({
-      resuid: metadata.resuid,
-      localcnt: metadata.localcnt,
-      remotecnt: uptodate ? waiting.localcnt : metadata.remotecnt,
-      state: waiting.state,
-    }).then((errno) => {
+    void this.#store(waiting).then((errno) => {
       this.#storingState = false;
       this.#stateWaiting = null;
       this.#sendReply(waiting.seqHi, waiting.seqLo, false, errno, -1, 0, NOBODY);
       this.#parse();
       this.turn();
     });
+  }
+
+  async #store({ state, localcnt, remotecnt }: StateRequest): Promise<number> {
+    const { metadata } = this.#component;
+    const own = {
+      resuid: metadata.resuid,
+      localcnt: metadata.localcnt,
+      remotecnt: metadata.remotecnt,
+      state: stateOf(metadata),
+    };
+    if (state !== "sole") {
+      const record = { ...own, state };
+      if (state === "uptodate") record.remotecnt = localcnt;
+      return await this.#storeRecord(record);
+    }
+    const record = soleRecord(own, localcnt, remotecnt);
+    if (record === null) return ERR_INVAL;
+    const errno = await this.#keepMap();
+    return errno === 0 ? await this.#storeRecord(record) : errno;
+  }
+
+  /** The primary has no map any more: from here on ours is kept (S-1). */
+  async #keepMap(): Promise<number> {
+    if (this.#kept !== null) return 0;
+    const { metadata, layout, disk } = this.#component;
+    let onDisk: Uint8Array;
+    try {
+      onDisk = await this.#component.loadMap();
+    } catch (error) {
+      this.#host.warning(`The activemap: ${(error as Error).message}.`);
+      return ERR_IO;
+    }
+    this.#kept = new Activemap({
+      dataSize: metadata.datasize,
+      extentSize: metadata.extentsize,
+      keepdirty: metadata.keepdirty,
+      regionSize: layout.mapSize,
+      sectorSize: disk.sectorSize,
+    });
+    this.#kept.load(onDisk);
+    this.#core.keep(this.#kept);
+    this.#host.warning(
+      "The primary has lost its disk and works over this copy, which is the only one now.",
+    );
+    return 0;
   }
 
   // ---- SecondaryOutbox ------------------------------------------------------------------------
@@ -668,6 +725,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     });
   }
 
+  writeMap(): void {
+    this.#component.writeMap(this.#kept!, this.#settings.metaflush);
+  }
+
   #fillMap(byte: number, flush: boolean, filled: (errno: number) => void): void {
     this.#filling = new UniformMap(this.#component.layout.mapSize, byte);
     this.#fillFlush = flush;
@@ -685,7 +746,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       const deed = kind === READ ? "reading" : kind === FLUSH ? "flushing" : "writing";
       this.#diskFailures.failed(deed, errno);
     }
-    if (failed && kind !== READ && this.#states) this.#failed(slot, errno);
+    // While the primary relies on this copy alone, there is none that it could be copied from.
+    const recorded = this.#states && !this.#core.keeping;
+    if (failed && kind !== READ && recorded) this.#failed(slot, errno);
     else this.#core.localDone(slot, failed ? errno : 0, this);
   }
 
@@ -723,8 +786,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   mapWritten(errno: number): void {
     this.#events++;
-    if (errno === 0 && !this.#filling!.done) {
-      this.#component.writeMap(this.#filling!, this.#fillFlush); // there is more than one round takes
+    if (this.#filling === null) {
+      if (errno === 0) this.#core.mapWritten(this);
+      else this.#finish(EXIT_DISK, `the activemap could not be written: ${errnoText(errno)}`);
+      return;
+    }
+    if (errno === 0 && !this.#filling.done) {
+      this.#component.writeMap(this.#filling, this.#fillFlush); // there is more than one round takes
       return;
     }
     this.#filling = null;
@@ -802,6 +870,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   #notes(): string[] {
     const notes: string[] = [];
+    if (this.#core.keeping) {
+      notes.push(
+        "the primary has lost its disk: this copy is the only one. To work here: " +
+          `hastctl role secondary ${this.#settings.resource} on that node, then ` +
+          `hastctl role primary ${this.#settings.resource} on this one`,
+      );
+    }
     if (this.#component.metadata.state === "inconsistent") {
       notes.push("this copy is being synchronized and cannot be promoted before that has ended");
     }
@@ -809,6 +884,15 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (note !== null) notes.push(note);
     return notes;
   }
+}
+
+/** A STATE request (wire/extensions.ts). */
+interface StateRequest {
+  readonly seqHi: number;
+  readonly seqLo: number;
+  readonly state: ToldState;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
 }
 
 const TAKEN = -1;

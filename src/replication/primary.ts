@@ -18,6 +18,13 @@
  *   4 one order   overlapping writes go one after the other; only the later one waits
  *   5 reads       a range that is stale here is read from the peer
  *
+ * A failing disk (S-1, S-7), where the peer has everything:
+ *
+ *   a read fails    served by the peer, then written here again
+ *   a write fails   good ─▶ turning ─▶ "inconsistent" on record; the peer's success counts, and the
+ *                   extent is copied back from there
+ *   anything else   good ─▶ leaving ─▶ the peer keeps the record ─▶ gone: diskless, over the peer
+ *
  * Source: behaviour §5, §8, §10; defects BD-1 … BD-4, BD-8 … BD-10, BD-13, BD-18 … BD-21, BD-26,
  * BD-31.
  */
@@ -45,6 +52,8 @@ const BUSY_PEER_PATIENCE = 6;
 const OWN_FLUSH_IDLE_MS = 5_000;
 const OWN_FLUSH_BUSY_MS = 30_000;
 const AGE_MS = 30_000;
+/** Rounds of copies from the peer that our own disk may fail before it is given up. */
+const REPAIR_ROUNDS = 3;
 
 /** Places in the ring that leads from a sequence number to its slot. */
 const SEQ_RING = 4096;
@@ -82,9 +91,20 @@ const FAILED = 4;
 const UNANSWERED = 0;
 const WANTS_MARK = 1;
 const WANTS_PEER = 2;
-const ANSWERED = 3;
+/** Only the peer has it, and that is not on record yet. */
+const WANTS_RECORD = 3;
+const ANSWERED = 4;
+
+/** In #syncIndex: not part of a pass, but one range that could not be read here. */
+const REPAIR = 255;
 
 export type Mode = "fullsync" | "memsync" | "async";
+
+/**
+ * What a primary tells its peer about the peer's copy (wire protocol §15). "sole": this copy is the only
+ * one from now on; the peer keeps the record of what it alone has.
+ */
+export type ToldState = "inconsistent" | "uptodate" | "sole";
 
 export type DataState = "new" | "uptodate" | "consistent" | "outdated" | "inconsistent";
 
@@ -107,8 +127,8 @@ export interface PrimaryOutbox {
   sendRequest(slot: number, kind: Kind): void;
   sendFlush(seq: number): void;
   sendKeepalive(): void;
-  /** Ours only: the peer shall store what its copy is worth, and our localcnt as its remotecnt. */
-  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void;
+  /** Ours only: the peer shall store what its copy is worth, given our own counters. */
+  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void;
   /** Tell the application; errno 0 or a Linux errno. The slot may live on. */
   answer(slot: number, errno: number): void;
   /** The slot is free: so is its memory. */
@@ -124,6 +144,8 @@ export interface PrimaryOutbox {
   notice(text: string): void;
   /** This node's disk cannot be trusted with another write: stop the resource. */
   diskFailed(what: string, errno: number): void;
+  /** The same, but the peer has everything: from now on it serves every request. */
+  diskless(what: string, errno: number): void;
   /** After stop(): everything accepted is finished and on disk. */
   stopped(): void;
 }
@@ -152,6 +174,8 @@ export interface PeerState {
   readonly zeroes: boolean;
   /** The peer understands sendState(). */
   readonly states: boolean;
+  /** The peer can keep the record for a primary without a disk: "sole". */
+  readonly keeps: boolean;
 }
 
 /** Counts for status (behaviour §5.5). */
@@ -237,11 +261,12 @@ export class Primary {
   #peerRemote = 0n;
   #peerZeroes = false;
   #peerStates = false;
+  #peerKeeps = false;
   #stateSeq = 0;
   #stateSentAt = 0;
   #stateLocalcnt = 0n;
   /** The state message that the peer has not answered yet. */
-  #stateAsked: "nothing" | "inconsistent" | "uptodate" = "nothing";
+  #stateAsked: "nothing" | ToldState = "nothing";
   /** The peer has stored that its copy is a resync's target: no copy begins before. */
   #peerKnows = false;
   #lastSentAt = 0;
@@ -249,6 +274,18 @@ export class Primary {
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
   #stale: boolean;
+
+  // The local disk.
+  #disk: "good" | "turning" | "leaving" | "gone" = "good";
+  /** Leaving: wait for what is under way, then say on our own disk that it is stale, then ask the peer. */
+  #leaveStep: "drain" | "record" | "peer" = "drain";
+  #troubleSince = 0;
+  #trouble = "";
+  #troubleErrno = 0;
+  /** That this copy is stale is on stable storage, here or at the peer. */
+  #staleOnRecord: boolean;
+  /** Rounds of failed copies since the last pass that ended. */
+  #repairRounds = 0;
 
   // Metadata.
   #record: PrimaryRecord;
@@ -307,7 +344,7 @@ export class Primary {
     this.#record = options.record;
     this.#gateOpen = !options.hasRemote;
     // A target of an unfinished resync: what our map marks is stale here.
-    this.#stale = options.record.state === "inconsistent";
+    this.#stale = this.#staleOnRecord = options.record.state === "inconsistent";
     for (let slot = 0; slot < SLOT_COUNT; slot++) this.#freeSlots[slot] = SLOT_COUNT - 1 - slot;
   }
 
@@ -324,6 +361,21 @@ export class Primary {
   /** True while dirty extents must be read from the peer. */
   get stale(): boolean {
     return this.#stale;
+  }
+
+  /** Could the peer keep the record for this node, were its disk to fail? */
+  get peerKeeps(): boolean {
+    return this.#link === "up" && this.#peerKeeps;
+  }
+
+  /** True where the local disk has failed, and the peer serves every request. */
+  get diskless(): boolean {
+    return this.#disk === "gone";
+  }
+
+  /** Does this copy lead from the peer to here? For a slot that is one. */
+  copiesFromPeer(slot: number): boolean {
+    return this.#stale || this.#syncIndex[slot] === REPAIR;
   }
 
   get resyncing(): boolean {
@@ -469,7 +521,7 @@ export class Primary {
       this.#flushWanted = true;
     } else if (this.#conflicts(slot)) {
       this.#setState(slot, CONFLICT);
-    } else if (kind === SYNC) {
+    } else if (kind === SYNC && this.#syncIndex[slot] !== REPAIR) {
       this.#syncRead(slot, out);
     } else {
       this.#cover(slot, out);
@@ -507,14 +559,33 @@ export class Primary {
 
   #cover(slot: number, out: PrimaryOutbox): void {
     const verdict = this.map.writeStart(this.offset[slot]!, this.length[slot]!);
-    if (verdict === "covered") this.#issueWrite(slot, out);
+    // Without a disk it is the peer that marks extents before it writes.
+    if (verdict === "covered" || this.#disk === "gone") this.#issueCovered(slot, out);
     else this.#setState(slot, MAP_WAIT);
+  }
+
+  #issueCovered(slot: number, out: PrimaryOutbox): void {
+    if (this.kind[slot] !== SYNC) {
+      this.#issueWrite(slot, out);
+      return;
+    }
+    this.#setState(slot, ISSUED);
+    // What is in line for a copy by now is not repaired: one of the two nodes has the wrong data.
+    const inLine = this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
+    if (inLine || this.#link !== "up" || this.#disk === "gone") this.#freeCopy(slot, out);
+    else this.#syncRead(slot, out);
   }
 
   /** The extents are marked on disk: to the peer first, then here (performance: the peer works meanwhile). */
   #issueWrite(slot: number, out: PrimaryOutbox): void {
-    assert(this.map.isPersisted(this.offset[slot]!, this.length[slot]!));
     this.#setState(slot, ISSUED);
+    if (this.#disk === "gone") {
+      this.#local[slot] = OK; // nothing to be done here
+      this.#sendWrite(slot, out);
+      if (this.#remote[slot] === FAILED) this.#advanceWrite(slot, out);
+      return;
+    }
+    assert(this.map.isPersisted(this.offset[slot]!, this.length[slot]!));
     this.#sendWrite(slot, out);
     this.#local[slot] = PENDING;
     if (this.kind[slot] === WRITE) out.localWrite(slot);
@@ -561,13 +632,18 @@ export class Primary {
   // ---- reads --------------------------------------------------------------------------------------
 
   #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!)) {
+    if (this.#staleHere(slot)) {
       this.#local[slot] = NONE;
       this.#readFromPeer(slot, out);
       return;
     }
     this.#local[slot] = PENDING;
     out.localRead(slot);
+  }
+
+  #staleHere(slot: number): boolean {
+    if (this.#disk === "gone") return true;
+    return this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
   }
 
   /** The local copy is stale or unreadable. */
@@ -579,6 +655,21 @@ export class Primary {
       this.#setAnswered(slot, WANTS_PEER);
     } else {
       this.#finishRead(slot, this.#localErrno[slot]! || ERR_IO, out);
+    }
+  }
+
+  /** The peer has answered a READ. */
+  #peerRead(slot: number, errno: number, out: PrimaryOutbox): void {
+    const offset = this.offset[slot]!;
+    const length = this.length[slot]!;
+    if (this.#local[slot] !== FAILED) {
+      this.#finishRead(slot, errno, out);
+    } else if (!this.#stale && this.map.awaitsResync(offset, length)) {
+      // An answered write that was on its way there has failed: that copy is older than ours.
+      this.#finishRead(slot, this.#localErrno[slot]!, out);
+    } else {
+      this.#finishRead(slot, errno, out);
+      if (errno === 0) this.#repair(offset, length, out);
     }
   }
 
@@ -602,11 +693,8 @@ export class Primary {
     if (kind === READ) {
       if (errno === 0) {
         // A resync from the peer may have begun while the disk was reading.
-        if (this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!)) {
-          this.#routeRead(slot, out);
-        } else {
-          this.#finishRead(slot, 0, out);
-        }
+        if (this.#staleHere(slot)) this.#routeRead(slot, out);
+        else this.#finishRead(slot, 0, out);
         return;
       }
       this.statistics.readErrors++;
@@ -678,7 +766,7 @@ export class Primary {
     if (kind === SYNC) {
       this.#syncRemoteDone(slot, errno, out);
     } else if (kind === READ) {
-      this.#finishRead(slot, errno, out);
+      this.#peerRead(slot, errno, out);
     } else {
       if (errno !== 0) {
         this.#peerRefused(slot, errno, out);
@@ -728,9 +816,9 @@ export class Primary {
     const remote = this.#remote[slot]!;
     if (local === PENDING || local === NONE) return;
     if (local === FAILED) {
-      // Never masked by the peer's success (BD-3, BD-4): the application learns that this range
-      // is undefined, after the peer has ended, so that nothing of it comes later.
-      if (remote >= OK) this.#answer(slot, this.#localErrno[slot]!, out);
+      // Not before the peer has ended, so that nothing of it comes later.
+      if (remote === OK) this.#answerOverPeer(slot, out);
+      else if (remote === FAILED) this.#answerNowhere(slot, out);
       return;
     }
     switch (remote) {
@@ -738,19 +826,61 @@ export class Primary {
         this.#answer(slot, 0, out);
         return;
       case RECEIVED:
-        // A stale copy is no second one: what the peer's worker loses would be lost.
-        if (this.#effectiveMode !== "fullsync" && !this.#stale) this.#answer(slot, 0, out);
+        if (this.#effectiveMode !== "fullsync" && this.#mayBeEarly) this.#answer(slot, 0, out);
         return;
       case PENDING:
-        if (this.#effectiveMode === "async" && !this.#stale) this.#answer(slot, 0, out);
+        if (this.#effectiveMode === "async" && this.#mayBeEarly) this.#answer(slot, 0, out);
         return;
       default:
         this.#answerAlone(slot, out);
     }
   }
 
+  /**
+   * May a write be answered before the peer has written it? A stale copy is no second one: what the
+   * peer's worker loses would be lost. And a disk in trouble must not pile up more of them.
+   */
+  get #mayBeEarly(): boolean {
+    return !this.#stale && this.#disk === "good";
+  }
+
+  /**
+   * Our own disk failed this write, and the peer has it. Its success counts only where the peer has
+   * everything else, and after it is on record that this copy has not (S-7, BD-3, BD-4): else the
+   * application learns that the range is undefined.
+   */
+  #answerOverPeer(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale && this.#staleOnRecord) {
+      this.map.schedule(this.offset[slot]!, this.length[slot]!);
+      if (this.#nowMs >= this.#syncRetryAt) this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+      this.#answer(slot, 0, out);
+    } else if (this.#stale || this.#disk !== "good") {
+      this.#setAnswered(slot, WANTS_RECORD);
+    } else if (this.#peerWhole && !this.#stopping) {
+      this.#setAnswered(slot, WANTS_RECORD);
+      this.#disk = "turning";
+      this.#troubleSince = this.#nowMs;
+    } else {
+      this.#answer(slot, this.#localErrno[slot]!, out);
+    }
+  }
+
+  /** Neither node has it. Where the peer alone counts, and is away, it may still get it. */
+  #answerNowhere(slot: number, out: PrimaryOutbox): void {
+    if (this.#stale && this.#staleOnRecord && this.#link !== "up") {
+      this.#setAnswered(slot, WANTS_PEER);
+    } else {
+      this.#answer(slot, this.#localErrno[slot]!, out);
+    }
+  }
+
   /** The peer has not done its part: nothing is acknowledged before that is on record. */
   #answerAlone(slot: number, out: PrimaryOutbox): void {
+    if (this.#disk === "leaving" && this.#leaveStep !== "drain") {
+      // Our own disk may say by now that it is stale: never alone from here on.
+      this.#setAnswered(slot, WANTS_RECORD);
+      return;
+    }
     if (this.#stale) {
       // Our own copy is not whole, so it must not go on alone (S-6).
       if (this.#link === "up") this.#answer(slot, this.#remoteErrno[slot]! || ERR_IO, out);
@@ -789,13 +919,30 @@ export class Primary {
   recordWritten(errno: number, out: PrimaryOutbox): void {
     assert(this.#recordWriting);
     this.#recordWriting = false;
+    if (this.#disk === "leaving" && this.#leaveStep === "record") {
+      // Written or not: the peer's record is what counts.
+      this.#leaveStep = "peer";
+      if (this.#link === "up") this.#sendState("sole", out);
+      return;
+    }
     if (errno !== 0) {
-      this.#diskFailed("the metadata block", errno, out);
+      this.#marking = false;
+      if (this.#syncEnding === "record") {
+        // The peer has noted that both are in step; what it notes next makes up for our part.
+        this.#syncEnding = "no";
+        this.#syncActive = false;
+      }
+      this.#loseDisk("the metadata block", errno, out);
       return;
     }
     if (this.#recordChanged) {
       this.#setRecord(this.#record, out);
       return;
+    }
+    if (this.#stale && !this.#staleOnRecord) {
+      assert(this.#record.state === "inconsistent");
+      this.#staleOnRecord = true;
+      this.#eachWaiting(WANTS_RECORD, out);
     }
     if (this.#syncEnding === "record") {
       this.#syncEnding = "no";
@@ -834,14 +981,20 @@ export class Primary {
   mapWritten(errno: number, out: PrimaryOutbox): void {
     assert(this.#mapWriting);
     this.#mapWriting = false;
+    if (this.#disk === "gone") return;
     if (errno !== 0) {
-      this.#diskFailed("the activemap", errno, out);
+      this.#loseDisk("the activemap", errno, out);
       return;
     }
-    for (let index = 0; index < this.#activeCount && this.#mapWaitCount > 0; index++) {
+    for (let index = 0; index < this.#activeCount && this.#mapWaitCount > 0; ) {
       const slot = this.#active[index]!;
-      if (this.#state[slot] !== MAP_WAIT) continue;
-      if (this.map.isPersisted(this.offset[slot]!, this.length[slot]!)) this.#issueWrite(slot, out);
+      if (
+        this.#state[slot] === MAP_WAIT &&
+        this.map.isPersisted(this.offset[slot]!, this.length[slot]!)
+      ) {
+        this.#issueCovered(slot, out);
+      }
+      if (this.#active[index] === slot) index++;
     }
     if (this.#link === "merging") this.#maybeMerged(out);
   }
@@ -869,8 +1022,13 @@ export class Primary {
     } else {
       this.#flushRemote = FAILED;
     }
-    this.#flushLocal = PENDING;
-    out.localFlush();
+    if (this.#disk === "gone") {
+      this.#flushLocal = OK;
+      this.#advanceFlush(out);
+    } else {
+      this.#flushLocal = PENDING;
+      out.localFlush();
+    }
   }
 
   /** The local flush has ended. errno 25, 95 or 22 means that the device has none: written is stable. */
@@ -886,7 +1044,7 @@ export class Primary {
   #advanceFlush(out: PrimaryOutbox): void {
     if (this.#flushLocal === PENDING) return;
     if (this.#flushLocal === OK && this.#flushRemote === PENDING) {
-      if (this.#effectiveMode === "async" && !this.#stale) {
+      if (this.#effectiveMode === "async" && this.#mayBeEarly) {
         this.#flushAnsweredEarly = true;
         this.#answerRiders(out);
       }
@@ -916,10 +1074,24 @@ export class Primary {
       this.#owes = true;
       if (this.#owesMark()) this.#mark(out);
     }
-    this.#answerRiders(out);
     if (this.#flushLocal === FAILED) {
       // What the page cache shows after a failed flush cannot be believed (invariant 6).
-      this.#diskFailed("a cache flush", this.#flushLocalErrno, out);
+      this.#loseDisk("a cache flush", this.#flushLocalErrno, out);
+      this.#rideAgain();
+      return;
+    }
+    this.#answerRiders(out);
+  }
+
+  /** FLUSHes in line ask for another round: with the peer that has come, or without the disk that has gone. */
+  #rideAgain(): void {
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      if (this.kind[slot] !== FLUSH || this.#state[slot] !== ISSUED) continue;
+      if (this.#answered[slot] === ANSWERED) continue;
+      this.#setAnswered(slot, UNANSWERED);
+      this.#riding[slot] = 0;
+      this.#flushWanted = true;
     }
   }
 
@@ -934,8 +1106,7 @@ export class Primary {
   /** A FLUSH whose round has ended (async: whose local part has). */
   #answerFlush(slot: number, out: PrimaryOutbox): void {
     assert(this.#riding[slot] === 1);
-    if (this.#flushLocal === FAILED) this.#answer(slot, this.#flushLocalErrno, out);
-    else if (this.#flushCovers()) this.#answer(slot, 0, out);
+    if (this.#flushCovers()) this.#answer(slot, 0, out);
     else this.#answerAlone(slot, out);
     if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
   }
@@ -1007,11 +1178,17 @@ export class Primary {
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
     this.#peerStates = peer.states;
+    this.#peerKeeps = peer.keeps;
     this.#peerKnows = false;
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
     let record = this.#record;
+    if (this.#disk === "gone") {
+      this.#meetWithoutDisk(out);
+      return;
+    }
     if (peer.virgin) {
+      assert(!this.#stale);
       // Created anew: the counts we remember are another copy's. Ours must be ahead of its zeroes.
       assert(peer.localcnt === 0n && peer.source === "primary");
       const localcnt = record.localcnt === 0n ? 1n : record.localcnt;
@@ -1021,22 +1198,35 @@ export class Primary {
     if (peer.source === "secondary") {
       // Stable before the first copy: a mix of old and new blocks must say so (BD-15).
       this.#stale = true;
-      record = { ...record, state: "inconsistent" };
+      if (record.state !== "inconsistent") {
+        this.#staleOnRecord = false;
+        record = { ...record, state: "inconsistent" };
+      }
     }
     if (record !== this.#record) this.#setRecord(record, out);
     this.#maybeMerged(out);
   }
 
+  /** Before anything else is asked of it, the peer knows that it keeps the record (S-1). */
+  #meetWithoutDisk(out: PrimaryOutbox): void {
+    if (this.#peerKeeps) this.#sendState("sole", out);
+    else out.disconnect("this node has lost its disk, and the peer cannot keep the record for it");
+  }
+
   #maybeMerged(out: PrimaryOutbox): void {
     assert(this.#link === "merging");
     if (this.#recordWriting || this.#mapWriting || this.map.mustWrite) return;
+    this.#merged(out);
+  }
+
+  #merged(out: PrimaryOutbox): void {
     this.#link = "up";
     this.#handshaking = false;
     this.#lastSentAt = this.#nowMs;
     this.#resend(out);
     this.#peerErrors = 0;
     this.#syncRetryAt = 0;
-    this.#beginPass(out);
+    if (this.#disk !== "gone") this.#beginPass(out);
     this.#gateOpen = true;
     this.#eachWaiting(WANTS_PEER, out);
     this.#releaseHeld(out);
@@ -1044,6 +1234,7 @@ export class Primary {
 
   /** Unanswered writes and flushes of the time without a peer go to it after all, oldest first. */
   #resend(out: PrimaryOutbox): void {
+    this.#rideAgain();
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
       this.#resendSlot(slot, out);
@@ -1054,12 +1245,7 @@ export class Primary {
   #resendSlot(slot: number, out: PrimaryOutbox): void {
     const kind = this.kind[slot]!;
     if (this.#state[slot] !== ISSUED || this.#answered[slot] === ANSWERED) return;
-    if (kind === FLUSH) {
-      // The round it rode in, if any, did not include this peer.
-      this.#setAnswered(slot, UNANSWERED);
-      this.#riding[slot] = 0;
-      this.#flushWanted = true;
-    } else if ((kind === WRITE || kind === ZERO) && this.#local[slot] !== FAILED) {
+    if (kind === WRITE || kind === ZERO) {
       assert(this.#remote[slot] === FAILED);
       this.#setAnswered(slot, UNANSWERED);
       this.#sendWrite(slot, out);
@@ -1111,7 +1297,7 @@ export class Primary {
     if (kind === SYNC) {
       // Reading or writing the local disk goes on; the slot ends with it.
       this.#remote[slot] = NONE;
-      if (this.#state[slot] !== ISSUED || this.#local[slot] !== PENDING) this.#free(slot, out);
+      if (this.#state[slot] !== ISSUED || this.#local[slot] !== PENDING) this.#freeCopy(slot, out);
       else this.#syncStep[slot] = 3;
       return;
     }
@@ -1146,6 +1332,7 @@ export class Primary {
   /** Starts copies while there is room (behaviour §8, pipelined: BD-28). */
   #pumpSync(out: PrimaryOutbox): void {
     if (this.#link !== "up" || this.#stopping || this.#failed) return;
+    if (this.#disk === "leaving" || this.#disk === "gone") return;
     if (!this.#syncActive) {
       // Failed writes and flushes put extents in line long after the pass has ended.
       if (this.map.scheduledCount === 0) return;
@@ -1195,7 +1382,7 @@ export class Primary {
   #syncRead(slot: number, out: PrimaryOutbox): void {
     this.#setState(slot, ISSUED);
     this.#syncStep[slot] = 1;
-    if (this.#stale) {
+    if (this.copiesFromPeer(slot)) {
       this.#send(slot, READ, out);
     } else {
       this.#local[slot] = PENDING;
@@ -1207,10 +1394,13 @@ export class Primary {
     assert(this.#local[slot] === PENDING);
     this.#local[slot] = errno === 0 ? OK : FAILED;
     if (this.#syncStep[slot] === 3) {
-      this.#free(slot, out); // the connection went meanwhile
+      this.#freeCopy(slot, out); // the connection went meanwhile
     } else if (errno !== 0) {
       if (this.#syncStep[slot] === 1) this.statistics.readErrors++;
-      else this.statistics.writeErrors++;
+      else {
+        this.statistics.writeErrors++;
+        this.#repairFailed(errno, out);
+      }
       this.#syncChunkDone(slot, false, out);
     } else if (this.#syncStep[slot] === 1) {
       this.#syncStep[slot] = 2;
@@ -1221,7 +1411,7 @@ export class Primary {
   }
 
   #syncRemoteDone(slot: number, errno: number, out: PrimaryOutbox): void {
-    if (errno !== 0) {
+    if (errno !== 0 || (this.#syncStep[slot] === 1 && this.#disk === "gone")) {
       this.#syncChunkDone(slot, false, out);
     } else if (this.#syncStep[slot] === 1) {
       this.#syncStep[slot] = 2;
@@ -1232,8 +1422,42 @@ export class Primary {
     }
   }
 
+  /** Our own disk does not take a copy from the peer. */
+  #repairFailed(errno: number, out: PrimaryOutbox): void {
+    if (this.#nowMs < this.#syncRetryAt) return; // told, and counted
+    this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+    if (++this.#repairRounds < REPAIR_ROUNDS || !this.#peerKeeps || !this.#peerWhole) {
+      out.notice("this disk does not take a copy from the peer; trying again in 5 s");
+    } else {
+      this.#loseDisk("copies from the peer", errno, out);
+    }
+  }
+
+  /** A range that could not be read here is written again, as the peer has it: disks heal by that. */
+  #repair(offset: number, length: number, out: PrimaryOutbox): void {
+    if (this.#link !== "up" || this.#disk !== "good" || this.#stopping) return;
+    if (this.#syncCount === SYNC_WINDOW || this.#freeCount === 0) return;
+    if (this.map.awaitsResync(offset, length)) return; // a pass sees to it
+    const slot = this.#take(SYNC, offset, length);
+    this.#syncCount++;
+    this.#syncIndex[slot] = REPAIR;
+    this.#begin(slot, out);
+  }
+
+  #freeCopy(slot: number, out: PrimaryOutbox): void {
+    const covered = this.#state[slot] === ISSUED || this.#state[slot] === MAP_WAIT;
+    if (this.#syncIndex[slot] === REPAIR && covered) {
+      this.map.writeDone(this.offset[slot]!, this.length[slot]!);
+    }
+    this.#free(slot, out);
+  }
+
   #syncChunkDone(slot: number, copied: boolean, out: PrimaryOutbox): void {
     const index = this.#syncIndex[slot]!;
+    if (index === REPAIR) {
+      this.#freeCopy(slot, out);
+      return;
+    }
     assert(this.#extent[index]! >= 0);
     if (copied) {
       this.statistics.syncCopied += this.length[slot]!;
@@ -1307,6 +1531,7 @@ export class Primary {
   #recordInStep(localcnt: bigint, out: PrimaryOutbox): void {
     assert(!this.#marking);
     this.#stale = false;
+    this.#repairRounds = 0;
     this.#owes = false;
     this.#marked = false;
     this.#syncEnding = "record";
@@ -1314,7 +1539,7 @@ export class Primary {
     this.#setRecord({ resuid, localcnt, remotecnt: this.#peerLocal, state: "uptodate" }, out);
   }
 
-  #sendState(state: "inconsistent" | "uptodate", out: PrimaryOutbox): void {
+  #sendState(state: ToldState, out: PrimaryOutbox): void {
     assert(this.#stateAsked === "nothing");
     this.#stateAsked = state;
     this.#peerKnows = false;
@@ -1322,13 +1547,15 @@ export class Primary {
     this.#stateSentAt = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
     this.#stateLocalcnt = this.#record.localcnt;
-    out.sendState(this.#stateSeq, state, this.#record.localcnt);
+    out.sendState(this.#stateSeq, state, this.#record.localcnt, this.#record.remotecnt);
   }
 
   #stateReplied(errno: number, out: PrimaryOutbox): void {
     const asked = this.#stateAsked;
     this.#stateAsked = "nothing";
-    if (errno !== 0) {
+    if (asked === "sole") {
+      this.#peerAgreed(errno, out);
+    } else if (errno !== 0) {
       out.notice(
         `the peer could not store the state of its copy (error ${errno}); trying again in 5 s`,
       );
@@ -1345,6 +1572,105 @@ export class Primary {
     }
   }
 
+  // ---- a failing disk ------------------------------------------------------------------------------
+
+  /** Does the peer have everything that was ever acknowledged, or will it once what is under way ends? */
+  get #peerWhole(): boolean {
+    if (this.#link !== "up") return false;
+    if (this.#stale) return true;
+    return this.map.resyncCount === 0 && !this.#marked && !this.#marking && !this.#owes;
+  }
+
+  /** Is nothing under way that a change of sides would have to reckon with? */
+  #quiet(): boolean {
+    if (this.#recordWriting || this.#stateAsked !== "nothing") return false;
+    if (this.#syncActive && !this.#stale) return false; // the counters are not in step yet
+    if (this.#flushing && this.#flushAnsweredEarly) return false;
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      if (this.#answered[slot] !== ANSWERED || this.kind[slot] === SYNC) continue;
+      if (this.#remote[slot] === PENDING || this.#remote[slot] === RECEIVED) return false;
+    }
+    return true;
+  }
+
+  /** Our own disk can hold neither marks nor what a flush promised: go on without it, or stop. */
+  #loseDisk(what: string, errno: number, out: PrimaryOutbox): void {
+    if (this.#disk === "leaving" || this.#disk === "gone") return;
+    if (!this.#peerKeeps || !this.#peerWhole) {
+      this.#diskFailed(what, errno, out);
+      return;
+    }
+    this.#disk = "leaving";
+    this.#leaveStep = "drain";
+    // A pass that was about to end writes no counters any more: the peer is about to count from ours.
+    if (this.#syncEnding === "flush") this.#syncEnding = "no";
+    this.#trouble = what;
+    this.#troubleErrno = errno;
+    this.#troubleSince = this.#nowMs;
+    this.#gateOpen = false;
+  }
+
+  /** The next step of turning or leaving, if it is possible now. */
+  #pumpDisk(out: PrimaryOutbox): void {
+    const patient = this.#nowMs - this.#troubleSince < this.#timeoutMs;
+    if (this.#disk === "leaving") {
+      if (this.#marking) return; // the backlog is ours alone: that goes on record first, if it can
+      if (!this.#peerWhole || !patient) this.#diskFailed(this.#trouble, this.#troubleErrno, out);
+      else if (this.#leaveStep === "drain" && this.#quiet()) this.#leave(out);
+      return;
+    }
+    if (!this.#peerWhole || !patient || this.#stopping) {
+      this.#disk = "good";
+      this.#eachWaiting(WANTS_RECORD, out);
+    } else if (this.#quiet()) {
+      this.#disk = "good";
+      this.#stale = true;
+      this.#staleOnRecord = false;
+      this.#setRecord({ ...this.#record, state: "inconsistent" }, out);
+    }
+  }
+
+  /** The peer has everything. If our own disk still can, it says so: then it misleads nobody. */
+  #leave(out: PrimaryOutbox): void {
+    if (this.#trouble === "the metadata block" || this.#record.state === "inconsistent") {
+      this.#leaveStep = "peer";
+      this.#sendState("sole", out);
+      return;
+    }
+    this.#leaveStep = "record";
+    this.#setRecord({ ...this.#record, state: "inconsistent" }, out);
+  }
+
+  /** The peer keeps the record from here on, or cannot. */
+  #peerAgreed(errno: number, out: PrimaryOutbox): void {
+    if (this.#disk === "gone") {
+      if (errno === 0) this.#merged(out);
+      else out.disconnect(`the peer cannot keep the record for this node (error ${errno})`);
+      return;
+    }
+    if (errno !== 0) {
+      this.#diskFailed(this.#trouble, this.#troubleErrno, out);
+      return;
+    }
+    if (this.#syncActive && this.map.resyncCount > 0) out.event("syncintr");
+    this.#syncActive = false;
+    this.#syncEnding = "no";
+    this.#disk = "gone";
+    this.#stale = this.#staleOnRecord = true;
+    out.diskless(this.#trouble, this.#troubleErrno);
+    for (let index = 0; index < this.#activeCount; ) {
+      const slot = this.#active[index]!;
+      if (this.kind[slot] === SYNC && this.#state[slot] !== ISSUED) this.#freeCopy(slot, out);
+      else if (this.#state[slot] === MAP_WAIT) this.#issueWrite(slot, out);
+      if (this.#active[index] === slot) index++;
+    }
+    this.#rideAgain();
+    this.#eachWaiting(WANTS_RECORD, out);
+    this.#gateOpen = true;
+    this.#releaseHeld(out);
+  }
+
   // ---- time and batches -----------------------------------------------------------------------------
 
   /** Call about once a second with the monotonic clock, and once before anything else. */
@@ -1356,10 +1682,10 @@ export class Primary {
         this.#lastSentAt = nowMs;
         out.sendKeepalive();
       }
-      if (this.#peerOverdue()) {
-        out.disconnect(`no answer from the peer for ${this.#timeoutMs / 1000} s`);
-        return;
-      }
+    }
+    if (this.#link !== "down" && this.#peerOverdue()) {
+      out.disconnect(`no answer from the peer for ${this.#timeoutMs / 1000} s`);
+      return;
     }
     this.#failPeerWaiters(nowMs - this.#timeoutMs, out);
     // With no flush from the application, one of our own, seldom: so that extents become clean.
@@ -1415,10 +1741,13 @@ export class Primary {
   /** Call after every batch of events: starts what has become possible. */
   pump(out: PrimaryOutbox): void {
     if (this.#failed) return;
+    if (this.#disk === "turning" || this.#disk === "leaving") this.#pumpDisk(out);
+    if (this.#failed) return;
     if (this.#conflictCount > 0) this.#pumpConflicts(out);
     this.#pumpSync(out);
-    if (this.#flushWanted && !this.#flushing) this.#startFlush(out);
-    if (!this.#mapWriting && (this.map.mustWrite || this.#tidyMap)) {
+    if (this.#flushWanted && !this.#flushing && this.#disk !== "leaving") this.#startFlush(out);
+    const mapUsable = this.#disk !== "leaving" && this.#disk !== "gone";
+    if (mapUsable && !this.#mapWriting && (this.map.mustWrite || this.#tidyMap)) {
       this.#tidyMap = false;
       this.#mapWriting = true;
       this.statistics.activemapUpdates++;
@@ -1446,7 +1775,7 @@ export class Primary {
   }
 
   #pumpStop(out: PrimaryOutbox): void {
-    if (this.#failed) return;
+    if (this.#failed || this.#disk === "turning" || this.#disk === "leaving") return;
     if (this.#stopStep === "drain") {
       if (this.#appCount > 0 || this.#syncCount > 0 || this.#flushing || this.#recordWriting)
         return;
@@ -1466,7 +1795,7 @@ export class Primary {
     }
     if (this.#stopStep === "map") {
       if (this.#mapWriting || this.#recordWriting) return;
-      if (this.map.hasChanges) {
+      if (this.map.hasChanges && this.#disk !== "gone") {
         this.#mapWriting = true;
         out.writeMap();
         return;

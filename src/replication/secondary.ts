@@ -9,10 +9,14 @@
  * a FLUSH covers every WRITE that arrived before it (wire protocol §8). What was received whole is
  * executed even if the connection is gone by then (safety case S-5).
  *
+ * For a primary that has lost its disk we keep the record: from then on an extent is marked in our own
+ * activemap, on stable storage, before it is written (S-1).
+ *
  * Sans I/O, like the primary. Source: behaviour §6, wire protocol §6.5.
  */
 
 import { assert } from "../base/assert.ts";
+import type { Activemap } from "./activemap.ts";
 import { type DataState, FLUSH, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "./primary.ts";
 import { type Side, syncVerdict } from "./sync-verdict.ts";
 
@@ -131,6 +135,8 @@ function fullCopy(own: SecondaryRecord, peer: Hello): Judgement & { kind: "accep
 const FREE = 0;
 const WAITING = 1;
 const RUNNING = 2;
+/** Its extents' bits are not on disk yet. */
+const MAP_WAIT = 3;
 
 export interface SecondaryOutbox {
   localRead(slot: number): void;
@@ -143,6 +149,25 @@ export interface SecondaryOutbox {
   release(slot: number): void;
   /** Zero our own map on disk: a request proves that the primary has merged and stored it. */
   clearMap(): void;
+  /** Write the changes of the kept map, flush, then call mapWritten(). */
+  writeMap(): void;
+}
+
+/**
+ * What a primary that has lost its disk makes us store, before anything is acknowledged on our word
+ * alone: a count that it has never heard of, so that its old disk is the target when it returns.
+ *
+ * @param remotecnt our count as the primary may have recorded it
+ * @returns null where its own count is not the one that we know: our copy is not what it thinks
+ */
+export function soleRecord(
+  own: SecondaryRecord,
+  localcnt: bigint,
+  remotecnt: bigint,
+): SecondaryRecord | null {
+  if (localcnt !== own.remotecnt || own.localcnt < remotecnt) return null;
+  const ahead = own.localcnt > remotecnt ? own.localcnt : remotecnt + 1n;
+  return { ...own, localcnt: ahead, state: "uptodate" };
 }
 
 export class Secondary {
@@ -159,6 +184,10 @@ export class Secondary {
   #activeCount = 0;
   #waitingCount = 0;
   #mapCleared = false;
+  /** Where we mark what only we have, or null. */
+  #kept: Activemap | null = null;
+  #mapWriting = false;
+  #mapWaitCount = 0;
 
   reads = 0;
   writes = 0;
@@ -227,6 +256,30 @@ export class Secondary {
     return slot;
   }
 
+  /** From now on `map`, our own as it is on disk, is kept: nothing clears it any more. */
+  keep(map: Activemap): void {
+    assert(this.#activeCount === 0);
+    this.#kept = map;
+    this.#mapCleared = true;
+  }
+
+  get keeping(): boolean {
+    return this.#kept !== null;
+  }
+
+  /** The changes taken at writeMap() are on stable storage. */
+  mapWritten(out: SecondaryOutbox): void {
+    assert(this.#mapWriting);
+    this.#mapWriting = false;
+    for (let index = 0; index < this.#activeCount && this.#mapWaitCount > 0; index++) {
+      const slot = this.#active[index]!;
+      if (this.#state[slot] !== MAP_WAIT) continue;
+      if (!this.#kept!.isPersisted(this.offset[slot]!, this.length[slot]!)) continue;
+      this.#mapWaitCount--;
+      this.#run(slot, out);
+    }
+  }
+
   /** The map could not be cleared: the next request tries again. */
   mapClearFailed(): void {
     this.#mapCleared = false;
@@ -253,6 +306,19 @@ export class Secondary {
   }
 
   #start(slot: number, out: SecondaryOutbox): void {
+    const kind = this.kind[slot]!;
+    if (this.#kept !== null && (kind === WRITE || kind === ZERO)) {
+      const verdict = this.#kept.writeStart(this.offset[slot]!, this.length[slot]!);
+      if (verdict === "persist-first") {
+        this.#state[slot] = MAP_WAIT;
+        this.#mapWaitCount++;
+        return;
+      }
+    }
+    this.#run(slot, out);
+  }
+
+  #run(slot: number, out: SecondaryOutbox): void {
     this.#state[slot] = RUNNING;
     switch (this.kind[slot]) {
       case READ:
@@ -279,6 +345,9 @@ export class Secondary {
       else if (kind === ZERO) this.deleteErrors++;
       else this.flushErrors++;
     }
+    if (this.#kept !== null && (kind === WRITE || kind === ZERO)) {
+      this.#kept.writeDone(this.offset[slot]!, this.length[slot]!);
+    }
     out.reply(slot, false, errno);
     this.#state[slot] = FREE;
     let index = 0;
@@ -296,6 +365,10 @@ export class Secondary {
       if (this.#state[slot] !== WAITING || this.#mustWait(slot)) continue;
       this.#waitingCount--;
       this.#start(slot, out);
+    }
+    if (this.#mapWaitCount > 0 && !this.#mapWriting) {
+      this.#mapWriting = true;
+      out.writeMap();
     }
   }
 }

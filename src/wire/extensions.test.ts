@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { CMD_STATE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "./extensions.ts";
+import { CMD_STATE, EXT_SOLE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "./extensions.ts";
 import { FRAME_HEADER_SIZE } from "./frame.ts";
 import { decodeNv } from "./nv.ts";
 import { decodeRequest, RequestHeader } from "./request.ts";
@@ -19,7 +19,13 @@ test("STATE is a request like the others, with its seq and no payload", () => {
   expect.equal(nv.u64("localcnt"), (1n << 64n) - 1n);
 });
 
+test("only `sole` carries what the primary remembers of its peer's count", () => {
+  const remotecnt = (state: "uptodate" | "sole") =>
+    decodeNv(encodeState(2, 1, state, 5n, 6n).subarray(FRAME_HEADER_SIZE)).u64("remotecnt");
+  expect.deepEqual([remotecnt("uptodate"), remotecnt("sole")], [null, 6n]);
+});
+
 test("extensions are bits of their own", () => {
-  expect.equal(EXT_STATE & EXT_ZERO, 0n);
-  expect.equal(EXTENSIONS, EXT_STATE | EXT_ZERO);
+  expect.deepEqual([EXT_STATE, EXT_ZERO, EXT_SOLE], [1n, 2n, 4n]);
+  expect.equal(EXTENSIONS, 7n);
 });

@@ -5,11 +5,14 @@
  *
  * EXT_STATE adds one request on connection A (answered like a FLUSH):
  *
- *   cmd u8 = 6 │ seq u64 │ state string │ localcnt u64
+ *   cmd u8 = 6 │ seq u64 │ state string │ localcnt u64 [│ remotecnt u64]
  *
  * "inconsistent": a resync towards you begins; store that before you answer.
  * "uptodate": it has ended, and both of us have flushed; store that, and `localcnt` as your
  * remotecnt, in one metadata write.
+ * "sole" (EXT_SOLE, with `remotecnt`): the primary has lost its disk. Your copy is "uptodate", and the
+ * only one: count one further than `remotecnt`, and from now on mark extents in your own activemap, on
+ * stable storage, before you write them. Store that before you answer.
  */
 
 import { encodeFrame } from "./frame.ts";
@@ -19,21 +22,25 @@ import { NvWriter } from "./nv.ts";
 export const EXT_STATE = 1n;
 /** DELETE makes the range read as zeroes, whatever its length. */
 export const EXT_ZERO = 2n;
+/** A secondary can keep the record for a primary that has lost its disk. */
+export const EXT_SOLE = 4n;
 /** What this build knows. */
-export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO;
+export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO | EXT_SOLE;
 
 export const CMD_STATE = 6;
 
 export function encodeState(
   version: number,
   seq: number,
-  state: "inconsistent" | "uptodate",
+  state: "inconsistent" | "uptodate" | "sole",
   localcnt: bigint,
+  remotecnt: bigint = 0n,
 ): Uint8Array {
   const nv = new NvWriter();
   nv.u8("cmd", CMD_STATE);
   nv.u64("seq", BigInt(seq));
   nv.string("state", state);
   nv.u64("localcnt", localcnt);
+  if (state === "sole") nv.u64("remotecnt", remotecnt);
   return encodeFrame(version, nv.finish());
 }

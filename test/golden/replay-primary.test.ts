@@ -12,7 +12,7 @@ import { test } from "node:test";
 import { PrimaryEngine } from "../../src/engine/primary-engine.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../../src/metadata/block.ts";
 import { COMPRESSION_LZF } from "../../src/wire/payload.ts";
-import { CMD_FLUSH, CMD_KEEPALIVE, CMD_WRITE } from "../../src/wire/request.ts";
+import { CMD_FLUSH, CMD_KEEPALIVE, CMD_READ, CMD_WRITE } from "../../src/wire/request.ts";
 import { NBD_FLUSH, NBD_READ, NBD_TRIM, NBD_WRITE, NbdClient } from "../pretend/nbd-client.ts";
 import { type Answer, type FarEnd, pretendConnection } from "../pretend/net.ts";
 import { sameBytes } from "../pretend/same-bytes.ts";
@@ -152,6 +152,14 @@ class CapturedPeer {
         each.header.offset === header.offset &&
         each.header.length === header.length,
     );
+    if (index < 0 && header.cmd === CMD_READ) {
+      const again = this.#pair.requests.find((each) => each.header.offset === header.offset)!;
+      const { bytes } = this.#pair.replies.find(
+        (reply) => reply.header.seqLo === again.header.seqLo && reply.header.size > 0,
+      )!;
+      this.b!.send(patched(bytes, REPLY_SEQ_AT, header.seqLo));
+      return;
+    }
     if (index < 0) {
       if (header.memsync) this.b!.send(patched(RECEIVED_REPLY, REPLY_SEQ_AT, header.seqLo));
       this.b!.send(patched(PLAIN_REPLY, REPLY_SEQ_AT, header.seqLo));
@@ -243,7 +251,7 @@ function expectRequest(mine: CapturedRequest, expected: Expected): void {
 }
 
 /** The `ext` entry of our P1: uint64 (8), name size 4, data size 8. */
-const EXT_ENTRY = Buffer.from("080408000000657874000000000003000000000000000000", "hex").subarray(
+const EXT_ENTRY = Buffer.from("080408000000657874000000000007000000000000000000", "hex").subarray(
   0,
   22,
 );
@@ -712,7 +720,10 @@ for (const completion of ["inside", "later"] as const) {
       sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
       expectRequests(node.peer.heard, [
         "own flush",
-        ...pair.requests.map((request) => ({ as: request })),
+        // D9: a range that could not be read here is fetched once more, to be written again.
+        ...pair.requests.flatMap((request) =>
+          request.header.cmd === CMD_READ ? [{ as: request }, { as: request }] : [{ as: request }],
+        ),
       ]);
       expect.equal(node.engine.report().readErrors, 3);
       expect.equal(node.engine.report().status, "complete");

@@ -69,6 +69,8 @@ export function words(record: Stored): string {
   return `${record.localcnt}/${record.remotecnt} ${record.state}${record.resuid === 0n ? " no id" : ""}`;
 }
 
+export const SOUND = { reads: false, writes: false, flushes: false } as const;
+
 /** A request that has been submitted and may end, or not, at any time. */
 export interface Op {
   readonly what: string;
@@ -85,6 +87,8 @@ export class PretendDisk {
   #versions: unknown[][];
   readonly #dropped: number[] = new Array(PLACES).fill(0);
   ops: Op[] = [];
+  /** What fails until the disk is mended: reads, writes, flushes. */
+  broken: { readonly reads: boolean; readonly writes: boolean; readonly flushes: boolean } = SOUND;
 
   constructor(random: Random) {
     this.#random = random;
@@ -127,6 +131,12 @@ export class PretendDisk {
   flush(what: string, fallible: boolean, done: Op["done"]): void {
     const covers = this.#versions.map((list, place) => this.#dropped[place]! + list.length - 1);
     this.ops.push({ what, writes: [], covers, fallible, done });
+  }
+
+  fails(op: Op): boolean {
+    const { reads, writes, flushes } = this.broken;
+    if (op.covers !== null) return flushes;
+    return op.writes.length > 0 ? writes : reads;
   }
 
   complete(op: Op, errno: number): void {

@@ -62,7 +62,16 @@ export function explore(extent: Extent): Tally {
     sequences: 0,
     worlds: 0,
     accidents: 0,
-    events: { answers: 0, promotions: 0, failovers: 0, splitBrains: 0, resyncs: 0, faults: 0 },
+    events: {
+      answers: 0,
+      promotions: 0,
+      failovers: 0,
+      splitBrains: 0,
+      resyncs: 0,
+      diskless: 0,
+      masked: 0,
+      faults: 0,
+    },
   };
   for (const mode of MODES) {
     for (const beginning of extent.beginnings) {

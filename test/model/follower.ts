@@ -1,17 +1,32 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Stand-in for the secondary's engine, around the real core: one connection. */
 
+import { Activemap } from "../../src/replication/activemap.ts";
 import { READ } from "../../src/replication/primary.ts";
 import {
   type Hello,
   judge,
   Secondary,
   type SecondaryOutbox,
+  type SecondaryRecord,
+  soleRecord,
 } from "../../src/replication/secondary.ts";
-import { ALL_ONES, CELL, MAP, RECORD, type Stored, words } from "./disk.ts";
-import type { Node } from "./node.ts";
+import {
+  ALL_ONES,
+  CELL,
+  CELLS,
+  EXTENT_CELLS,
+  MAP,
+  RECORD,
+  REGION,
+  type Stored,
+  words,
+} from "./disk.ts";
+import { hasBit, type Node } from "./node.ts";
 import type { ToSecondary, Wire } from "./wire.ts";
 import type { World } from "./world.ts";
+
+const EINVAL = 22;
 
 export class Follower implements SecondaryOutbox {
   readonly world: World;
@@ -24,6 +39,8 @@ export class Follower implements SecondaryOutbox {
   #stateWaiting: (ToSecondary & { kind: "state" }) | null = null;
   #storing = false;
   #clearing = false;
+  #kept: Activemap | null = null;
+  #staging = new Uint8Array(REGION);
 
   constructor(world: World, node: Node, wire: Wire, hello: Hello) {
     this.world = world;
@@ -115,15 +132,55 @@ export class Follower implements SecondaryOutbox {
   turn(): void {
     this.core.pump(this);
     const waiting = this.#stateWaiting;
-    if (waiting !== null && this.core.active === 0 && !this.#storing) {
-      const { record } = this.node.disk;
-      const remotecnt = waiting.state === "uptodate" ? waiting.localcnt : record.remotecnt;
-      this.#store({ ...record, prevrole: "secondary", remotecnt, state: waiting.state }, () => {
+    if (waiting !== null && this.core.active === 0 && !this.#storing && !this.#clearing) {
+      const answer = (errno: number): void => {
         this.#stateWaiting = null;
-        this.#reply(waiting.seq, false, 0, null);
-      });
+        this.#reply(waiting.seq, false, errno, null);
+      };
+      const value = this.#told(waiting);
+      if (value === null) answer(EINVAL);
+      else this.#store({ ...value, prevrole: "secondary" }, () => answer(0));
     }
     this.#settle();
+  }
+
+  #told({ state, localcnt, remotecnt }: ToSecondary & { kind: "state" }): SecondaryRecord | null {
+    const { record } = this.node.disk;
+    if (state === "inconsistent") return { ...record, state };
+    if (state === "uptodate") return { ...record, remotecnt: localcnt, state };
+    const sole = soleRecord(record, localcnt, remotecnt);
+    if (sole !== null && this.#kept === null) this.#keep();
+    return sole;
+  }
+
+  #keep(): void {
+    this.#kept = new Activemap({
+      dataSize: CELLS * CELL,
+      extentSize: EXTENT_CELLS * CELL,
+      keepdirty: 1,
+      regionSize: REGION,
+      sectorSize: REGION,
+    });
+    const bytes = new Uint8Array(REGION);
+    bytes[0] = this.node.disk.cell(MAP);
+    this.#kept.load(bytes);
+    this.core.keep(this.#kept);
+  }
+
+  writeMap(): void {
+    const { disk } = this.node;
+    if (this.#kept!.takeChanges(this.#staging) < 0) {
+      disk.flush("flush kept map", false, () => {
+        this.#kept!.changesPersisted(0, this.#staging, REGION);
+        this.core.mapWritten(this);
+        this.turn();
+      });
+      return;
+    }
+    const value = this.#staging[0]!;
+    disk.write(`kept map ${value.toString(2)}`, [{ place: MAP, value }], false, () =>
+      this.writeMap(),
+    );
   }
 
   #settle(): void {
@@ -162,7 +219,7 @@ export class Follower implements SecondaryOutbox {
     this.#clearing = true;
     this.node.disk.write("clear map", [{ place: MAP, value: 0 }], false, () => {
       this.#clearing = false;
-      this.#settle();
+      this.turn();
     });
   }
 
@@ -170,7 +227,12 @@ export class Follower implements SecondaryOutbox {
     const kind = this.core.kind[slot];
     const failed = errno !== 0 && kind !== READ;
     if (failed) this.world.entitled.delete(this.node);
-    if (failed && this.world.states && this.node.disk.record.state !== "inconsistent") {
+    if (
+      failed &&
+      !this.core.keeping &&
+      this.world.states &&
+      this.node.disk.record.state !== "inconsistent"
+    ) {
       // Stable before the error reply: this copy lacks something (S-16).
       this.#whenIdle(() =>
         this.#store(
@@ -207,7 +269,10 @@ export class Follower implements SecondaryOutbox {
   }
 
   localWrite(slot: number): void {
-    const { from } = this.#cells(slot);
+    const { from, count } = this.#cells(slot);
+    for (let cell = from; this.core.keeping && cell < from + count; cell++) {
+      this.world.must(hasBit(this.node, cell), `cell ${cell} is written before it is marked here`);
+    }
     const data = this.data.get(this.core.memory[slot]!)!;
     const writes = data.map((value, index) => ({ place: from + index, value }));
     this.node.disk.write(`write #${slot} ${data}@${from}`, writes, true, (errno) =>

@@ -9,6 +9,7 @@ import {
   type PrimaryOutbox,
   type PrimaryRecord,
   READ,
+  type ToldState,
   WRITE,
 } from "../../src/replication/primary.ts";
 import { CELL, CELLS, EXTENT_CELLS, MAP, RECORD, REGION, type Stored, words } from "./disk.ts";
@@ -142,7 +143,12 @@ export class Leader implements PrimaryOutbox {
     return this.core.length[slot]! / CELL;
   }
 
+  #mustHaveDisk(): void {
+    this.world.must(!this.core.diskless, "uses the disk that it has given up");
+  }
+
   localRead(slot: number): void {
+    this.#mustHaveDisk();
     const { disk } = this.node;
     const from = this.#from(slot);
     const count = this.#count(slot);
@@ -156,6 +162,7 @@ export class Leader implements PrimaryOutbox {
   }
 
   localWrite(slot: number): void {
+    this.#mustHaveDisk();
     this.world.mustBeCovered(this.node, this.core, slot);
     const data = this.#dataOf(slot);
     this.world.must(!data.includes(-1), "writes what it has not got");
@@ -171,6 +178,7 @@ export class Leader implements PrimaryOutbox {
   }
 
   localFlush(): void {
+    this.#mustHaveDisk();
     this.node.disk.flush("flush", true, (errno) => this.core.localFlushed(errno, this));
   }
 
@@ -178,28 +186,38 @@ export class Leader implements PrimaryOutbox {
     const { disk } = this.node;
     const offset = this.map.takeChanges(this.#staging);
     if (offset < 0) {
-      disk.flush("flush map", false, () => {
-        this.map.changesPersisted(0, this.#staging, REGION);
-        this.core.mapWritten(0, this);
+      disk.flush("flush map", true, (errno) => {
+        if (errno === 0) this.map.changesPersisted(0, this.#staging, REGION);
+        this.core.mapWritten(errno, this);
       });
       return;
     }
     const value = this.#staging[0]!;
-    disk.write(`map ${value.toString(2)}`, [{ place: MAP, value }], false, () => this.writeMap());
+    disk.write(`map ${value.toString(2)}`, [{ place: MAP, value }], true, (errno) => {
+      if (errno === 0) this.writeMap();
+      else this.core.mapWritten(errno, this);
+    });
   }
 
   writeRecord(record: PrimaryRecord): void {
-    this.#store({ ...record, prevrole: "primary" }, () => {
-      this.core.recordWritten(0, this);
+    this.#mustHaveDisk();
+    this.#store({ ...record, prevrole: "primary" }, (errno) => {
+      this.core.recordWritten(errno, this);
       if (this.phase === "counters") this.greet();
     });
   }
 
-  #store(value: Stored, done: () => void): void {
+  #store(value: Stored, done: (errno: number) => void): void {
     const { disk } = this.node;
-    disk.write(`record ${words(value)}`, [{ place: RECORD, value }], false, () =>
-      disk.flush("flush record", false, done),
-    );
+    disk.write(`record ${words(value)}`, [{ place: RECORD, value }], true, (errno) => {
+      if (errno === 0) disk.flush("flush record", true, done);
+      else done(errno);
+    });
+  }
+
+  diskless(what: string): void {
+    this.world.note(`${this.node.name}: goes on without its disk: ${what}`);
+    this.world.counts.diskless++;
   }
 
   diskFailed(what: string): void {
@@ -266,6 +284,7 @@ export class Leader implements PrimaryOutbox {
             map,
             zeroes: world.zeroes,
             states: world.states,
+            keeps: world.keeps,
           },
           this,
         );
@@ -304,7 +323,9 @@ export class Leader implements PrimaryOutbox {
 
   sendRequest(slot: number, command: Kind): void {
     const data = command === READ ? null : [...this.#dataOf(slot)];
-    if (command !== READ) this.world.mustBeCovered(this.node, this.core, slot);
+    if (command !== READ && !this.core.diskless) {
+      this.world.mustBeCovered(this.node, this.core, slot);
+    }
     this.#send({
       kind: "request",
       command,
@@ -332,8 +353,8 @@ export class Leader implements PrimaryOutbox {
     this.#send({ kind: "keepalive" });
   }
 
-  sendState(seq: number, state: "inconsistent" | "uptodate", localcnt: bigint): void {
-    this.#send({ kind: "state", seq, state, localcnt });
+  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
+    this.#send({ kind: "state", seq, state, localcnt, remotecnt });
   }
 
   disconnect(reason: string): void {

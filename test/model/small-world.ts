@@ -125,6 +125,8 @@ export class SmallWorld {
       zeroes: ours,
       version: 2,
       faultRate: 0,
+      keeps: ours,
+      diskFaultRate: 0,
     });
   }
 

@@ -4,7 +4,7 @@
  * some of it arrive still, and loses the rest.
  */
 
-import type { Kind } from "../../src/replication/primary.ts";
+import type { Kind, ToldState } from "../../src/replication/primary.ts";
 import type { Hello, Judgement, SecondaryRecord } from "../../src/replication/secondary.ts";
 import type { Random } from "./disk.ts";
 import type { Follower } from "./follower.ts";
@@ -25,8 +25,9 @@ export type ToSecondary =
   | {
       readonly kind: "state";
       readonly seq: number;
-      readonly state: "inconsistent" | "uptodate";
+      readonly state: ToldState;
       readonly localcnt: bigint;
+      readonly remotecnt: bigint;
     }
   | { readonly kind: "keepalive" }
   | { readonly kind: "eof" };

@@ -28,6 +28,7 @@ import {
   PretendDisk,
   Random,
   RECORD,
+  SOUND,
   type Stored,
   Violation,
   words,
@@ -49,6 +50,9 @@ export interface Setting {
   readonly zeroes: boolean;
   readonly version: number;
   readonly faultRate: number;
+  readonly keeps: boolean;
+  /** How many of the faults are disks that break. */
+  readonly diskFaultRate: number;
 }
 
 function anySetting(seed: number): Setting {
@@ -57,16 +61,21 @@ function anySetting(seed: number): Setting {
   const states = random.chance(0.6);
   const zeroes = states || random.chance(0.3);
   const version = states || random.chance(0.7) ? 2 : 1;
-  return { random, mode, states, zeroes, version, faultRate: random.pick([0.002, 0.01, 0.03]) };
+  const faultRate = random.pick([0.002, 0.01, 0.03]);
+  const keeps = states && random.chance(0.8);
+  const diskFaultRate = random.pick([0, 0.2, 0.7]);
+  return { random, mode, states, keeps, zeroes, version, faultRate, diskFaultRate };
 }
 
 export class World {
   readonly random: Random;
   readonly mode: Mode;
   readonly states: boolean;
+  readonly keeps: boolean;
   readonly zeroes: boolean;
   readonly version: number;
   readonly faultRate: number;
+  readonly diskFaultRate: number;
   readonly nodes: readonly [Node, Node];
   wires: Wire[] = [];
   nowMs = 1000;
@@ -80,6 +89,10 @@ export class World {
     failovers: 0,
     splitBrains: 0,
     resyncs: 0,
+    /** A primary went on without its disk. */
+    diskless: 0,
+    /** Acknowledged on the peer's word alone. */
+    masked: 0,
     faults: 0,
   };
 
@@ -126,9 +139,11 @@ export class World {
     this.random = random;
     this.mode = setting.mode;
     this.states = setting.states;
+    this.keeps = setting.keeps;
     this.zeroes = setting.zeroes;
     this.version = setting.version;
     this.faultRate = setting.faultRate;
+    this.diskFaultRate = setting.diskFaultRate;
     this.nodes = [new Node("A", new PretendDisk(random)), new Node("B", new PretendDisk(random))];
     this.entitled = new Set(this.nodes);
     this.note(
@@ -212,10 +227,7 @@ export class World {
       const cell = op.from + index;
       this.#view[cell] = Math.max(this.#view[cell]!, op.id);
       if (!this.#peerFault) this.#acked[cell] = Math.max(this.#acked[cell]!, op.id);
-      this.must(
-        leader.node.disk.cell(cell) >= op.id,
-        `${describe(op)} is acknowledged without being written here`,
-      );
+      if (leader.node.disk.cell(cell) < op.id) this.#mustBeOverPeer(leader, op, cell);
       if (!this.#holds(other, cell, op.id)) alone = true;
     }
     if (alone) {
@@ -229,6 +241,22 @@ export class World {
       if (!backlog && !promised) this.#mustBeMarked(leader, describe(op));
       if (!backlog || this.#marked(leader.node)) this.entitled.delete(other);
     }
+  }
+
+  /** Acknowledged on the peer's word alone: our own copy is known to lack it, whatever happens (S-1, S-7). */
+  #mustBeOverPeer(leader: Leader, op: ClientOp, cell: number): void {
+    const { node } = leader;
+    const other = this.other(node);
+    this.counts.masked++;
+    this.entitled.delete(node);
+    const what = `${describe(op)} is acknowledged without being written here`;
+    this.must(leader.core.stale, what);
+    this.must(other.disk.cell(cell) >= op.id || this.#peerFault, `${what} or there`);
+    const told = node.disk
+      .versions<Stored>(RECORD)
+      .every((record) => record.state === "inconsistent");
+    this.must(told || this.#marked(other), `${what}, and neither record says so`);
+    this.must(hasBit(node, cell) || hasBit(other, cell), `${what}, and neither map says so`);
   }
 
   #holds(node: Node, cell: number, value: number): boolean {
@@ -338,6 +366,7 @@ export class World {
     for (let at = 0; at < CELLS; at++) {
       this.#view[at] = entitled ? this.#required(at) : Math.min(this.#required(at), disk.cell(at));
     }
+    disk.broken = SOUND;
     node.role = "primary";
     node.leader = new Leader(this, node);
     this.#lastLeader = node;
@@ -419,6 +448,10 @@ export class World {
       ) {
         actions.push([3, () => this.#submit(leader)]);
       }
+      // With a new disk, or the old one mended, an operator lets it take part again.
+      if (leader.core.diskless && !leader.stopping) {
+        actions.push([this.faults ? 0.03 : 5, () => this.#stop(leader)]);
+      }
       if (leader.phase === "idle" && !leader.stopping) actions.push([1, () => leader.connect()]);
       if (this.faults) {
         actions.push([0.3, () => this.#tick(random.pick([200, 1000, 5000]))]);
@@ -458,7 +491,8 @@ export class World {
 
   #completeOne(node: Node): void {
     const op = this.random.pick(node.disk.ops);
-    const errno = this.faults && op.fallible && this.random.chance(this.faultRate / 3) ? EIO : 0;
+    const unlucky = this.faults && this.random.chance(this.faultRate / 3);
+    const errno = op.fallible && (unlucky || node.disk.fails(op)) ? EIO : 0;
     this.#complete(node, op, errno);
   }
 
@@ -546,6 +580,7 @@ export class World {
 
   #becomeSecondary(node: Node): void {
     this.note(`${node.name}: secondary`);
+    node.disk.broken = SOUND;
     node.role = "secondary";
   }
 
@@ -566,7 +601,18 @@ export class World {
     this.counts.faults++;
     const { random } = this;
     const node = random.pick(this.nodes);
-    switch (random.below(4)) {
+    switch (random.chance(this.diskFaultRate) ? 4 : random.below(4)) {
+      case 4: {
+        const kind = random.below(4);
+        const broken = {
+          reads: kind === 0 || kind === 3,
+          writes: kind === 1 || kind === 3,
+          flushes: kind === 2 || kind === 3,
+        };
+        this.note(`${node.name}: the disk breaks: ${JSON.stringify(broken)}`);
+        node.disk.broken = broken;
+        return;
+      }
       case 0:
       case 1: {
         const wire = this.leader?.wire ?? null;
@@ -634,6 +680,7 @@ export class World {
   run(steps: number): void {
     for (let index = 0; index < steps; index++) this.step();
     this.faults = false;
+    for (const node of this.nodes) node.disk.broken = SOUND;
     this.note("---- no more faults");
     // Whatever was under way must end, and the nodes become equal, in bounded time.
     for (let index = 0; index < 6000; index++) {
@@ -656,6 +703,7 @@ export class World {
     if (leader.client.size > 0)
       return `${leader.client.size} requests are not answered: ${[...leader.client.values()].map(describe)}`;
     if (!leader.core.connected) return "not connected";
+    if (leader.core.diskless) return "one node has no disk";
     // Perhaps only nobody has told it yet.
     const { toPrimary, toSecondary } = leader.wire!;
     if (toPrimary.length + toSecondary.length > 0) return "messages are on their way";

@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** A primary whose own disk fails, over a peer that has everything. */
+
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import {
+  EXTENT_CELLS,
+  mapOf,
+  PrimaryBench,
+  SecondaryBench,
+  TIMEOUT_MS,
+} from "../../test/replication-harness.ts";
+import { Activemap } from "./activemap.ts";
+import { FLUSH, type Mode, WRITE } from "./primary.ts";
+import { soleRecord } from "./secondary.ts";
+
+const EIO = 5;
+const OURS = { states: true, keeps: true } as const;
+
+/** Connected to a peer of ours, in step. */
+function pair(mode: Mode = "fullsync"): PrimaryBench {
+  const bench = new PrimaryBench({ mode });
+  bench.settle(OURS);
+  return bench;
+}
+
+/** A write whose extent could not be marked: the disk is given up, and the peer has been asked. */
+function leaving(bench: PrimaryBench): number {
+  bench.promptMap = false;
+  const slot = bench.write(0);
+  bench.mapDone(EIO);
+  return slot;
+}
+
+function diskless(mode: Mode = "fullsync"): PrimaryBench {
+  const bench = pair(mode);
+  const slot = leaving(bench);
+  bench.peerStored();
+  bench.reply(slot);
+  expect.equal(bench.core.diskless, true);
+  bench.takeAll();
+  return bench;
+}
+
+// ---- reads
+
+test("a range that could not be read here is written again, as the peer has it", () => {
+  const bench = pair();
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  bench.reply(read);
+  // The client is not kept waiting; the range is marked and locked like any write.
+  expect.deepEqual(bench.takeAll(), [
+    "local read 0",
+    "send read 0",
+    "answer 0",
+    "release 0",
+    "map",
+    "send read 0",
+  ]);
+  expect.equal(bench.map.isPersisted(0, 1), true);
+  const write = bench.write(0);
+  expect.deepEqual(bench.take(), [], "waits for the copy");
+  bench.reply(read);
+  expect.deepEqual(bench.take(), ["local write 0"]);
+  bench.local(read);
+  expect.deepEqual(bench.take(), [`send write ${write}`, `local write ${write}`]);
+  expect.equal(bench.map.resyncCount, 0);
+});
+
+test("S-19: a repair waits until earlier writes have ended on both nodes", () => {
+  const bench = pair("async");
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  const write = bench.write(0);
+  bench.local(write);
+  bench.take();
+  bench.reply(read);
+  expect.deepEqual(bench.take(), ["answer 0"]);
+  bench.reply(write);
+  expect.deepEqual(bench.take(), ["send read 0"]);
+});
+
+test("no repair from a peer that has failed a write of the range meanwhile", () => {
+  const bench = pair("async");
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  const write = bench.write(0);
+  bench.local(write);
+  bench.reply(read);
+  bench.take();
+  bench.reply(write, EIO);
+  expect.deepEqual(
+    bench.take().filter((line) => line.startsWith("send read")),
+    [],
+  );
+});
+
+test("a read of the peer that a failed write of the peer overtook is an error, not old data", () => {
+  const bench = pair("async");
+  const write = bench.write(0);
+  bench.local(write);
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  bench.reply(write, EIO);
+  bench.take();
+  bench.reply(read);
+  expect.deepEqual(bench.take(), [`answer ${read} errno 5`]);
+});
+
+test("a repair that fails, or whose link goes, leaves nothing behind", () => {
+  for (const end of ["peer fails", "disk fails", "link goes", "link goes while writing"] as const) {
+    const bench = pair();
+    const read = bench.read(0);
+    bench.local(read, EIO);
+    bench.reply(read);
+    if (end === "peer fails") bench.reply(read, EIO);
+    else if (end === "link goes") bench.cut();
+    else {
+      bench.reply(read);
+      if (end === "link goes while writing") bench.cut();
+      bench.local(read, end === "disk fails" ? EIO : 0);
+    }
+    expect.equal(bench.map.dirtyCount, 0, end);
+    expect.equal(bench.core.queues().idle, 256, end);
+    expect.equal(bench.core.stale, false, end);
+  }
+});
+
+// ---- writes
+
+test("S-7: a write that failed here is acknowledged on the peer's word once it is on record", () => {
+  for (const mode of ["fullsync", "memsync", "async"] as const) {
+    const bench = new PrimaryBench({ mode });
+    bench.settle();
+    bench.promptRecord = false;
+    const slot = bench.write(0);
+    if (mode === "memsync") bench.received(slot);
+    bench.local(slot, EIO);
+    bench.reply(slot);
+    const done = bench.take();
+    expect.ok(done.includes("record 0/0 inconsistent"), mode);
+    expect.ok(!done.some((line) => line.startsWith("answer")), mode);
+    bench.recordDone();
+    expect.deepEqual(bench.take(), ["answer 0"], mode);
+    expect.equal(bench.core.stale, true);
+    // Read there, and copied back from there.
+    bench.read(0);
+    expect.deepEqual(bench.take(), ["send read 0"]);
+    bench.tick(5_000);
+    expect.deepEqual(bench.take(), ["send read 1", "send read 2"]);
+  }
+});
+
+test("S-7: a write that failed here is not masked while the peer lacks an answered one", () => {
+  for (const mode of ["memsync", "async"] as const) {
+    for (const end of ["arrives", "fails", "link goes"] as const) {
+      const bench = pair(mode);
+      const older = bench.write(8);
+      if (mode === "memsync") bench.received(older);
+      bench.local(older);
+      const failed = bench.write(0);
+      if (mode === "memsync") bench.received(failed);
+      bench.local(failed, EIO);
+      bench.reply(failed);
+      expect.ok(!bench.take().includes(`answer ${failed}`));
+      // Nothing more piles up meanwhile.
+      const newer = bench.write(16);
+      if (mode === "memsync") bench.received(newer);
+      bench.local(newer);
+      expect.ok(!bench.take().includes(`answer ${newer}`));
+      bench.reply(newer);
+      expect.equal(bench.core.stale, false);
+      bench.take();
+      if (end === "arrives") bench.reply(older);
+      else if (end === "fails") bench.reply(older, EIO);
+      else bench.cut();
+      const done = bench.take();
+      if (end === "arrives")
+        expect.deepEqual(done, ["record 0/0 inconsistent", `answer ${failed}`]);
+      else expect.ok(done.includes(`answer ${failed} errno 5`));
+      expect.equal(bench.core.stale, end === "arrives");
+    }
+  }
+});
+
+test("S-7: while it is not whole, a primary acknowledges nothing early, and nothing alone", () => {
+  const bench = pair("async");
+  const failed = bench.write(0);
+  bench.local(failed, EIO);
+  bench.reply(failed);
+  bench.take();
+  const write = bench.write(32);
+  bench.local(write);
+  expect.ok(!bench.take().includes(`answer ${write}`));
+  bench.cut();
+  bench.tick(1_000);
+  expect.ok(!bench.take().some((line) => line.startsWith("answer")));
+  bench.tick(TIMEOUT_MS);
+  expect.deepEqual(bench.take(), [`answer ${write} errno 5`]);
+});
+
+test("a copy from the peer makes a failed write good, and the record says so", () => {
+  const bench = pair();
+  const failed = bench.write(0);
+  bench.finish(bench.write(8));
+  bench.local(failed, EIO);
+  bench.reply(failed);
+  bench.take();
+  bench.tick(5_000);
+  for (const step of ["send read", "local write"]) {
+    for (const line of bench.take()) {
+      if (line === "local flush") bench.finishFlush(); // the daemon's own
+      if (!line.startsWith(step)) continue;
+      const slot = Number(/ (\d+)$/.exec(line)?.[1]);
+      if (step === "send read") bench.reply(slot);
+      else bench.local(slot);
+    }
+  }
+  bench.finishFlush();
+  expect.equal(bench.core.stale, false);
+  expect.equal(bench.core.record.state, "uptodate");
+  expect.equal(bench.core.record.localcnt, 0n);
+});
+
+test("a disk that fails three rounds of copies is given up", () => {
+  const bench = pair();
+  const failed = bench.write(0);
+  bench.local(failed, EIO);
+  bench.reply(failed);
+  bench.take();
+  for (let round = 0; round < 3; round++) {
+    bench.tick(5_000);
+    bench.take();
+    bench.reply(0);
+    bench.reply(1);
+    bench.local(0, EIO);
+    bench.local(1, EIO);
+  }
+  expect.ok(bench.take().includes("send state sole 0/0"));
+  bench.peerStored();
+  expect.equal(bench.core.diskless, true);
+});
+
+// ---- diskless
+
+test("S-1: nothing is acknowledged without the disk before the peer keeps the record", () => {
+  const bench = pair();
+  const slot = leaving(bench);
+  expect.deepEqual(bench.take(), ["record 0/0 inconsistent", "send state sole 0/0"]);
+  bench.read(8);
+  bench.write(12);
+  bench.flush();
+  expect.deepEqual(bench.take(), []);
+  bench.peerStored();
+  expect.deepEqual(bench.take(), [
+    "diskless: the activemap errno 5",
+    "send write 0",
+    "send read 1",
+    "send write 2",
+    "send flush",
+  ]);
+  bench.reply(slot);
+  bench.reply(1);
+  bench.peerFlushed();
+  bench.reply(2);
+  expect.deepEqual(bench.take(), ["answer 0", "answer 1", "answer 3", "answer 2"]);
+});
+
+test("S-1: a flush or a record that fails costs the disk, too, and no FLUSH fails for it", () => {
+  const flush = pair();
+  flush.finish(flush.write(0));
+  const slot = flush.flush();
+  flush.take();
+  flush.flushed(EIO);
+  flush.peerFlushed();
+  expect.deepEqual(flush.take(), ["record 0/0 inconsistent", "send state sole 0/0"]);
+  flush.peerStored();
+  flush.peerFlushed();
+  expect.deepEqual(flush.take(), [
+    "diskless: a cache flush errno 5",
+    "send flush",
+    `answer ${slot}`,
+  ]);
+
+  const record = pair();
+  record.promptRecord = false;
+  const write = record.write(0);
+  record.local(write, EIO);
+  record.reply(write);
+  record.recordDone(EIO);
+  record.peerStored();
+  expect.deepEqual(record.take().slice(-3), [
+    "send state sole 0/0",
+    "diskless: the metadata block errno 5",
+    "answer 0",
+  ]);
+});
+
+test("S-1: without a peer that keeps the record, or with one that has not everything, the resource stops", () => {
+  const cases: [string, PrimaryBench][] = [
+    ["FreeBSD", new PrimaryBench()],
+    ["in the middle of a copy", new PrimaryBench({ dirty: [5] })],
+    ["alone", new PrimaryBench()],
+  ];
+  cases[0]![1].settle();
+  cases[1]![1].connect(OURS);
+  cases[2]![1].settle(OURS);
+  cases[2]![1].cut();
+  for (const [what, bench] of cases) {
+    bench.takeAll();
+    leaving(bench);
+    expect.ok(bench.take().includes("disk failed: the activemap errno 5"), what);
+  }
+});
+
+test("S-1: the resource stops if the peer goes, refuses, or is silent before it keeps the record", () => {
+  for (const end of ["goes", "refuses", "is silent"] as const) {
+    const bench = pair();
+    leaving(bench);
+    bench.take();
+    if (end === "goes") bench.cut();
+    else if (end === "refuses") bench.peerStored(22);
+    else bench.tick(TIMEOUT_MS);
+    const done = bench.take();
+    expect.ok(done.includes("disk failed: the activemap errno 5"), end);
+    expect.ok(done.includes("answer 0 errno 5"), end);
+  }
+});
+
+test("S-4: async: a disk that fails with answered writes on their way leaves a mark if the link goes", () => {
+  const bench = pair("async");
+  const answered = bench.write(8);
+  bench.local(answered);
+  bench.take();
+  leaving(bench);
+  expect.deepEqual(bench.take(), [], "the peer is asked once it has everything");
+  bench.cut();
+  expect.deepEqual(bench.take(), [
+    "record 1/0 uptodate",
+    "answer 1 errno 5",
+    "disk failed: the activemap errno 5",
+  ]);
+});
+
+test("async: the disk is given up once the peer has every answered write", () => {
+  const bench = pair("async");
+  const answered = bench.write(8);
+  bench.local(answered);
+  leaving(bench);
+  bench.take();
+  bench.reply(answered);
+  expect.deepEqual(bench.take(), ["record 0/0 inconsistent", "send state sole 0/0"]);
+});
+
+test("S-6: without disk and without peer, requests wait up to the timeout, and go to it when it is back", () => {
+  const bench = diskless();
+  bench.cut();
+  const read = bench.read(0);
+  const write = bench.write(4);
+  const flush = bench.flush();
+  bench.tick(1_000);
+  expect.deepEqual(bench.take(), []);
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n, map: mapOf([0]) });
+  expect.deepEqual(bench.take(), ["send state sole 0/0"], "before anything else");
+  bench.peerStored();
+  expect.deepEqual(bench.take(), [`send write ${write}`, `send read ${read}`, "send flush"]);
+  bench.reply(read);
+  bench.reply(write);
+  bench.peerFlushed();
+  expect.deepEqual(bench.take(), [`answer ${read}`, `answer ${write}`, `answer ${flush}`]);
+
+  bench.cut();
+  const late = bench.read(0);
+  bench.tick(TIMEOUT_MS);
+  expect.deepEqual(bench.take(), [`answer ${late} errno 5`]);
+});
+
+test("without a disk nothing is copied, marked or written here, and stop() ends at once", () => {
+  const bench = diskless();
+  bench.reply(bench.write(8));
+  bench.reply(bench.zero(12, 8));
+  bench.tick(60_000);
+  bench.peerFlushed();
+  bench.cut();
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n, map: mapOf([0, 1, 2]) });
+  bench.peerStored();
+  bench.tick(5_000);
+  bench.core.stop(bench);
+  bench.pump();
+  bench.peerFlushed();
+  const done = bench.takeAll();
+  expect.ok(done.includes("stopped"));
+  expect.deepEqual(
+    done.filter((line) => /^(local|map|record|send read)/.test(line)),
+    [],
+  );
+});
+
+test("a peer's error is the client's where there is no other copy", () => {
+  const bench = diskless();
+  const write = bench.write(8);
+  bench.reply(write, EIO);
+  const flush = bench.flush();
+  bench.peerFlushed(EIO);
+  const done = bench.take();
+  expect.ok(done.includes(`answer ${write} errno 5`));
+  expect.ok(done.includes(`answer ${flush} errno 5`));
+});
+
+test("a peer that cannot keep the record is no peer for a primary without disk", () => {
+  const bench = diskless();
+  bench.cut();
+  bench.connect({ source: "secondary", localcnt: 1n });
+  expect.match(bench.take().join(), /disconnect: this node has lost its disk/);
+  bench.cut();
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n });
+  bench.peerStored(22);
+  expect.match(bench.take().join(), /disconnect: the peer cannot keep the record/);
+});
+
+// ---- the other side
+
+test("S-1: the peer counts one further than the primary can have on record, once", () => {
+  const own = { resuid: 7n, localcnt: 3n, remotecnt: 5n, state: "consistent" } as const;
+  expect.deepEqual(soleRecord(own, 5n, 3n), { ...own, localcnt: 4n, state: "uptodate" });
+  expect.deepEqual(soleRecord(own, 5n, 2n), { ...own, localcnt: 3n, state: "uptodate" });
+  // A primary with another count than the one we know is not in step with us.
+  expect.equal(soleRecord(own, 6n, 3n), null);
+  expect.equal(soleRecord(own, 4n, 3n), null);
+  expect.equal(soleRecord(own, 5n, 4n), null);
+});
+
+test("S-1: while it keeps the record, a secondary marks an extent stably before it writes there", () => {
+  const map = new Activemap({
+    dataSize: 16 * EXTENT_CELLS * 65536,
+    extentSize: EXTENT_CELLS * 65536,
+    keepdirty: 2,
+    regionSize: 512,
+    sectorSize: 512,
+  });
+  map.load(mapOf([3]));
+  const bench = new SecondaryBench();
+  bench.core.keep(map);
+  const first = bench.submit(WRITE, 0, 1);
+  const behind = bench.submit(WRITE, 0, 1);
+  const marked = bench.submit(WRITE, 3 * EXTENT_CELLS, 1);
+  bench.submit(FLUSH, 0, 0);
+  expect.deepEqual(bench.take(), ["map", `write ${marked}`], "and nothing clears the map");
+  const staging = new Uint8Array(512);
+  map.takeChanges(staging);
+  expect.deepEqual([...staging.subarray(0, 1)], [0b1001]);
+  map.changesPersisted(0, staging, 512);
+  bench.core.mapWritten(bench);
+  expect.deepEqual(bench.take(), [`write ${first}`]);
+  bench.local(first);
+  bench.local(behind);
+  bench.local(marked);
+  expect.equal(map.isPersisted(0, 1), true, "its bits stay until the primary has stored them");
+  map.assertInvariants();
+});
