@@ -14,9 +14,10 @@ import { formatComplaint } from "../config/complaint.ts";
 import { CONFIG_PATH_DEFAULT, type Config, readConfig } from "../config/config.ts";
 import { Daemon, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
+import type { Probed } from "../daemon/resource.ts";
 import { daemonSettings } from "../daemon/settings.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
-import { explainMetadata, type Metadata, MetadataError } from "../metadata/block.ts";
+import { explainMetadata, type Metadata, MetadataError, stateOf } from "../metadata/block.ts";
 import { findMetadata } from "../metadata/copies.ts";
 import { ComponentError, componentAdvice } from "../platform/component.ts";
 import type { Log } from "../platform/log.ts";
@@ -202,11 +203,12 @@ function checkConfig(options: RunOptions, log: Log): void {
 }
 
 /** Why a local component could not serve as a secondary's, found out when the role is taken (BD-37). */
-async function probe(settings: WorkerSettings): Promise<string | null> {
+async function probe(settings: WorkerSettings): Promise<Probed> {
   for (let attempt = 0; ; attempt++) {
     try {
-      await readMetadata(settings);
-      return null;
+      const metadata = await readMetadata(settings);
+      const copy = { state: stateOf(metadata), forced: metadata.forced ?? null };
+      return { kind: "usable", copy };
     } catch (error) {
       if (error instanceof ComponentError) {
         if (error.code === "component-locked" && attempt < LOCK_RETRIES) {
@@ -214,10 +216,12 @@ async function probe(settings: WorkerSettings): Promise<string | null> {
           continue;
         }
         const advice = componentAdvice(error.code, settings.local);
-        return advice === null ? error.message : `${error.message}. ${advice}`;
+        const reason = advice === null ? error.message : `${error.message}. ${advice}`;
+        return { kind: "unusable", reason };
       }
       if (!(error instanceof MetadataError)) throw error;
-      return explainMetadata(error, settings.local, settings.resource);
+      const reason = explainMetadata(error, settings.local, settings.resource);
+      return { kind: "unusable", reason };
     }
   }
 }

@@ -97,7 +97,7 @@ test("a question goes to the configured socket, extended, and its answer ends th
 
 test("a role is asked for by its name", async () => {
   const { daemon, client } = setUp();
-  const answer = client.setRole("secondary", ["all"]);
+  const answer = client.setRole("secondary", ["all"], false);
   await settle();
   assert.deepEqual(decodeControlRequest(daemon.requests[0]!.subarray(FRAME_HEADER_SIZE)), {
     kind: "set-role",
@@ -204,7 +204,7 @@ test("no answer in time: exit 69, the connection closed", async () => {
 
 test("a role change may take longer than a status", async () => {
   const { daemon, clock, client } = setUp();
-  const answer = client.setRole("primary", ["r0"]);
+  const answer = client.setRole("primary", ["r0"], false);
   await clock.advance(100_000);
   daemon.send(golden("control/06-role-primary-all.rep.bin"));
   assert.equal((await answer).kind, "answered");

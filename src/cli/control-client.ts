@@ -32,7 +32,8 @@ export type Answer<Entry> =
 
 /** A hastd to ask; names as in the request: "all" as the first one means every resource. */
 export interface Control {
-  setRole(role: Role, names: readonly string[]): Promise<Answer<SetRoleEntry>>;
+  /** @param force a primary in spite of the rules of promotion */
+  setRole(role: Role, names: readonly string[], force: boolean): Promise<Answer<SetRoleEntry>>;
   status(names: readonly string[]): Promise<Answer<StatusEntry>>;
 }
 
@@ -52,8 +53,14 @@ export class ControlClient implements Control {
     this.#options = options;
   }
 
-  setRole(role: Role, names: readonly string[]): Promise<Answer<SetRoleEntry>> {
-    const request = { kind: "set-role", role, resources: names, extended: true } as const;
+  setRole(role: Role, names: readonly string[], force: boolean): Promise<Answer<SetRoleEntry>> {
+    const request = {
+      kind: "set-role",
+      role,
+      resources: names,
+      extended: true,
+      ...(force ? { force: true as const } : {}),
+    } as const;
     return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeSetRoleReply, [
       "The role may have changed or not. Look: hastctl status; and at hastd's log.",
     ]);

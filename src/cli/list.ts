@@ -85,5 +85,6 @@ function statusLines(status: ResourceStatus): string[] {
       `delete: ${worker.deleteErrors}, flush: ${worker.flushErrors}`,
     `    queues: local: ${worker.localQueue}, send: ${worker.sendQueue}, ` +
       `recv: ${worker.recvQueue}, done: ${worker.doneQueue}, idle: ${worker.idleQueue}`,
+    ...(status.copy === undefined ? [] : [`  copy: ${status.copy}`]),
   ];
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
- * `hastctl role`: silent on success. hastd answers when the new role works, or says why it does not.
+ * `hastctl role`: silent on success. With --force a node becomes primary whatever the rules of promotion say
+ * (replication/promotion.ts); that is on record afterwards.
+ * hastd answers when the new role works, or says why it does not.
  * Source: FreeBSD sbin/hastctl/hastctl.c, control_set_role(); behaviour §16.2.
  */
 import type { Role, SetRoleEntry } from "../wire/control.ts";
@@ -9,16 +11,19 @@ import { exitCodeOf } from "./exit-code.ts";
 
 export const role: Command = {
   name: "role",
-  options: [],
+  options: [{ flag: "--force", argument: null }],
   synopsis: "<init | primary | secondary> all | name ...",
-  refuse([wanted, ...names]) {
+  refuse([wanted, ...names], options) {
     if (wanted === undefined) return "";
     if (!isRole(wanted))
       return `there is no role "${wanted}"; roles are init, primary and secondary`;
+    if (options.has("--force") && wanted !== "primary") {
+      return "--force is for role primary alone";
+    }
     return names.length === 0 ? `name the resource to become ${wanted}, or all` : null;
   },
-  async run([wanted, ...names], _options, { terminal, control, debug }) {
-    const answer = await control.setRole(wanted as Role, names);
+  async run([wanted, ...names], options, { terminal, control, debug }) {
+    const answer = await control.setRole(wanted as Role, names, options.has("--force"));
     if (answer.kind === "failed") {
       printError(terminal, null, answer.lines);
       return answer.exitCode;

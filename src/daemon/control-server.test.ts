@@ -10,6 +10,7 @@ import {
   QUIET_REPORT,
   settingsOf,
   settle,
+  USABLE,
 } from "../../test/daemon/fakes.ts";
 import {
   type ControlRequest,
@@ -24,7 +25,7 @@ import {
   REPLY_TIMEOUT_MS,
   REQUEST_TIMEOUT_MS,
 } from "./control-server.ts";
-import { Resource } from "./resource.ts";
+import { type Probed, Resource } from "./resource.ts";
 
 class World {
   readonly clock = new FakeClock();
@@ -36,7 +37,7 @@ class World {
     log: this.log,
     resources: () => this.resources,
   });
-  probe: () => Promise<string | null> = async () => null;
+  probe: () => Promise<Probed> = async () => USABLE;
 
   constructor(...names: string[]) {
     for (const name of names) {
@@ -115,7 +116,7 @@ test("the resources of one request change their roles in parallel", async () => 
 
 test("a refused role is error 2, with the reason for those who ask for more", async () => {
   const world = new World("r0");
-  world.probe = async () => "/disks/r0 does not exist";
+  world.probe = async () => ({ kind: "unusable", reason: "/disks/r0 does not exist" });
   const request = {
     kind: "set-role",
     role: "secondary",

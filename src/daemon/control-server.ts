@@ -77,8 +77,7 @@ export class ControlServer {
         return encodeStatusReply({ error: CONTROL_OK, entries }, request.extended);
       }
       case "set-role": {
-        const { role } = request;
-        const entries = await Promise.all(names.map((name) => this.#setRole(name, role)));
+        const entries = await Promise.all(names.map((name) => this.#setRole(name, request)));
         return encodeSetRoleReply({ error: CONTROL_OK, entries }, request.extended);
       }
       default:
@@ -97,7 +96,7 @@ export class ControlServer {
     };
   }
 
-  async #setRole(name: string, role: SetRoleRole): Promise<SetRoleEntry> {
+  async #setRole(name: string, { role, force }: SetRole): Promise<SetRoleEntry> {
     const resource = this.#parts.resources().get(name);
     if (resource === undefined) {
       return {
@@ -107,7 +106,7 @@ export class ControlServer {
         notes: [],
       };
     }
-    const change = await resource.changeRole(role);
+    const change = await resource.changeRole(role, force ? "by force" : "by the rules");
     if (change.kind === "done") {
       const outcome = { kind: "done", previousRole: change.previousRole } as const;
       return { resource: name, outcome, errmsg: null, notes: [] };
@@ -117,7 +116,7 @@ export class ControlServer {
   }
 }
 
-type SetRoleRole = Extract<ControlRequest, { kind: "set-role" }>["role"];
+type SetRole = Extract<ControlRequest, { kind: "set-role" }>;
 
 function noSuchResource(name: string): string {
   return `There is no resource ${name} in this node's configuration.`;

@@ -10,6 +10,7 @@ import {
   FakeStream,
   settingsOf,
   settle,
+  USABLE,
 } from "../../test/daemon/fakes.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import { NetError, type Stream } from "../platform/net.ts";
@@ -63,7 +64,7 @@ class World {
           },
         },
         resolver: new FakeResolver(),
-        probe: async () => null,
+        probe: async () => USABLE,
         log: this.log,
         workerLog: "stdio",
       },

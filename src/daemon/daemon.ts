@@ -22,7 +22,7 @@ import { DEFAULT_PORT, formatAddress, parseAddress } from "../wire/address.ts";
 import { Access } from "./access.ts";
 import { ControlServer } from "./control-server.ts";
 import { HandshakeServer } from "./handshake-server.ts";
-import { Resource } from "./resource.ts";
+import { type Probed, Resource } from "./resource.ts";
 
 /** How long the workers may take to finish when the daemon is told to stop. */
 export const SHUTDOWN_GRACE_MS = 10_000;
@@ -57,8 +57,7 @@ export interface DaemonParts {
   readonly net: Net;
   readonly handshakeNet: HandshakeNet;
   readonly resolver: Resolver;
-  /** Why a local component cannot be used, or null when its metadata was read. */
-  readonly probe: (settings: WorkerSettings) => Promise<string | null>;
+  readonly probe: (settings: WorkerSettings) => Promise<Probed>;
   readonly log: Log;
   readonly workerLog: "stdio" | "syslog";
 }

@@ -10,6 +10,7 @@ import {
   FakeSocket,
   settingsOf,
   settle,
+  USABLE,
 } from "../../test/daemon/fakes.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../wire/handshake.ts";
@@ -28,7 +29,7 @@ class World {
     clock: this.clock,
     entropy: { fill: (bytes) => bytes.fill(1) },
     processes: this.processes,
-    probe: async () => null,
+    probe: async () => USABLE,
     log: this.log,
     workerLog: "stdio",
     event: () => undefined,

@@ -6,21 +6,23 @@ import {
   FakeLog,
   FakeProcesses,
   FakeSocket,
+  type FakeWorker,
   QUIET_REPORT,
   settingsOf,
   settle,
+  USABLE,
 } from "../../test/daemon/fakes.ts";
 import type { WorkerEvent } from "../engine/worker-messages.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, type P2, type S1 } from "../wire/handshake.ts";
-import { READY_TIMEOUT_MS, Resource, STOP_GRACE_MS } from "./resource.ts";
+import { type Probed, READY_TIMEOUT_MS, Resource, STOP_GRACE_MS } from "./resource.ts";
 
 class World {
   readonly clock = new FakeClock();
   readonly processes = new FakeProcesses();
   readonly log = new FakeLog();
   readonly events: WorkerEvent[] = [];
-  probe: () => Promise<string | null> = async () => null;
+  probe: () => Promise<Probed> = async () => USABLE;
   readonly resource = new Resource(settingsOf("r0"), {
     clock: this.clock,
     entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
@@ -112,6 +114,7 @@ test("role primary is answered when the worker is ready, and not before (BD-37)"
     debug: 2,
     log: "stdio",
     hello: null,
+    trust: "unknown",
   });
 });
 
@@ -156,7 +159,7 @@ test("a primary that never becomes ready is killed and refused", async () => {
   const world = new World();
   world.processes.born = () => undefined;
   const change = world.resource.changeRole("primary");
-  await world.clock.advance(60_000);
+  await world.clock.advance(80_000);
   assert.equal((await change).kind, "failed");
   assert.deepEqual(world.processes.last.kills, ["SIGKILL"]);
   assert.equal(world.resource.role, "init");
@@ -176,14 +179,14 @@ test("a shortage of processes refuses the role and leaves the resource usable (B
 
 test("role secondary is refused with the reason why the local component cannot be used", async () => {
   const world = new World();
-  world.probe = async () => "/disks/r0 does not exist";
+  world.probe = async () => ({ kind: "unusable", reason: "/disks/r0 does not exist" });
   assert.deepEqual(await world.resource.changeRole("secondary"), {
     kind: "failed",
     previousRole: "init",
     reason: "/disks/r0 does not exist",
   });
   assert.equal(world.resource.role, "init");
-  world.probe = async () => null;
+  world.probe = async () => USABLE;
   assert.deepEqual(await world.resource.changeRole("secondary"), {
     kind: "done",
     previousRole: "init",
@@ -221,7 +224,7 @@ test("the old worker has gone before the component is probed and before a new wo
   world.probe = async () => {
     assert.equal(primary.alive, false);
     probed = true;
-    return null;
+    return USABLE;
   };
   const change = world.resource.changeRole("secondary");
   await world.clock.advance(STOP_GRACE_MS - 1);
@@ -802,4 +805,123 @@ test("stop() during a role change lets no new worker start", async () => {
   await stopped;
   assert.equal((await change).kind, "failed");
   assert.equal(world.processes.alive.length, 0);
+});
+
+/** A primary worker that the rules forbid. */
+function refusing(worker: FakeWorker): void {
+  worker.says({ kind: "failed", exitCode: 77, message: "the other node may have gone on" });
+  worker.exit({ kind: "code", code: 77 });
+}
+
+test("S-2: a hastd that has just started does not know what its copy has missed", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+  // From here on it was there itself.
+  await world.resource.changeRole("secondary");
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "known");
+});
+
+test("S-2: a secondary that had its primary until the link was lost may take over at once", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.exit({ kind: "code", code: 75 });
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "known");
+});
+
+test("S-2: one that was in role init meanwhile, or whose primary never got in, may not", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  await world.resource.changeRole("init");
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+
+  const other = new World();
+  await other.resource.changeRole("secondary");
+  other.processes.born = () => undefined;
+  await other.connect();
+  other.processes.last.exit({ kind: "code", code: 75 });
+  await other.resource.changeRole("secondary");
+  other.processes.born = (worker) => worker.says({ kind: "ready" });
+  await other.resource.changeRole("primary");
+  assert.equal(other.processes.last.start.trust, "unknown");
+});
+
+test("S-2: after a split-brain a node's own knowledge counts no more", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  await world.resource.changeRole("secondary");
+  world.processes.born = (worker) => {
+    worker.says({ kind: "failed", exitCode: 78, message: "both nodes took writes" });
+    worker.exit({ kind: "code", code: 78 });
+  };
+  await world.connect();
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+});
+
+test("a promotion that the rules forbid leaves the node in the role it had", async () => {
+  for (const role of ["init", "secondary"] as const) {
+    const world = new World();
+    await world.resource.changeRole(role);
+    world.processes.born = refusing;
+    const change = await world.resource.changeRole("primary");
+    assert.deepEqual(change, {
+      kind: "failed",
+      previousRole: role,
+      reason: "the other node may have gone on",
+    });
+    assert.equal(world.resource.role, role);
+    assert.equal(world.resource.announcedRole, role);
+    assert(world.log.says(`Role primary refused; the role is still ${role}`));
+    assert.match((await world.notes())[0]!, /^Role primary was refused: The other node/i);
+  }
+});
+
+test("--force is handed on, logged as a warning, and asks no live primary (S-11)", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.report = { ...QUIET_REPORT, silentMs: 0 };
+  const change = world.resource.changeRole("primary", "by force");
+  await world.clock.advance(100);
+  assert.equal((await change).kind, "done");
+  assert.equal(world.processes.last.start.trust, "forced");
+  assert(world.log.says("WARNING [r0] (secondary) Role primary is forced"));
+});
+
+test("status says what the copy is worth, to this hastd and now", async () => {
+  const world = new World();
+  const copy = async (): Promise<string | undefined> => {
+    const entry = world.resource.statusEntry();
+    await world.clock.advance(1000);
+    const { outcome } = await entry;
+    assert(outcome.kind === "known");
+    return outcome.status.copy;
+  };
+  assert.equal(await copy(), undefined, "nobody has looked yet");
+  await world.resource.changeRole("secondary");
+  assert.equal(await copy(), "consistent", "its primary may have gone on");
+  await world.connect();
+  assert.equal(await copy(), "uptodate");
+  world.processes.last.says({ kind: "copy", copy: { state: "inconsistent", forced: null } });
+  assert.equal(await copy(), "inconsistent");
+  world.processes.last.exit({ kind: "code", code: 75 });
+  assert.match((await world.notes()).join(), /unfinished synchronization.*hastctl role primary r0/);
+  world.processes.born = (worker) => {
+    const forced = { state: "inconsistent", at: 1_700_000_000 } as const;
+    worker.says({ kind: "copy", copy: { state: "consistent", forced } });
+    worker.says({ kind: "ready" });
+  };
+  await world.resource.changeRole("primary", "by force");
+  assert.equal(await copy(), "uptodate");
+  assert.match(
+    (await world.notes()).join(),
+    /promoted by force at 2023-11-14T22:13:20Z, while this copy was inconsistent/,
+  );
 });

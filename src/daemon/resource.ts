@@ -12,12 +12,20 @@
  */
 
 import { assert, unreachable } from "../base/assert.ts";
-import type { PeerHello, WorkerEvent, WorkerSettings } from "../engine/worker-messages.ts";
+import {
+  type CopyWorth,
+  EXIT_PROMOTION_REFUSED,
+  type PeerHello,
+  type WorkerEvent,
+  type WorkerSettings,
+} from "../engine/worker-messages.ts";
+import type { CopyState } from "../metadata/block.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
+import type { Trust } from "../replication/promotion.ts";
 import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
 import { encodeS1, type P1, type P2, type Refusal, TOKEN_SIZE } from "../wire/handshake.ts";
@@ -38,6 +46,8 @@ export const RESTART_DELAY_MAX_MS = 10_000;
 export const RESTART_FORGIVEN_MS = 60_000;
 /** A worker that dies of this exit code is started again: lost contact, no memory. */
 const EX_TEMPFAIL = 75;
+/** A secondary's worker that refuses its primary: split-brain, another resource. */
+const EXIT_CONFIG = 78;
 
 /** A primary that has been silent for so long is not alive (keepalives come every 10 s). */
 const PRIMARY_SILENCE_MS = 12_000;
@@ -54,8 +64,7 @@ export interface ResourceSurroundings {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly processes: Processes;
-  /** Why the local component cannot be used, or null when its metadata was read. */
-  readonly probe: (settings: WorkerSettings) => Promise<string | null>;
+  readonly probe: (settings: WorkerSettings) => Promise<Probed>;
   /** Where log lines of this resource go; its prefix is replaced as the role changes. */
   readonly log: Log;
   readonly workerLog: "stdio" | "syslog";
@@ -63,9 +72,14 @@ export interface ResourceSurroundings {
   readonly event: (resource: Resource, event: WorkerEvent) => void;
 }
 
+/** What reading a local component's metadata gave: the worth of its copy, or why it cannot be used. */
+export type Probed =
+  | { readonly kind: "usable"; readonly copy: CopyWorth }
+  | { readonly kind: "unusable"; readonly reason: string };
+
 export type RoleChange =
   | { readonly kind: "done"; readonly previousRole: Role }
-  /** The role asked for does not work. After a change from another role, the role is now init. */
+  /** The role asked for does not work; the role is now init, or, where rules forbid it, as before. */
   | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
 
 /** Connection A, from its P1 to its P2. */
@@ -88,6 +102,13 @@ export class Resource implements WorkerOwner {
   #worker: Worker | null = null;
   /** What status says about how we got here. */
   #note: string | null = null;
+  /** As the metadata said last; null before anybody read them. */
+  #copy: CopyWorth | null = null;
+  /**
+   * This hastd was there when the copy was last complete: as its primary, or as secondary until the link
+   * was lost. Another one, started since, does not know what it has missed (S-2).
+   */
+  #vouched = false;
   #attempt: Attempt | null = null;
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
@@ -126,43 +147,58 @@ export class Resource implements WorkerOwner {
 
   // --- Roles.
 
-  /** Resolves when the role works, or with the reason why not. */
-  async changeRole(wanted: Role): Promise<RoleChange> {
-    const change = this.#changes.then(() => this.#changeRole(wanted));
+  /**
+   * Resolves when the role works, or with the reason why not.
+   * @param how "by force": an operator knows that this copy is the one to serve, whatever the rules say
+   */
+  async changeRole(
+    wanted: Role,
+    how: "by the rules" | "by force" = "by the rules",
+  ): Promise<RoleChange> {
+    const change = this.#changes.then(() => this.#changeRole(wanted, how === "by force"));
     // A failure is this caller's to hear; the next change only waits for the end.
     this.#changes = change.catch(() => undefined);
     return await change;
   }
 
-  async #changeRole(wanted: Role): Promise<RoleChange> {
+  async #changeRole(wanted: Role, forced: boolean): Promise<RoleChange> {
     const previousRole = this.#role;
     if (this.#stopping) return { kind: "failed", previousRole, reason: STOPPING };
     if (wanted === previousRole) return await this.#keepRole(wanted);
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
-    if (wanted === "primary" && (await this.#hasLivePrimary())) {
+    if (wanted === "primary" && !forced && (await this.#hasLivePrimary())) {
       const reason =
         `the primary at ${this.settings.remote} is connected and alive, so this node stays secondary. ` +
         `Demote that one first; there: hastctl role secondary ${this.name}`;
       this.#log.error(`Role primary refused: ${reason}`);
       return { kind: "failed", previousRole, reason };
     }
+    if (wanted === "primary" && forced) {
+      this.#log.warning(
+        "Role primary is forced by an operator: nothing is asked, of this copy or of the other node.",
+      );
+    }
     this.#target = wanted;
     this.#cancelRestart();
     this.#refuseAttempt(roleRefusal(this.announcedRole));
-    let reason: string | null;
+    let failure: string | Refused | null;
     try {
-      reason = await this.#enterRole(wanted);
+      failure = await this.#enterRole(wanted, forced);
     } finally {
       this.#target = null;
     }
-    if (reason === null) {
+    if (failure === null) {
       this.#note = null;
       this.#log.info(`Role changed from ${previousRole} to ${wanted}.`);
       return { kind: "done", previousRole };
     }
-    this.#setRole("init");
-    this.#log.error(`Role ${wanted} refused; the role is now init: ${reason}`);
+    const reason = typeof failure === "string" ? failure : failure.refusal;
+    const role = typeof failure === "string" ? "init" : previousRole;
+    this.#setRole(role);
+    this.#log.error(
+      `Role ${wanted} refused; the role is ${role === previousRole ? "still" : "now"} ${role}: ${reason}`,
+    );
     this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
     return { kind: "failed", previousRole, reason };
   }
@@ -195,16 +231,19 @@ export class Resource implements WorkerOwner {
   }
 
   /** Takes the resource there, or says why that cannot be. */
-  async #enterRole(wanted: Role): Promise<string | null> {
+  async #enterRole(wanted: Role, forced: boolean): Promise<string | Refused | null> {
     const stuck = await this.#retireWorker();
     if (stuck !== null) return stuck;
     switch (wanted) {
       case "init":
+        // Deaf from now on: a primary that goes on alone cannot tell us.
+        if (this.#role === "secondary") this.#vouched = false;
         this.#setRole("init");
         return null;
       case "secondary": {
-        const reason = await this.#probe();
-        if (reason !== null) return reason;
+        const probed = await this.#probe();
+        if (probed.kind === "unusable") return probed.reason;
+        this.#copy = probed.copy;
         if (this.#stopping) return STOPPING;
         this.#setRole("secondary");
         return null;
@@ -213,7 +252,9 @@ export class Resource implements WorkerOwner {
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
-        return await this.#awaitReady(this.#startPrimary());
+        return await this.#awaitReady(
+          this.#startPrimary(forced ? "forced" : this.#vouched ? "known" : "unknown"),
+        );
       default:
         return unreachable(wanted);
     }
@@ -224,12 +265,15 @@ export class Resource implements WorkerOwner {
     if (role === "primary") {
       if (this.#worker === null) {
         this.#cancelRestart();
-        this.#startPrimary();
+        this.#startPrimary("known");
       }
       const worker = this.#worker;
       assert(worker !== null);
-      const reason = await this.#awaitReady(worker);
-      if (reason !== null) return { kind: "failed", previousRole: role, reason };
+      const failure = await this.#awaitReady(worker);
+      if (failure !== null) {
+        const reason = typeof failure === "string" ? failure : failure.refusal;
+        return { kind: "failed", previousRole: role, reason };
+      }
     }
     return { kind: "done", previousRole: role };
   }
@@ -244,16 +288,17 @@ export class Resource implements WorkerOwner {
     );
   }
 
-  async #probe(): Promise<string | null> {
+  async #probe(): Promise<Probed> {
     const { clock, probe } = this.#surroundings;
     return await new Promise((resolve, reject) => {
-      const timer = clock.after(PROBE_TIMEOUT_MS, () =>
-        resolve(`${this.settings.local} could not be read within ${PROBE_TIMEOUT_MS / 1000} s.`),
-      );
+      const timer = clock.after(PROBE_TIMEOUT_MS, () => {
+        const reason = `${this.settings.local} could not be read within ${PROBE_TIMEOUT_MS / 1000} s.`;
+        resolve({ kind: "unusable", reason });
+      });
       probe(this.settings).then(
-        (reason) => {
+        (probed) => {
           timer.cancel();
-          resolve(reason);
+          resolve(probed);
         },
         (error) => {
           timer.cancel();
@@ -263,9 +308,14 @@ export class Resource implements WorkerOwner {
     });
   }
 
-  async #awaitReady(worker: Worker): Promise<string | null> {
-    const outcome = await worker.started(READY_TIMEOUT_MS);
-    return outcome === "ready" ? null : describeEnd(outcome);
+  async #awaitReady(worker: Worker): Promise<string | Refused | null> {
+    // A primary may have to ask the other node first, for as long as a peer may take.
+    const outcome = await worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
+    if (outcome === "ready") return null;
+    const { failure } = outcome;
+    return failure?.exitCode === EXIT_PROMOTION_REFUSED
+      ? { refusal: failure.message }
+      : describeEnd(outcome);
   }
 
   #setRole(role: Role): void {
@@ -275,12 +325,12 @@ export class Resource implements WorkerOwner {
 
   // --- Workers.
 
-  #startPrimary(): Worker {
+  #startPrimary(trust: Trust): Worker {
     assert(this.#worker === null);
-    return this.#startWorker("primary", null);
+    return this.#startWorker("primary", null, trust);
   }
 
-  #startWorker(role: "primary" | "secondary", hello: PeerHello | null): Worker {
+  #startWorker(role: "primary" | "secondary", hello: PeerHello | null, trust: Trust): Worker {
     this.#worker = new Worker(
       { resource: this.name, role },
       {
@@ -290,6 +340,7 @@ export class Resource implements WorkerOwner {
         debug: this.#log.debugLevel,
         log: this.#surroundings.workerLog,
         hello,
+        trust,
       },
       this,
       { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
@@ -300,7 +351,13 @@ export class Resource implements WorkerOwner {
   workerReady(worker: Worker): void {
     assert(worker === this.#worker);
     this.#note = null;
+    this.#vouched = true;
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
+  }
+
+  workerCopy(worker: Worker, copy: CopyWorth): void {
+    assert(worker === this.#worker);
+    this.#copy = copy;
   }
 
   workerEvent(worker: Worker, event: WorkerEvent): void {
@@ -312,6 +369,8 @@ export class Resource implements WorkerOwner {
     assert(worker === this.#worker);
     this.#worker = null;
     const { role } = worker.identity;
+    // The two nodes' data have parted: what this one knew of its copy counts no more.
+    if (role === "secondary" && end.failure?.exitCode === EXIT_CONFIG) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;
@@ -348,7 +407,7 @@ export class Resource implements WorkerOwner {
     this.#log.error(this.#note);
     this.#restart = this.#surroundings.clock.after(delayMs, () => {
       this.#restart = null;
-      const worker = this.#startPrimary();
+      const worker = this.#startPrimary("known");
       // Only the deadline matters here: how it ends is workerGone()'s business.
       void worker.started(READY_TIMEOUT_MS);
     });
@@ -443,14 +502,18 @@ export class Resource implements WorkerOwner {
     // S1 was sent when the old worker had gone, and only a second step makes a new one.
     assert(this.#worker === null);
     this.#log.debug(1, `Connected from ${attempt.socket.peer} and ${socket.peer}.`);
-    const worker = this.#startWorker("secondary", {
-      version: attempt.version,
-      extensions: attempt.extensions,
-      virgin: p2.virgin,
-      resuid: p2.resuid,
-      localcnt: p2.localcnt,
-      remotecnt: p2.remotecnt,
-    });
+    const worker = this.#startWorker(
+      "secondary",
+      {
+        version: attempt.version,
+        extensions: attempt.extensions,
+        virgin: p2.virgin,
+        resuid: p2.resuid,
+        localcnt: p2.localcnt,
+        remotecnt: p2.remotecnt,
+      },
+      "unknown",
+    );
     worker.handOver("a", attempt.socket);
     worker.handOver("b", socket);
     // Only the deadline matters here: a socket may break on its way, and the worker wait for it.
@@ -480,13 +543,41 @@ export class Resource implements WorkerOwner {
 
   // --- Status.
 
+  /** "uptodate" is what this hastd knows now; of a copy that is on its own again, it knows less. */
+  #copyState(): CopyState | null {
+    const state = this.#copy?.state ?? null;
+    if (this.#worker?.ready && this.#role === "primary" && state === "consistent")
+      return "uptodate";
+    return state === "uptodate" && !this.#worker?.ready ? "consistent" : state;
+  }
+
+  #copyNotes(state: CopyState | null): string[] {
+    const notes: string[] = [];
+    const elsewhere = `on the other node: hastctl role primary ${this.name}`;
+    if (this.#role !== "primary" && state === "outdated") {
+      notes.push(`this copy is outdated: the other node has gone on without it; ${elsewhere}`);
+    } else if (state === "inconsistent" && this.#worker === null) {
+      notes.push(`this copy is the target of an unfinished synchronization; ${elsewhere}`);
+    }
+    const forced = this.#copy?.forced ?? null;
+    if (forced !== null) {
+      const since = new Date(forced.at * 1000).toISOString().replace(/\.\d+/, "");
+      notes.push(
+        `promoted by force at ${since}, while this copy was ${forced.state}: so on record until a synchronization has ended`,
+      );
+    }
+    return notes;
+  }
+
   async statusEntry(): Promise<StatusEntry> {
     const worker = this.#worker;
     // One that still starts has nothing to report, and may be too busy to say so.
     const report = worker?.ready ? await worker.report() : null;
     const { settings } = this;
+    const copy = this.#copyState();
     const notes: string[] = [];
     if (this.#note !== null) notes.push(this.#note);
+    notes.push(...this.#copyNotes(copy));
     if (report !== null) notes.push(...report.notes);
     else if (worker !== null && worker.pid !== 0) {
       notes.push(
@@ -506,9 +597,15 @@ export class Resource implements WorkerOwner {
       role: this.#role,
       workerpid: this.#worker?.pid ?? 0,
       worker: report,
+      ...(copy === null ? {} : { copy }),
     };
     return { resource: this.name, outcome: { kind: "known", status }, errmsg: null, notes };
   }
+}
+
+/** The rules of promotion stand in the way, and nothing else. */
+interface Refused {
+  readonly refusal: string;
 }
 
 /** An answer to P1 or P2 other than the one hoped for. */

@@ -9,7 +9,13 @@
  */
 
 import { unreachable } from "../base/assert.ts";
-import type { FromWorker, ToWorker, WorkerEvent, WorkerReport } from "../engine/worker-messages.ts";
+import type {
+  CopyWorth,
+  FromWorker,
+  ToWorker,
+  WorkerEvent,
+  WorkerReport,
+} from "../engine/worker-messages.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
@@ -34,6 +40,8 @@ export interface WorkerEnd {
 export interface WorkerOwner {
   workerReady(worker: Worker): void;
   workerEvent(worker: Worker, event: WorkerEvent): void;
+  /** What its local copy is worth: before it is ready, and whenever that changes. */
+  workerCopy(worker: Worker, copy: CopyWorth): void;
   /** The last call. */
   workerGone(worker: Worker, end: WorkerEnd): void;
 }
@@ -175,6 +183,9 @@ export class Worker {
         return;
       case "failed":
         this.#failure = { exitCode: message.exitCode, message: message.message };
+        return;
+      case "copy":
+        this.#owner.workerCopy(this, message.copy);
         return;
       case "event":
         this.#owner.workerEvent(this, message.event);

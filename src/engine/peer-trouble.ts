@@ -38,6 +38,47 @@ export function discardAdvice({ resource, dataSize, extentSize }: Peering): stri
   );
 }
 
+/** Why a copy that its own metadata call unfit is not promoted, and what to do. */
+export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peering): string {
+  const what =
+    state === "outdated"
+      ? "this copy is outdated: the other node has gone on without it"
+      : "this copy is the target of an unfinished synchronization: a mix of old and new blocks";
+  return (
+    `${what}. On the other node: hastctl role primary ${resource}; then here, so that the ` +
+    `synchronization goes on: hastctl role secondary ${resource}. If that node is lost for good, ` +
+    `and this copy is all there is: hastctl role --force primary ${resource}`
+  );
+}
+
+/** Why the other node's answer, or its silence, stands in the way of a promotion, and what to do. */
+export function doubtOf(
+  reason: string,
+  asked: { readonly needs: "agreement" | "no-objection"; readonly primarySeen: boolean },
+  peering: Peering,
+): string {
+  const { resource } = peering;
+  if (asked.primarySeen) {
+    return `the other node is primary. Demote it first; there: hastctl role secondary ${resource}`;
+  }
+  if (asked.needs === "no-objection") {
+    return (
+      `this copy is new, and the other node holds data (${reason.replace(/\.$/, "")}). ` +
+      `There: hastctl role primary ${resource}; here: hastctl role secondary ${resource}`
+    );
+  }
+  const force = `If you know that this copy is the newest: hastctl role --force primary ${resource}`;
+  if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;
+  return (
+    "this copy was complete when the nodes last met, but the other node may have gone on without it, " +
+    `and does not say (${reason.replace(/\.$/, "")}). Make it answer; there: ` +
+    `hastctl role secondary ${resource}; then try again. ${force}`
+  );
+}
+
+/** What a node says of its data, rather than that it cannot say anything. */
+const OPINION = /mismatch|differ|counters|^Split-brain/;
+
 function adviceOn(reason: string, peering: Peering): string | null {
   const { resource, source } = peering;
   const role = /^Remote node acts as (\w+) for the resource/.exec(reason)?.[1];

@@ -13,13 +13,15 @@ import {
 } from "../../test/pretend/secondary.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import type { Trust } from "../replication/promotion.ts";
 import { CMD_STATE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
-import { encodeS1 } from "../wire/handshake.ts";
+import { encodeS1, encodeS2 } from "../wire/handshake.ts";
 import { decodeNv, NvWriter } from "../wire/nv.ts";
 import { CHECKSUM_CRC32, COMPRESSION_LZF } from "../wire/payload.ts";
 import { CMD_FLUSH, CMD_READ, CMD_WRITE } from "../wire/request.ts";
 import { PrimaryEngine } from "./primary-engine.ts";
+import type { WorkerSettings } from "./worker-messages.ts";
 
 const ARENA = dirtyArena();
 const RESUID = 77n;
@@ -949,3 +951,190 @@ test("what could not be read here is written again, as the peer has it", async (
   sameBytes(led.data(0, 4096), bytes(4096, 9));
   await led.stop();
 });
+
+/** A copy that wants to be primary, and what the other node says to it. */
+class Aspirant {
+  readonly world: World;
+  readonly engine: PrimaryEngine;
+  admitted: boolean | null = null;
+
+  private constructor(world: World, engine: PrimaryEngine) {
+    this.world = world;
+    this.engine = engine;
+    void engine.admit().then((admitted) => {
+      this.admitted = admitted;
+    });
+  }
+
+  static async start(
+    trust: Trust,
+    metadata: Partial<Metadata>,
+    peer: Partial<SecondaryOptions> | string,
+    settings: Partial<WorkerSettings> = {},
+  ): Promise<Aspirant> {
+    const entropy = [new Uint8Array(8).fill(9), new Uint8Array(1)];
+    const world = new World({ arena: ARENA, settings, entropy });
+    const { datasize } = createComponent(world.disk, {
+      resuid: RESUID,
+      state: "uptodate",
+      sequence: 1n,
+      prevrole: "secondary",
+      ...metadata,
+    });
+    let last: PretendSecondary | null = null;
+    world.net.onConnect = () => {
+      if (typeof peer === "string") return peer;
+      if (last?.wantsSecond) return last.connect();
+      last = new PretendSecondary(world.events, { datasize, ...peer });
+      return last.connect();
+    };
+    const { disk, environment, host } = world;
+    const opened = PrimaryEngine.open(world.settings, disk, environment, host, trust);
+    const aspirant = new Aspirant(world, await world.until(opened));
+    await world.events.settle();
+    return aspirant;
+  }
+
+  get metadata(): Metadata {
+    return decodeMetadata(this.world.disk.peek(0, METADATA_SIZE), "r0");
+  }
+
+  refused(reason: RegExp): void {
+    expect.equal(this.admitted, false);
+    expect.equal(this.world.host.exit?.code, 77);
+    expect.match(this.world.host.exit?.reason ?? "", reason);
+  }
+
+  async serves(): Promise<void> {
+    expect.equal(this.admitted, true);
+    await this.world.until(this.engine.start());
+    const nbd = new NbdClient(this.world.events, this.world.net.dial(this.world.settings.export));
+    expect.ok(await nbd.begin());
+    const cookie = nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+    await this.world.events.settle();
+    expect.equal(nbd.answer(cookie)?.error, 0);
+  }
+}
+
+function s1Refusal(errmsg: string, wait: boolean): Partial<SecondaryOptions> {
+  return { s1: encodeS1({ kind: "refused", errmsg, wait }) };
+}
+
+const ACTS_AS_PRIMARY = s1Refusal(
+  "Remote node acts as primary for the resource and not as secondary.",
+  true,
+);
+const ACTS_AS_INIT = s1Refusal(
+  "Remote node acts as init for the resource and not as secondary.",
+  false,
+);
+
+test("S-2: a copy that may have been left behind is served when the other node agrees, and not before", async () => {
+  for (const peer of [
+    {},
+    { remotecnt: 1n, localcnt: 0n },
+    { localcnt: 1n, syncsrc: "secondary" as const },
+  ]) {
+    const local = peer.remotecnt === undefined ? 0n : 1n;
+    const aspirant = await Aspirant.start("unknown", { localcnt: local }, peer);
+    await aspirant.serves();
+  }
+});
+
+test("S-2: where the other node is silent or cannot judge, it is refused at once, and says what to type", async () => {
+  const silent = await Aspirant.start("unknown", {}, "connection refused");
+  silent.refused(
+    /may have gone on without it.*\(connection refused\).*hastctl role secondary r0;.*hastctl role --force primary r0$/,
+  );
+  const init = await Aspirant.start("unknown", {}, ACTS_AS_INIT);
+  init.refused(/acts as init.*hastctl role secondary r0/);
+  const split = await Aspirant.start(
+    "unknown",
+    { localcnt: 1n },
+    { s2: handshakeRefusal("Split-brain condition!") },
+  );
+  split.refused(/Split-brain.*Decide.*hastctl role --force primary r0$/);
+  expect.deepEqual(split.metadata.localcnt, 1n);
+});
+
+test("S-2: a host that does not answer holds a promotion up for one timeout, and no longer", async () => {
+  const mute = await Aspirant.start("unknown", {}, { s1: new Uint8Array(0) }, { timeout: 7 });
+  expect.equal(mute.admitted, null);
+  await mute.world.clock.pass(6_000);
+  expect.equal(mute.admitted, null);
+  await mute.world.clock.pass(1_100);
+  mute.refused(/7 s/);
+});
+
+test("S-11: a node whose peer is primary waits for it to step down, then is refused", async () => {
+  const aspirant = await Aspirant.start("unknown", {}, ACTS_AS_PRIMARY, { timeout: 5 });
+  await aspirant.world.clock.pass(4_500);
+  expect.equal(aspirant.admitted, null);
+  await aspirant.world.clock.pass(1_000);
+  aspirant.refused(/the other node is primary.*hastctl role secondary r0$/);
+});
+
+test("S-2: one that knows its copy asks nobody first, and one without a remote has nobody to ask", async () => {
+  await (await Aspirant.start("known", {}, "connection refused")).serves();
+  await (await Aspirant.start("unknown", {}, "?", { remote: "none" })).serves();
+});
+
+test("BD-15: a copy that is known to lack something is not promoted, even by a hastd that knows it", async () => {
+  for (const state of ["outdated", "inconsistent"] as const) {
+    const aspirant = await Aspirant.start("known", { state }, {});
+    const what = state === "outdated" ? /is outdated/ : /mix of old and new blocks/;
+    aspirant.refused(what);
+    aspirant.refused(/hastctl role primary r0;.*hastctl role secondary r0.*--force primary r0$/);
+  }
+});
+
+test("a new copy is promoted if nobody answers, but not over a node that holds data", async () => {
+  const fresh = { resuid: 0n, state: "new" } as const;
+  await (await Aspirant.start("unknown", fresh, "connection refused")).serves();
+  await (await Aspirant.start("unknown", fresh, ACTS_AS_INIT)).serves();
+  await (await Aspirant.start("unknown", fresh, { virgin: true })).serves();
+  const mismatch = "Resource unique ID mismatch (primary=1, secondary=2).";
+  const late = await Aspirant.start("unknown", fresh, { s2: handshakeRefusal(mismatch) });
+  late.refused(/this copy is new, and the other node holds data.*hastctl role primary r0/);
+  // An id of its own would keep it from ever joining the other node.
+  expect.equal(late.metadata.resuid, 0n);
+  expect.equal(late.metadata.state, "new");
+});
+
+test("--force: served whatever its metadata say, with a mark that a synchronization clears", async () => {
+  const metadata = { state: "inconsistent", localcnt: 0n } as const;
+  const aspirant = await Aspirant.start("forced", metadata, "connection refused");
+  const { forced, state } = aspirant.metadata;
+  expect.deepEqual([forced?.state, state], ["inconsistent", "consistent"]);
+  expect.equal(forced?.at, Math.floor(aspirant.world.clock.wallTime() / 1000));
+  expect.ok(
+    aspirant.world.host.warnings.some((text) => /Promoted by force.*inconsistent/.test(text)),
+  );
+  expect.equal(aspirant.world.host.copies.at(-1)?.forced?.state, "inconsistent");
+  await aspirant.serves();
+  expect.equal(aspirant.metadata.forced?.state, "inconsistent", "writing does not clear it");
+
+  const synced = await Aspirant.start("forced", metadata, {});
+  await synced.serves();
+  await synced.world.clock.pass(20_000);
+  expect.equal(synced.metadata.forced, undefined);
+  expect.equal(synced.metadata.state, "uptodate");
+  expect.equal(synced.world.host.copies.at(-1)?.forced, null);
+});
+
+/** A second answer that is none. */
+function handshakeRefusal(errmsg: string): Uint8Array {
+  return encodeS2(
+    2,
+    {
+      kind: "refused",
+      datasize: 1024 * 1024 - LOCALOFF,
+      extentsize: 65536,
+      localcnt: 1n,
+      remotecnt: 0n,
+      errmsg,
+      wait: false,
+    },
+    null,
+  );
+}

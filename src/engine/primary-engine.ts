@@ -26,6 +26,7 @@ import {
   SYNC,
   type ToldState,
 } from "../replication/primary.ts";
+import { admission, type Trust } from "../replication/promotion.ts";
 import { errnoText } from "../wire/errno.ts";
 import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import type { Hashes } from "../wire/payload.ts";
@@ -33,10 +34,16 @@ import { Component, type ComponentHandler } from "./component.ts";
 import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
 import { type NbdBackend, NbdServer } from "./nbd-server.ts";
 import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
-import { discardAdvice, type Peering, withAdvice } from "./peer-trouble.ts";
+import { discardAdvice, doubtOf, type Peering, refusalOf, withAdvice } from "./peer-trouble.ts";
 import { duration, extents, rate, size } from "./quantities.ts";
 import { RequestFailures } from "./request-failures.ts";
-import type { WorkerEvent, WorkerReport, WorkerSettings } from "./worker-messages.ts";
+import {
+  type CopyWorth,
+  EXIT_PROMOTION_REFUSED,
+  type WorkerEvent,
+  type WorkerReport,
+  type WorkerSettings,
+} from "./worker-messages.ts";
 
 const TICK_MS = 1_000;
 /** How long requests may wait for the first connection attempt, unless the peer says "wait". */
@@ -54,6 +61,20 @@ interface LastSync {
   readonly text: string;
 }
 
+/** What admit() waits for. */
+interface Question {
+  readonly needs: "agreement" | "no-objection";
+  readonly deadline: Timer;
+  /** The other node has said that it is primary. */
+  primarySeen: boolean;
+  /** The resource's id, if there is one by now, was made up to ask. */
+  readonly madeUpId: boolean;
+  readonly resolve: (go: boolean) => void;
+}
+
+/** What another node says that holds data of its own (wire protocol §6.5). */
+const OBJECTION = /unique ID mismatch|counters ran backwards|^Split-brain/;
+
 /** The world an engine lives in. */
 export interface EngineEnvironment {
   readonly arena: Uint8Array;
@@ -70,6 +91,8 @@ export interface EngineHost {
   warning(text: string): void;
   error(text: string): void;
   debug(level: number, text: string): void;
+  /** What the local copy is worth, whenever that changes. */
+  copy(copy: CopyWorth): void;
   /** The engine has ended; `exitCode` as in behaviour §2.1, `reason` for the log. */
   ended(exitCode: number, reason: string): void;
 }
@@ -78,6 +101,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   readonly #settings: WorkerSettings;
   readonly #environment: EngineEnvironment;
   readonly #host: EngineHost;
+  readonly #trust: Trust;
   readonly #memory: Memory;
   readonly #component: Component;
   readonly #core: Primary;
@@ -95,8 +119,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #stopping = false;
   /** Stopping, and the peer is not waited for any more. */
   #graceOver = false;
-  /** Stopped, but for the mark that the map was not flushed. */
-  #closingMark = false;
+  /** How to end once the metadata are written. */
+  #lastWords: { readonly exitCode: number; readonly reason: string } | null = null;
+  /** admit() waits for the other node's answer. */
+  #question: Question | null = null;
+  #asked = false;
   #disconnectReason: string | null = null;
   readonly #peering: Peering;
   readonly #localFailures: RequestFailures;
@@ -109,6 +136,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /**
    * Opens the metadata and the map of `disk`.
+   * @param trust "forced": leaves a mark that says so, and takes the copy for whole
    * @throws MetadataError, or Error with what could not be read
    */
   static async open(
@@ -116,12 +144,25 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     disk: Disk,
     environment: EngineEnvironment,
     host: EngineHost,
+    trust: Trust = "known",
   ): Promise<PrimaryEngine> {
     const memory = new Memory(environment.arena);
     const component = new Component(disk, memory);
     await component.load(settings.resource, (text) => host.warning(text));
+    if (trust === "forced") {
+      const state = stateOf(component.metadata);
+      const at = Math.floor(environment.clock.wallTime() / 1000);
+      host.warning(
+        `Promoted by force, while this copy was ${state}: that stays on record until a synchronization has ended`,
+      );
+      await component.storeRecord({
+        state: state === "new" ? "new" : "consistent",
+        prevrole: "primary",
+        forced: { state, at },
+      });
+    }
     const onDisk = await component.loadMap();
-    return new PrimaryEngine(settings, component, onDisk, memory, environment, host);
+    return new PrimaryEngine(settings, component, onDisk, memory, environment, host, trust);
   }
 
   private constructor(
@@ -131,8 +172,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     memory: Memory,
     environment: EngineEnvironment,
     host: EngineHost,
+    trust: Trust,
   ) {
     this.#settings = settings;
+    this.#trust = trust;
     this.#environment = environment;
     this.#host = host;
     this.#memory = memory;
@@ -214,17 +257,68 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     return this.#memory;
   }
 
-  /** Why this copy must not become primary, or null. */
-  get refusal(): string | null {
+  /**
+   * Whether this copy may be served (replication/promotion.ts), asking the other node if need be: for one
+   * connection attempt, or while it is primary itself for `timeout`. Before start().
+   * @returns false where the engine has ended instead
+   */
+  async admit(): Promise<boolean> {
     const { metadata } = this.#component;
-    if (metadata.state === "inconsistent" && metadata.prevrole === "secondary") {
-      return (
-        "this copy is the target of an unfinished synchronization: a mix of old and new blocks. " +
-        `On the other node: hastctl role primary ${metadata.resource}; then here, so that the ` +
-        `synchronization goes on: hastctl role secondary ${metadata.resource}`
-      );
+    this.#tellCopy();
+    const link = this.#link;
+    const verdict = admission({
+      state: stateOf(metadata),
+      wasPrimary: metadata.prevrole === "primary",
+      trust: this.#trust,
+      hasRemote: link !== null,
+    });
+    if (verdict.kind === "refuse") {
+      this.#end(EXIT_PROMOTION_REFUSED, refusalOf(verdict.because, this.#peering));
+      return false;
     }
-    return null;
+    if (verdict.kind === "go" || link === null) return true;
+    const { clock } = this.#environment;
+    this.#core.onTick(clock.now(), this);
+    return await new Promise((resolve) => {
+      const { timeout } = this.#settings;
+      this.#asked = true;
+      this.#question = {
+        needs: verdict.needs,
+        deadline: clock.after(timeout * 1000, () =>
+          this.#answered(`no answer within ${timeout} s`),
+        ),
+        primarySeen: false,
+        madeUpId: metadata.resuid === 0n,
+        resolve,
+      };
+      link.connect();
+    });
+  }
+
+  /** The other node has accepted us (null), or has not, for this reason. */
+  #answered(reason: string | null): void {
+    const question = this.#question;
+    if (question === null) return;
+    this.#question = null;
+    question.deadline.cancel();
+    const objection = question.primarySeen || (reason !== null && OBJECTION.test(reason));
+    if (reason === null || (question.needs === "no-objection" && !objection)) {
+      if (reason !== null) this.#openGate();
+      question.resolve(true);
+      return;
+    }
+    const text = doubtOf(reason, question, this.#peering);
+    this.#host.warning(`Not promoted: ${text}`);
+    this.#link?.stop();
+    this.#lastWords = { exitCode: EXIT_PROMOTION_REFUSED, reason: text };
+    question.resolve(false);
+    const { metadata } = this.#component;
+    if (question.madeUpId && metadata.resuid !== 0n) {
+      // Made up for a pair that is none: with an id of its own this copy could not join the other one.
+      this.#component.writeRecord({ resuid: 0n, localcnt: 0n, remotecnt: 0n });
+    } else {
+      this.#end(EXIT_PROMOTION_REFUSED, text);
+    }
   }
 
   /** Starts to serve. @throws NetError if the NBD address cannot be bound */
@@ -242,7 +336,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (this.#ended) return; // stopped meanwhile
     this.#host.debug(1, `NBD server listens at ${this.#listener.address}`);
     this.#scheduleTick();
-    if (this.#link !== null) {
+    // Already on its way, or connected, where admit() has asked.
+    if (this.#link !== null && !this.#asked) {
       this.#gate = clock.after(GATE_MS, () => this.#openGate());
       this.#link.connect();
     }
@@ -325,7 +420,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       return;
     }
     // The map is written, and becomes stable with the metadata: it can be relied upon again (S-21).
-    this.#closingMark = true;
+    this.#lastWords = { exitCode: 0, reason: "stopped" };
     this.#component.writeRecord({ unflushed: undefined });
   }
 
@@ -373,6 +468,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #end(exitCode: number, reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#question?.deadline.cancel();
+    this.#question?.resolve(false);
+    this.#question = null;
     this.#tick?.cancel();
     this.#gate?.cancel();
     this.#stopTimer?.cancel();
@@ -450,7 +548,14 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   writeRecord(record: PrimaryRecord): void {
-    this.#component.writeRecord({ ...record, prevrole: "primary" });
+    // A copy that was promoted by force turns "uptodate" only at the end of a synchronization.
+    const settled = record.state === "uptodate" ? { forced: undefined } : {};
+    this.#component.writeRecord({ ...record, ...settled, prevrole: "primary" });
+  }
+
+  #tellCopy(): void {
+    const { metadata } = this.#component;
+    this.#host.copy({ state: stateOf(metadata), forced: metadata.forced ?? null });
   }
 
   /** At the end of the batch, so that nothing is torn down under the core's feet. */
@@ -515,10 +620,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   recordWritten(errno: number): void {
     this.#events++;
     if (this.#ended) return;
-    if (this.#closingMark) {
-      this.#end(0, "stopped");
+    if (this.#lastWords !== null) {
+      this.#end(this.#lastWords.exitCode, this.#lastWords.reason);
       return;
     }
+    if (errno === 0) this.#tellCopy();
     this.#core.recordWritten(errno, this);
     this.#link?.metadataIdle();
   }
@@ -602,12 +708,19 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#host.notice(`Connected to ${this.#settings.remote}.`);
     this.#host.event("connect");
     this.#core.linkUp(peer, this);
+    this.#answered(null);
   }
 
   attemptFailed(reason: string, wait: boolean): void {
     // A split-brain is told with what to do: splitBrain() follows.
     const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
     this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
+    if (this.#question !== null) {
+      // One that is primary may be on its way down: the link asks again.
+      if (wait) this.#question.primarySeen = true;
+      else this.#answered(reason);
+      return;
+    }
     if (!wait) {
       this.#openGate();
       return;

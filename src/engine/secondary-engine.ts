@@ -190,6 +190,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       state: stateOf(metadata),
     };
     const { virgin, resuid, localcnt, remotecnt } = this.#hello;
+    this.#tellCopy();
     const judgement = judge(own, { states: this.#states, virgin, resuid, localcnt, remotecnt });
     if (judgement.kind === "refuse") {
       this.#refuse(judgement);
@@ -226,10 +227,19 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     readonly state: DataState;
   }): Promise<number> {
     return new Promise((resolve) => {
-      this.#recordDone = resolve;
-      this.#component.writeRecord({ ...record, prevrole: "secondary" });
+      this.#recordDone = (errno) => {
+        if (errno === 0) this.#tellCopy();
+        resolve(errno);
+      };
+      const settled = record.state === "uptodate" ? { forced: undefined } : {};
+      this.#component.writeRecord({ ...record, ...settled, prevrole: "secondary" });
       this.#component.disk.submit();
     });
+  }
+
+  #tellCopy(): void {
+    const { metadata } = this.#component;
+    this.#host.copy({ state: stateOf(metadata), forced: metadata.forced ?? null });
   }
 
   #refuse(judgement: Judgement & { kind: "refuse" }): void {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** What the main daemon and a resource's worker say to each other, over the worker's IPC channel. */
 
+import type { CopyState, Forced } from "../metadata/block.ts";
+import type { Trust } from "../replication/promotion.ts";
+
 export type Replication = "fullsync" | "memsync" | "async";
 export type Checksum = "none" | "crc32" | "sha256";
 export type Compression = "none" | "hole" | "lzf";
@@ -49,6 +52,8 @@ export type ToWorker =
       readonly log: "stdio" | "syslog";
       /** Set for a secondary. */
       readonly hello: PeerHello | null;
+      /** What hastd knows of the copy beyond its metadata; a secondary does not look at it. */
+      readonly trust: Trust;
     }
   /** Each comes with a socket handle: request channel A, then reply channel B. */
   | { readonly kind: "socket"; readonly channel: "a" | "b"; readonly peer: string }
@@ -64,7 +69,19 @@ export type WorkerEvent =
   | "syncintr"
   | "split-brain";
 
+/** What the metadata say of the local copy. */
+export interface CopyWorth {
+  readonly state: CopyState;
+  /** An operator made it primary against the rules, and no synchronization has ended since. */
+  readonly forced: Forced | null;
+}
+
+/** Exit code of a primary worker whose promotion the rules forbid; the resource keeps its role. */
+export const EXIT_PROMOTION_REFUSED = 77;
+
 export type FromWorker =
+  /** Before `ready`, and whenever it changes. */
+  | { readonly kind: "copy"; readonly copy: CopyWorth }
   /** The role works: disk open, metadata sound, NBD server listening (primary). Sent once. */
   | { readonly kind: "ready" }
   /** The role cannot work; the worker exits with `exitCode` (spec: behaviour §2.1) right after. */

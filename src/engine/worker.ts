@@ -109,16 +109,15 @@ export class ResourceWorker {
     let engine: PrimaryEngine;
     try {
       const { environment } = this.#host;
-      engine = await PrimaryEngine.open(start.settings, disk, environment, this.#engineHost());
+      const host = this.#engineHost();
+      engine = await PrimaryEngine.open(start.settings, disk, environment, host, start.trust);
     } catch (error) {
       this.#fail(EXIT_COMPONENT, textOf(error, start.settings));
       return;
     }
-    if (engine.refusal !== null) {
-      this.#fail(EXIT_COMPONENT, engine.refusal);
-      return;
-    }
     this.#engine = engine;
+    if (this.#stopping) this.stop(STOP_GRACE_MS);
+    if (!(await engine.admit())) return;
     try {
       await engine.start();
     } catch (error) {
@@ -174,6 +173,7 @@ export class ResourceWorker {
     const log = this.#log!;
     return {
       event: (event) => host.tell({ kind: "event", event }),
+      copy: (copy) => host.tell({ kind: "copy", copy }),
       notice: (text) => log.notice(text),
       warning: (text) => log.warning(text),
       error: (text) => log.error(text),

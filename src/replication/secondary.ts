@@ -96,7 +96,13 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
   );
   switch (verdict.kind) {
     case "regular":
-      return { kind: "accept", source: verdict.from, virgin: false, map: "own", record: null };
+      return {
+        kind: "accept",
+        source: verdict.from,
+        virgin: false,
+        map: "own",
+        record: outdatedBy(own, peer),
+      };
     case "split-brain":
       return {
         kind: "refuse",
@@ -117,6 +123,16 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         reason: "a modification counter ran backwards: one node's metadata was lost or rolled back",
       };
   }
+}
+
+/**
+ * A primary that went on alone has what this copy lacks: stable before it is told that it may go on
+ * (invariant 7). One of ours says when that has ended; of another, nobody would, so nothing is noted.
+ */
+function outdatedBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
+  const behind = peer.localcnt > own.remotecnt;
+  if (!behind || !peer.states || own.state === "inconsistent") return null;
+  return { ...own, state: "outdated" };
 }
 
 function neverWhole(own: SecondaryRecord): boolean {

@@ -2,14 +2,14 @@
 /**
  * What hastctl and hastd say to each other on the control socket: one request, one reply, close.
  *
- *   request  cmd u8, role u8 (set role only), [ext u8 = 1,] resource0, resource1, …
+ *   request  cmd u8, role u8 (set role only), [ext u8 = 1, force u8 = 1,] resource0, resource1, …
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            errmsg<i>, note<i>_0, note<i>_1, …                 only if the request had `ext`
+ *            copy<i>, errmsg<i>, note<i>_0, note<i>_1, …        only if the request had `ext`
  *            error i16                                          global, where not 0
  *
- * `ext`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and sends none.
+ * `ext`, `force`, `copy<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and sends none.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
  */
@@ -35,6 +35,8 @@ export type ControlRequest =
       readonly resources: readonly string[];
       /** The asker understands more than the original's keys: reason and notes may be sent. */
       readonly extended: boolean;
+      /** Primary in spite of the rules of promotion. */
+      readonly force?: true;
     }
   | { readonly kind: "status"; readonly resources: readonly string[]; readonly extended: boolean };
 
@@ -89,6 +91,8 @@ export interface ResourceStatus {
   readonly role: Role;
   readonly workerpid: number; // 0 = no worker
   readonly worker: WorkerStatus | null;
+  /** What the local copy is worth: "uptodate", …; absent where it is not known. Extended only. */
+  readonly copy?: string;
 }
 
 export interface StatusEntry {
@@ -148,10 +152,14 @@ export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRe
   if (cmd === CMD_SET_ROLE) {
     const role = roleOfCode(list.u8("role") ?? 0);
     if (role === null) return { kind: "refused", error: CONTROL_INVALID };
-    return { kind: "set-role", role, resources, extended };
+    return { kind: "set-role", role, resources, extended, ...forceOf(list) };
   }
   if (cmd === CMD_STATUS) return { kind: "status", resources, extended };
   return { kind: "refused", error: CONTROL_UNIMPLEMENTED };
+}
+
+function forceOf(list: NvList): { readonly force?: true } {
+  return list.u8("force") === 1 ? { force: true } : {};
 }
 
 export function encodeControlRequest(request: ControlRequest): Uint8Array {
@@ -166,6 +174,7 @@ export function encodeControlRequest(request: ControlRequest): Uint8Array {
     nv.string(`resource${index}`, resource);
   }
   if (request.extended) nv.u8("ext", 1);
+  if (request.kind === "set-role" && request.force === true) nv.u8("force", 1);
   return encodeFrame(PROTOCOL_VERSION, nv.finish());
 }
 
@@ -191,6 +200,8 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     nv.string(`resource${index}`, entry.resource);
     if (entry.outcome.kind === "failed") nv.i16(`error${index}`, entry.outcome.error);
     else encodeStatus(nv, index, entry.outcome.status);
+    const copy = entry.outcome.kind === "known" ? entry.outcome.status.copy : undefined;
+    if (extended && copy !== undefined) nv.string(`copy${index}`, copy);
     if (extended) encodeRemarks(nv, index, entry);
   }
   return encodeReply(nv, reply.error);
@@ -290,7 +301,13 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
     role: roleOf(list, `role${index}`),
     workerpid: list.i32(`workerpid${index}`) ?? 0,
     worker: decodeWorker(list, index),
+    ...copyOf(list, index),
   };
+}
+
+function copyOf(list: NvList, index: number): { readonly copy?: string } {
+  const copy = list.string(`copy${index}`);
+  return copy === null ? {} : { copy };
 }
 
 function decodeWorker(list: NvList, index: number): WorkerStatus | null {

@@ -2,6 +2,7 @@
 /** A pretend world for the main daemon: a clock that is turned by hand, workers and sockets that record. */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Probed } from "../../src/daemon/resource.ts";
 import type {
   FromWorker,
   ToWorker,
@@ -353,6 +354,9 @@ export class FakeLog implements Log {
     return this.lines.some((line) => line.includes(text));
   }
 }
+
+/** A component whose metadata can be read. */
+export const USABLE: Probed = { kind: "usable", copy: { state: "uptodate", forced: null } };
 
 export function settingsOf(name: string, changes: Partial<WorkerSettings> = {}): WorkerSettings {
   return {

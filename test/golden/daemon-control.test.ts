@@ -15,6 +15,7 @@ import {
   QUIET_REPORT,
   settingsOf,
   settle,
+  USABLE,
 } from "../daemon/fakes.ts";
 import { golden, goldenPaths, zeroStreamPadding } from "./vectors.ts";
 
@@ -38,7 +39,7 @@ class Node {
       clock: this.clock,
       entropy: { fill: (bytes) => bytes.fill(1) },
       processes: this.processes,
-      probe: async () => null,
+      probe: async () => USABLE,
       log,
       workerLog: "stdio",
       event: () => undefined,

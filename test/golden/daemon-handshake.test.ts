@@ -15,6 +15,7 @@ import {
   FakeSocket,
   settingsOf,
   settle,
+  USABLE,
 } from "../daemon/fakes.ts";
 import { golden, goldenPaths, messagesOf, zeroStreamPadding } from "./vectors.ts";
 
@@ -34,7 +35,7 @@ class Node {
       clock,
       entropy: { fill: (bytes: Uint8Array) => bytes.set(this.#token) },
       processes: this.processes,
-      probe: async () => null,
+      probe: async () => USABLE,
       log,
       workerLog: "stdio",
       event: () => undefined,

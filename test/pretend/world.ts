@@ -3,7 +3,7 @@
 
 import { ARENA_SIZE } from "../../src/engine/memory.ts";
 import type { EngineEnvironment, EngineHost } from "../../src/engine/primary-engine.ts";
-import type { WorkerEvent, WorkerSettings } from "../../src/engine/worker-messages.ts";
+import type { CopyWorth, WorkerEvent, WorkerSettings } from "../../src/engine/worker-messages.ts";
 import { encodeMetadata, type Metadata } from "../../src/metadata/block.ts";
 import { freebsdLayout } from "../../src/metadata/layout.ts";
 import { nodeHashes } from "../../src/platform/node/hashes.ts";
@@ -15,12 +15,17 @@ import { PretendNet } from "./net.ts";
 
 /** Remembers what an engine tells. */
 export class RecordingHost implements EngineHost {
+  /** What the local copy was worth, as it changed. */
+  readonly copies: CopyWorth[] = [];
   readonly events: WorkerEvent[] = [];
   readonly notices: string[] = [];
   readonly warnings: string[] = [];
   readonly errors: string[] = [];
   exit: { readonly code: number; readonly reason: string } | null = null;
 
+  copy(copy: CopyWorth): void {
+    this.copies.push(copy);
+  }
   event(event: WorkerEvent): void {
     this.events.push(event);
   }

@@ -333,7 +333,10 @@ export class SimDaemon implements Owner, Processes {
         net,
         handshakeNet: net,
         resolver: { lookup: () => Promise.resolve([]) },
-        probe: () => Promise.resolve(null),
+        probe: () => {
+          const copy = { state: machine.record.state!, forced: null };
+          return Promise.resolve({ kind: "usable", copy });
+        },
         log: new SimLog(machine, watcher, ""),
         workerLog: "stdio",
       },

@@ -26,7 +26,7 @@ import {
 } from "../../src/wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../../src/wire/handshake.ts";
-import { FakeLog, settingsOf } from "../daemon/fakes.ts";
+import { FakeLog, settingsOf, USABLE } from "../daemon/fakes.ts";
 import { signal } from "./marked-processes.ts";
 import { until } from "./until.ts";
 
@@ -59,7 +59,7 @@ class RealDaemon {
         net: nodeNet,
         handshakeNet: new NodeHandshakeNet(),
         resolver: new NodeResolver(),
-        probe: async () => null,
+        probe: async () => USABLE,
         log: this.log,
         workerLog: "stdio",
       },

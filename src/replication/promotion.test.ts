@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import type { DataState } from "./primary.ts";
+import { admission, type Candidate } from "./promotion.ts";
+
+const STATES: readonly DataState[] = ["new", "uptodate", "consistent", "outdated", "inconsistent"];
+
+function word(state: DataState, changes: Partial<Candidate> = {}): string {
+  const candidate = { state, wasPrimary: false, trust: "unknown", hasRemote: true } as const;
+  const verdict = admission({ ...candidate, ...changes });
+  return verdict.kind === "ask" ? verdict.needs : verdict.kind;
+}
+
+test("S-2: what another instance of hastd left behind needs the other node's word", () => {
+  expect.deepEqual(
+    STATES.map((state) => word(state)),
+    ["no-objection", "agreement", "agreement", "refuse", "refuse"],
+  );
+});
+
+test("S-2: who was there when the link was lost goes on at once, but never on a copy known to be old", () => {
+  expect.deepEqual(
+    STATES.map((state) => word(state, { trust: "known" })),
+    ["go", "go", "go", "refuse", "refuse"],
+  );
+});
+
+test("a node without a remote needs nobody", () => {
+  expect.deepEqual(
+    STATES.map((state) => word(state, { hasRemote: false })),
+    ["go", "go", "go", "refuse", "refuse"],
+  );
+  expect.equal(word("inconsistent", { hasRemote: false, wasPrimary: true }), "refuse");
+});
+
+test("a primary that was being filled from its peer goes on only with it", () => {
+  expect.equal(word("inconsistent", { wasPrimary: true }), "agreement");
+  expect.equal(word("inconsistent", { wasPrimary: true, trust: "known" }), "go");
+});
+
+test("force overrules everything", () => {
+  for (const state of STATES) expect.equal(word(state, { trust: "forced" }), "go");
+});

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * May a node become primary, judged by what it knows of its own copy?
+ *
+ *   stored         this hastd knows more   it does not              on the other node's word
+ *   new            go                      go, unless it has data   ask
+ *   uptodate       go                      it may have gone on      ask
+ *   consistent     go                      it may have gone on      ask
+ *   outdated       refuse                  refuse                   –
+ *   inconsistent   a target: refuse; a primary that is filled from its peer: go on, or ask
+ *
+ * Losing this bet is split-brain: detected, and nothing is overwritten.
+ * Source: invariant 7 of docs/architecture.md; safety cases S-2, S-11; behaviour BD-15.
+ */
+
+import type { DataState } from "./primary.ts";
+
+/**
+ * What hastd adds to the metadata: "known", this very instance of it was primary, or was secondary
+ * when the link was lost; "forced", an operator knows better.
+ */
+export type Trust = "known" | "unknown" | "forced";
+
+export type Admission =
+  | { readonly kind: "go" }
+  /** The other node decides: by its word, or at least by not objecting where it can be reached. */
+  | { readonly kind: "ask"; readonly needs: "agreement" | "no-objection" }
+  | { readonly kind: "refuse"; readonly because: "outdated" | "inconsistent" };
+
+export interface Candidate {
+  readonly state: DataState;
+  /** The metadata was last written by a primary. */
+  readonly wasPrimary: boolean;
+  readonly trust: Trust;
+  /** False where hast.conf says `remote none`: nobody can have gone on. */
+  readonly hasRemote: boolean;
+}
+
+export function admission({ state, wasPrimary, trust, hasRemote }: Candidate): Admission {
+  if (trust === "forced") return { kind: "go" };
+  if (state === "outdated") return { kind: "refuse", because: state };
+  if (state === "inconsistent") {
+    // What is missing is read from the peer, and nothing goes on without it (S-6).
+    if (!wasPrimary || !hasRemote) return { kind: "refuse", because: state };
+    return trust === "known" ? { kind: "go" } : { kind: "ask", needs: "agreement" };
+  }
+  if (trust === "known" || !hasRemote) return { kind: "go" };
+  return { kind: "ask", needs: state === "new" ? "no-objection" : "agreement" };
+}
