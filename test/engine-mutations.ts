@@ -13,6 +13,7 @@ const SECONDARY_ENGINE = {
   file: "src/engine/secondary-engine.ts",
   suite: "secondaryEngine",
 } as const;
+const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
 const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
 const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
 
@@ -391,5 +392,39 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
       this.#memory.hold(holder);
       memory = payload;`,
     replace: `      memory = payload;`,
+  },
+
+  // ---- roles and processes --------------------------------------------------------------------
+  {
+    name: "a node is promoted under a live primary",
+    defect: "S-11",
+    ...RESOURCE,
+    find: `    if (wanted === "primary" && (await this.#hasLivePrimary())) {`,
+    replace: `    if (wanted === "primary" && this.#stopping && (await this.#hasLivePrimary())) {`,
+  },
+  {
+    name: "a new worker starts beside one that cannot be killed",
+    defect: "S-8",
+    ...RESOURCE,
+    find: `    const stuck = await this.#retireWorker();
+    if (stuck !== null) return stuck;`,
+    replace: `    await this.#retireWorker();`,
+  },
+  {
+    name: "a new connection is answered while the old worker still works",
+    defect: "S-5, S-8",
+    ...RESOURCE,
+    find: `    const stuck = await this.#retireWorker();
+    // Closed`,
+    replace: `    const stuck = null as string | null;
+    void this.#retireWorker();
+    // Closed`,
+  },
+  {
+    name: "any token opens the second connection",
+    defect: "BD-40",
+    ...RESOURCE,
+    find: `    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {`,
+    replace: `    if (attempt?.token == null || p2.token.length !== TOKEN_SIZE) {`,
   },
 ];

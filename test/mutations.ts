@@ -36,6 +36,7 @@ export type Suite =
   | "component"
   | "memory"
   | "nbd"
+  | "daemon"
   | "wire";
 
 /** Test files, in the order in which they are tried: quick and close to the subject first. */
@@ -70,6 +71,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/engine/secondary-engine.test.ts",
   ],
   nbd: ["src/engine/nbd-server.test.ts"],
+  daemon: ["src/daemon/resource.test.ts"],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
 };
 
