@@ -15,6 +15,7 @@ const SECONDARY_ENGINE = {
 } as const;
 const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
 const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
+const COPIES = { file: "src/metadata/copies.ts", suite: "component" } as const;
 const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
 
 export const ENGINE_MUTATIONS: readonly Mutation[] = [
@@ -74,6 +75,29 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `      sequence: (this.metadata.sequence ?? 0n) + 1n,`,
     replace: `      sequence: this.metadata.sequence ?? 0n,`,
   },
+  {
+    name: "an unclean stop without metaflush is forgotten",
+    defect: "S-21",
+    ...COMPONENT,
+    find: `    if (found.metadata.unflushed === true) {`,
+    replace: `    if (found.metadata.unflushed === true && found.rewrite) {`,
+  },
+  {
+    name: "after an unclean stop without metaflush the map is believed",
+    defect: "S-21",
+    ...COMPONENT,
+    find: `      await this.#markAll();
+`,
+    replace: "",
+  },
+  {
+    name: "a damaged copy stays damaged",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `    if (found.rewrite) await this.#store(found.metadata);
+`,
+    replace: "",
+  },
 
   // ---- what metadata says ---------------------------------------------------------------------
   {
@@ -132,6 +156,37 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     ...LAYOUT,
     find: `keepdirty < 2 || keepdirty`,
     replace: `keepdirty < 1 || keepdirty`,
+  },
+  {
+    name: "there is one copy of the metadata",
+    defect: "BD-17",
+    ...COPIES,
+    find: `    return [
+      { offset: copy, bytes: list },
+      { offset: block, bytes: list },
+    ];`,
+    replace: `    return [{ offset: block, bytes: list }];`,
+  },
+  {
+    name: "a damaged block is final although its copy is whole",
+    defect: "BD-17",
+    ...COPIES,
+    find: `    if (copy === null) throw error;`,
+    replace: `    if (copy === null || media.mediaSize > 0) throw error;`,
+  },
+  {
+    name: "a copy from before FreeBSD had the disk wins",
+    defect: "S-14",
+    ...COPIES,
+    find: `  if (ahead === 1n) {`,
+    replace: `  if (ahead >= 1n) {`,
+  },
+  {
+    name: "data that looks like a copy is taken for one",
+    defect: "BD-17",
+    ...COPIES,
+    find: `    return copyOffset(layout, extentsOf(metadata)) === at ? { metadata, layout } : null;`,
+    replace: `    return copyOffset(layout, extentsOf(metadata)) <= at ? { metadata, layout } : null;`,
   },
 
   // ---- a primary and its peer -----------------------------------------------------------------
