@@ -98,7 +98,7 @@ async function tryMutation(
   mutation: Mutation,
   limits: Map<string, number>,
 ): Promise<Row> {
-  const original = readFileSync(join(root, mutation.file), "utf8");
+  const original = readFileSync(join(copy, mutation.file), "utf8");
   let text: string;
   try {
     text = mutate(mutation, original);

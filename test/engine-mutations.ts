@@ -13,7 +13,9 @@ const SECONDARY_ENGINE = {
   file: "src/engine/secondary-engine.ts",
   suite: "secondaryEngine",
 } as const;
+const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
 const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
+const COPIES = { file: "src/metadata/copies.ts", suite: "component" } as const;
 const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
 
 export const ENGINE_MUTATIONS: readonly Mutation[] = [
@@ -73,6 +75,29 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `      sequence: (this.metadata.sequence ?? 0n) + 1n,`,
     replace: `      sequence: this.metadata.sequence ?? 0n,`,
   },
+  {
+    name: "an unclean stop without metaflush is forgotten",
+    defect: "S-21",
+    ...COMPONENT,
+    find: `    if (found.metadata.unflushed === true) {`,
+    replace: `    if (found.metadata.unflushed === true && found.rewrite) {`,
+  },
+  {
+    name: "after an unclean stop without metaflush the map is believed",
+    defect: "S-21",
+    ...COMPONENT,
+    find: `      await this.#markAll();
+`,
+    replace: "",
+  },
+  {
+    name: "a damaged copy stays damaged",
+    defect: "BD-17",
+    ...COMPONENT,
+    find: `    if (found.rewrite) await this.#store(found.metadata);
+`,
+    replace: "",
+  },
 
   // ---- what metadata says ---------------------------------------------------------------------
   {
@@ -131,6 +156,37 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     ...LAYOUT,
     find: `keepdirty < 2 || keepdirty`,
     replace: `keepdirty < 1 || keepdirty`,
+  },
+  {
+    name: "there is one copy of the metadata",
+    defect: "BD-17",
+    ...COPIES,
+    find: `    return [
+      { offset: copy, bytes: list },
+      { offset: block, bytes: list },
+    ];`,
+    replace: `    return [{ offset: block, bytes: list }];`,
+  },
+  {
+    name: "a damaged block is final although its copy is whole",
+    defect: "BD-17",
+    ...COPIES,
+    find: `    if (copy === null) throw error;`,
+    replace: `    if (copy === null || media.mediaSize > 0) throw error;`,
+  },
+  {
+    name: "a copy from before FreeBSD had the disk wins",
+    defect: "S-14",
+    ...COPIES,
+    find: `  if (ahead === 1n) {`,
+    replace: `  if (ahead >= 1n) {`,
+  },
+  {
+    name: "data that looks like a copy is taken for one",
+    defect: "BD-17",
+    ...COPIES,
+    find: `    return copyOffset(layout, extentsOf(metadata)) === at ? { metadata, layout } : null;`,
+    replace: `    return copyOffset(layout, extentsOf(metadata)) <= at ? { metadata, layout } : null;`,
   },
 
   // ---- a primary and its peer -----------------------------------------------------------------
@@ -391,5 +447,39 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
       this.#memory.hold(holder);
       memory = payload;`,
     replace: `      memory = payload;`,
+  },
+
+  // ---- roles and processes --------------------------------------------------------------------
+  {
+    name: "a node is promoted under a live primary",
+    defect: "S-11",
+    ...RESOURCE,
+    find: `    if (wanted === "primary" && (await this.#hasLivePrimary())) {`,
+    replace: `    if (wanted === "primary" && this.#stopping && (await this.#hasLivePrimary())) {`,
+  },
+  {
+    name: "a new worker starts beside one that cannot be killed",
+    defect: "S-8",
+    ...RESOURCE,
+    find: `    const stuck = await this.#retireWorker();
+    if (stuck !== null) return stuck;`,
+    replace: `    await this.#retireWorker();`,
+  },
+  {
+    name: "a new connection is answered while the old worker still works",
+    defect: "S-5, S-8",
+    ...RESOURCE,
+    find: `    const stuck = await this.#retireWorker();
+    // Closed`,
+    replace: `    const stuck = null as string | null;
+    void this.#retireWorker();
+    // Closed`,
+  },
+  {
+    name: "any token opens the second connection",
+    defect: "BD-40",
+    ...RESOURCE,
+    find: `    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {`,
+    replace: `    if (attempt?.token == null || p2.token.length !== TOKEN_SIZE) {`,
   },
 ];

@@ -36,6 +36,7 @@ export type Suite =
   | "component"
   | "memory"
   | "nbd"
+  | "daemon"
   | "wire";
 
 /** Test files, in the order in which they are tried: quick and close to the subject first. */
@@ -70,6 +71,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/engine/secondary-engine.test.ts",
   ],
   nbd: ["src/engine/nbd-server.test.ts"],
+  daemon: ["src/daemon/resource.test.ts"],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
 };
 
@@ -117,8 +119,6 @@ export const NOT_EXPRESSED: Readonly<Record<string, string>> = {
     "the record of the sector size: nothing is recorded yet; only the check against the media is ours",
   "BD-16":
     "the optional full copy at a first pairing: there is none yet; what a component made anew is given, is",
-  "BD-17":
-    "the second copy of the metadata: there is one block yet; its checksum and its flushes are mutated",
   "BD-21": "an unsupported flush reported as 22 the second time: we remember no answer of a device",
 };
 
@@ -406,15 +406,15 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-17",
     ...COMPONENT,
     find: `        if (errno === 0) this.disk.flush(RECORD_FLUSH);
-        else this.#handler!.recordWritten(errno);`,
-    replace: `        this.#handler!.recordWritten(errno);`,
+        else this.#recordWriteDone(errno);`,
+    replace: `        this.#recordWriteDone(errno);`,
   },
   {
     name: "a failed flush of the metadata block is ignored",
     defect: "BD-17",
     ...COMPONENT,
-    find: `        this.#handler!.recordWritten(unsupported(errno) ? 0 : errno);`,
-    replace: `        this.#handler!.recordWritten(0);`,
+    find: `        this.#recordWriteDone(unsupported(errno) ? 0 : errno);`,
+    replace: `        this.#recordWriteDone(0);`,
   },
   {
     name: "a failed metadata write is ignored",

@@ -140,6 +140,16 @@ test("writeRecord() has both copies stable, one after the other, before recordWr
   expect.equal(decodeMetadata(disk.peek(0, METADATA_SIZE), "r0").sequence, 2n);
 });
 
+test("BD-17: a metadata block whose write or flush failed is not called stable", async () => {
+  for (const failing of ["write", "flush"]) {
+    const { component, handler, disk } = await open();
+    disk.fail = ({ op }) => (op === failing ? 5 : 0);
+    component.writeRecord({ localcnt: 7n, state: "uptodate" });
+    disk.submit();
+    expect.deepEqual(handler.calls, ["record: 5"]);
+  }
+});
+
 test("writeMap() writes every run, flushes once, and only then says what is stable", async () => {
   const { component, handler, disk } = await open();
   const runs = new Runs({ offset: 0, length: 512 }, { offset: 0, length: 512 });

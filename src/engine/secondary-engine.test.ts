@@ -17,7 +17,7 @@ import { createComponent, dirtyArena, World, type WorldOptions } from "../../tes
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import { EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
 import { encodeFrame } from "../wire/frame.ts";
-import { decodeS2 } from "../wire/handshake.ts";
+import { decodeS2, type S2Accepted } from "../wire/handshake.ts";
 import { NvWriter } from "../wire/nv.ts";
 import {
   CHECKSUM_CRC32,
@@ -38,6 +38,8 @@ const SMALL: number = 128 * 1024;
 interface Setup extends WorldOptions {
   readonly hello?: Partial<PeerHello>;
   readonly metadata?: Partial<Metadata>;
+  /** Begins the activemap on disk; the rest is zeroes. */
+  readonly map?: Uint8Array;
   /** Chunks in which requests arrive. */
   readonly chunk?: (available: number) => number;
 }
@@ -48,8 +50,18 @@ class Served {
   readonly a: FarEnd;
   readonly b: FarEnd;
   readonly dataSize: number;
+  /** What the handshake was answered. */
+  readonly s2: S2Accepted;
 
-  private constructor(world: World, engine: SecondaryEngine, a: FarEnd, b: FarEnd, size: number) {
+  private constructor(
+    world: World,
+    engine: SecondaryEngine,
+    a: FarEnd,
+    b: FarEnd,
+    size: number,
+    s2: S2Accepted,
+  ) {
+    this.s2 = s2;
     this.world = world;
     this.engine = engine;
     this.a = a;
@@ -62,6 +74,7 @@ class Served {
     const world = new World({ arena: ARENA, ...setup, completion: "inside" });
     const { datasize } = createComponent(world.disk, { resuid: RESUID, ...setup.metadata });
     if (datasize < 1 << 24) world.disk.poke(LOCALOFF, new Uint8Array(datasize).fill(OLD));
+    if (setup.map !== undefined) world.disk.poke(METADATA_SIZE, setup.map);
     const a = pretendConnection(world.events, "tcp://primary (a)");
     const b = pretendConnection(world.events, "tcp://primary (b)");
     if (setup.chunk !== undefined) a.chunk = setup.chunk;
@@ -80,9 +93,9 @@ class Served {
     );
     await world.until(engine.start());
     const { answer } = decodeS2(messageAt(a.takeHeard(), 0)!.nv);
-    expect.equal(answer.kind, "accepted");
+    expect.ok(answer.kind === "accepted");
     world.disk.completion = setup.completion ?? "inside";
-    return new Served(world, engine, a, b, datasize);
+    return new Served(world, engine, a, b, datasize, answer);
   }
 
   data(offset = 0, length: number = this.dataSize): Uint8Array {
@@ -506,14 +519,24 @@ test("a primary that takes no replies is not listened to any more, then given up
   expect.equal(served.world.host.exit?.code, 75);
 });
 
-test("a primary that begins to take its replies again gets all of them", async () => {
+test("a primary that begins to take its replies again gets all of them, as they were read", async () => {
   const served = await Served.start({ mediaSize: 4 * 1024 * 1024 });
+  const areas = Array.from({ length: 30 }, (_, index) => pattern(131072, index));
+  for (const [index, area] of areas.entries()) {
+    served.world.disk.poke(LOCALOFF + index * 131072, area);
+  }
   served.b.stopListening();
-  for (let index = 0; index < 400; index++) served.a.send(readRequest(index + 1, 0, 131072));
+  for (let index = 0; index < 400; index++) {
+    served.a.send(readRequest(index + 1, (index % areas.length) * 131072, 131072));
+  }
   await served.world.events.settle();
   served.b.listenAgain();
   await served.world.events.settle();
-  expect.equal(served.replies().length, 400);
+  const replies = repliesOf(served.b.takeHeard());
+  expect.equal(replies.length, 400);
+  for (const { header, bytes } of replies) {
+    sameBytes(bytes.subarray(header.headerEnd), areas[(header.seqLo - 1) % areas.length]!);
+  }
   expect.equal(served.a.unread, 0);
 });
 
@@ -838,6 +861,15 @@ test("a fresh node has the map of ones on its disk before the resource's id, unt
   expect.deepEqual(disk.peek(4096, 8), bytes(8, 0xff), "a keepalive proves nothing");
   await served.send(writeRequest(1, 0, bytes(512, 1)));
   expect.deepEqual(disk.peek(4096, 8), bytes(8, 0));
+});
+
+test("a fresh node that has begun to write before it met its primary sends its marks", async () => {
+  const virgin = { metadata: { resuid: 0n }, hello: { virgin: true } };
+  const untouched = await Served.start(virgin);
+  expect.equal(untouched.s2.mapsize, 0, "as the original has it");
+  const begun = await Served.start({ ...virgin, map: Uint8Array.of(0b100) });
+  expect.equal(begun.s2.virgin, true);
+  expect.ok(begun.s2.mapsize > 0);
 });
 
 test("what a killed worker left in the page cache is flushed before it is read (S-8)", async () => {

@@ -124,6 +124,30 @@ test("ZERO is answered when both have done it, in memsync too, and tracked like 
   }
 });
 
+test("BD-20: a TRIM that failed here is an error, whatever the peer said", () => {
+  for (const errno of [0, EIO]) {
+    const bench = new PrimaryBench();
+    bench.settle();
+    const slot = bench.zero(0);
+    bench.reply(slot, errno);
+    bench.take();
+    bench.local(slot, EIO);
+    expect.ok(bench.take().includes("answer 0 errno 5"));
+    expect.equal(bench.map.resyncCount, 1);
+  }
+});
+
+test("BD-20: a write waits for an overlapping TRIM to leave our own disk", () => {
+  const bench = new PrimaryBench();
+  bench.settle();
+  const trim = bench.zero(0, 2);
+  bench.take();
+  bench.write(1);
+  expect.deepEqual(bench.take(), []);
+  bench.local(trim);
+  expect.deepEqual(bench.take(), ["send write 1", "local write 1"]);
+});
+
 test("a failed TRIM of the peer is made good by a copy (BD-20)", () => {
   const bench = new PrimaryBench();
   bench.settle();
@@ -758,6 +782,17 @@ test("replies of a lost connection find nobody, and numbers are never used twice
   expect.equal(bench.core.slotOfReply(0), -1);
   bench.finish(slot);
   expect.equal(bench.core.slotOfReply(after), -1);
+});
+
+test("BD-31: once the connection is lost, nothing that was sent on it can be answered", () => {
+  const bench = new PrimaryBench();
+  bench.settle();
+  const write = bench.write(0);
+  bench.flush();
+  const sent = [bench.core.seq[write]!, bench.core.seq[write]! + 1];
+  for (const seq of sent) expect.notEqual(bench.core.slotOfReply(seq), -1);
+  bench.cut();
+  for (const seq of sent) expect.equal(bench.core.slotOfReply(seq), -1);
 });
 
 test("numbers stay unique over more requests than the ring has places (BD-31)", () => {
