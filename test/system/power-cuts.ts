@@ -250,7 +250,8 @@ export class PowerCuts {
     }
     await this.#restore(alpha, beta);
     // async: what the last primary had flushed is nowhere else.
-    const wanted = this.mode === "async" ? this.#primary : this.#random.pick(this.#pair.nodes);
+    const same = this.mode === "async" || this.#random.chance(0.25);
+    const wanted = same ? this.#primary : this.#secondary;
     const other = this.#pair.other(wanted);
     await other.role("secondary");
     const { code, stderr } = await wanted.hastctl("role", "primary", RESOURCE);
