@@ -196,6 +196,29 @@ export class PowerCuts {
     this.tally.rounds++;
   }
 
+  /**
+   * Both disks lie about flushes from now on, under load; then the power of both goes.
+   *
+   * @returns what the writer and the file system's auditor say then, null where they saw nothing wrong
+   */
+  async cutWithLies(): Promise<{ writer: string | null; files: string | null }> {
+    this.history.push("lies:");
+    await this.#startLoad();
+    for (const node of this.#pair.nodes) await this.powered.setLying(node, true);
+    const { sql } = this.#files.acknowledged;
+    await until("much was acknowledged", () => this.#files.acknowledged.sql > sql + 20);
+    const primary = this.#primary;
+    await this.#cut(primary, this.#secondary);
+    await this.#restore(primary, this.#secondary);
+    await this.#secondary.role("secondary");
+    await primary.role("primary");
+    this.#client = await primary.connect();
+    return {
+      writer: await complaintOf(this.#writer.verify(this.#client, "flushed")),
+      files: await complaintOf(this.#files.appear(primary)),
+    };
+  }
+
   async #cutInResync(): Promise<void> {
     const primary = this.#primary;
     const which = this.#random.pick(["primary", "secondary", "both"] as const);
@@ -227,7 +250,8 @@ export class PowerCuts {
     }
     await this.#restore(alpha, beta);
     // async: what the last primary had flushed is nowhere else.
-    const wanted = this.mode === "async" ? this.#primary : this.#random.pick(this.#pair.nodes);
+    const same = this.mode === "async" || this.#random.chance(0.25);
+    const wanted = same ? this.#primary : this.#secondary;
     const other = this.#pair.other(wanted);
     await other.role("secondary");
     const { code, stderr } = await wanted.hastctl("role", "primary", RESOURCE);
@@ -259,6 +283,8 @@ export class PowerCuts {
     if (!this.#files.mounted) await this.#files.appear(this.#primary);
     this.#writer.start(this.#client);
     this.#files.start();
+    // The run begins by removing what the last one left.
+    this.#settledFiles = { anchor: this.#settledFiles.anchor, log: 0, sql: 0 };
     this.#loaded = true;
     await until("the load is on", () => this.#files.acknowledged.sql > 0);
   }
@@ -353,10 +379,19 @@ export class PowerCuts {
     });
   }
 
+  /** The file system is whole after all that. Stops everything. */
   async end(): Promise<void> {
     this.#client?.destroy();
     await this.#files.leave();
     await this.#files.inspect(this.#primary);
+    await this.powered.stop();
+  }
+
+  /** Stops everything, whatever state it is in. */
+  async abandon(): Promise<void> {
+    this.#client?.destroy();
+    await this.powered.unplug();
+    await this.#files.die();
     await this.powered.stop();
   }
 
@@ -365,8 +400,18 @@ export class PowerCuts {
     const known = error instanceof Error ? error : new Error(String(error));
     const where = `${this.mode}, seed ${this.seed}, ${this.history.join(" ")}`;
     known.stack = `${where}\n${known.stack}`;
+    this.#client?.destroy();
     await this.powered.unplug();
     await this.#files.die();
     return await this.powered.failed(known);
+  }
+}
+
+async function complaintOf(verdict: Promise<unknown>): Promise<string | null> {
+  try {
+    await verdict;
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
   }
 }
