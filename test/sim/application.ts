@@ -5,6 +5,7 @@
  */
 
 import type { NetFailure } from "../../src/platform/net.ts";
+import type { Random } from "../model/disk.ts";
 import type { Request } from "../nbd-peer.ts";
 import {
   NBD_FLUSH,
@@ -20,6 +21,7 @@ import { describe, type Op, type OpKind } from "./history.ts";
 import { EXPORT, type Machine, type SimWorker } from "./machine.ts";
 import type { Owner } from "./network.ts";
 import { fillCells } from "./pattern.ts";
+import { stream } from "./plan.ts";
 import { ProcessClock } from "./timeline.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
@@ -41,7 +43,10 @@ export class Application {
   constructor(world: World, manners: ApplicationManners) {
     this.world = world;
     this.manners = manners;
-    this.#users = Array.from({ length: manners.connections }, () => new User(this));
+    this.#users = Array.from(
+      { length: manners.connections },
+      (_, index) => new User(this, stream(world.seed, `user ${index}`)),
+    );
   }
 
   start(): void {
@@ -79,6 +84,7 @@ interface InFlight {
 class User implements ClientHandler {
   readonly #application: Application;
   readonly #world: World;
+  readonly #random: Random;
   #connection: NbdConnection | null = null;
   #machine: Machine | null = null;
   #worker: SimWorker | null = null;
@@ -89,8 +95,9 @@ class User implements ClientHandler {
   /** The last reading: what is left, and whom to tell. */
   #toRead: { readonly cells: number[]; readonly done: () => void } | null = null;
 
-  constructor(application: Application) {
+  constructor(application: Application, random: Random) {
     this.#application = application;
+    this.#random = random;
     this.#world = application.world;
   }
 
@@ -101,13 +108,15 @@ class User implements ClientHandler {
   // ---- finding a primary ----------------------------------------------------------------------
 
   look(): void {
-    const { random, timeline } = this.#world;
+    const random = this.#random;
+    const { timeline } = this.#world;
     timeline.after(random.pick([50, 500]) * random.next(), () => this.#look());
   }
 
   #look(): void {
     if (this.#ended || this.#connection !== null) return;
-    const { random, machines, network, timeline } = this.#world;
+    const random = this.#random;
+    const { machines, network, timeline } = this.#world;
     const machine = random.pick(machines);
     if (!machine.on) {
       this.look();
@@ -115,7 +124,7 @@ class User implements ClientHandler {
     }
     const owner: Owner = { host: machine, alive: true, ends: new Set() };
     const looking = ++this.#looking;
-    const clock = new ProcessClock(timeline, () => true);
+    const clock = new ProcessClock(timeline, 1, () => true);
     network.connect(owner, clock, EXPORT, 5_000, (result: End | NetFailure) => {
       if (looking !== this.#looking) return;
       const worker = machine.primary;
@@ -174,14 +183,15 @@ class User implements ClientHandler {
 
   end(): void {
     this.#ended = true;
-    this.#connection?.leave(this.#world.random.chance(0.5));
+    this.#connection?.leave(this.#random.chance(0.5));
     this.#connection = null;
   }
 
   // ---- commands -------------------------------------------------------------------------------
 
   #think(): void {
-    const { random, timeline } = this.#world;
+    const random = this.#random;
+    const { timeline } = this.#world;
     const connection = this.#connection;
     const { thinkMs } = this.#application.manners;
     timeline.after(thinkMs * 2 * random.next(), () => {
@@ -203,7 +213,8 @@ class User implements ClientHandler {
   }
 
   #act(): void {
-    const { random, plan } = this.#world;
+    const random = this.#random;
+    const { plan } = this.#world;
     const { cellCount, sectorSize } = plan.shape;
     const kind = random.pick([
       "read",

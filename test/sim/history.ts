@@ -20,7 +20,7 @@
  * and `view` with what they have read on top of it.
  */
 
-import type { Mode, Primary } from "../../src/replication/primary.ts";
+import { type Mode, type Primary, SLOT_COUNT } from "../../src/replication/primary.ts";
 import type { Machine, SimWorker } from "./machine.ts";
 import { cellContent } from "./pattern.ts";
 import { Violation } from "./violation.ts";
@@ -41,6 +41,8 @@ export interface Op {
   end: number;
   /** READ: the floors of its cells. FLUSH: those of all cells. As they were when it was submitted. */
   floor: Int32Array;
+  /** The connection that was there when it was submitted; 0 for none. */
+  readonly epoch: number;
   /** Whose word it was acknowledged on (memsync), or null. */
   receiver: SimWorker | null;
   /** READ: what an earlier read saw last in each cell, or −1; nobody has changed it since, for all we know. */
@@ -58,8 +60,8 @@ export class Copy {
   readonly promised: Int32Array;
   readonly view: Int32Array;
   readonly seenValue: Int32Array;
-  /** Cells of which the other node may lack something although it seems to have it. */
-  readonly doubtful: Uint8Array;
+  /** Per cell, up to which write the other node may lack something although it seems to have it; or 0. */
+  readonly doubtful: Int32Array;
   /** async: acknowledged here as primary, on its way to the other node. */
   backlog: Op[] = [];
   /** memsync: the other node's worker said that it had received them. */
@@ -68,7 +70,11 @@ export class Copy {
   excuse = false;
   /** Acknowledged with that excuse. */
   excused: Op[] = [];
+  /** The primary's worker that has the disk open. */
+  leader: SimWorker | null = null;
   connected = false;
+  /** Which connection as primary this is, or was the last. */
+  epoch = 0;
   inStep = false;
   /** Has been primary since the two were last in step. */
   led = false;
@@ -81,13 +87,18 @@ export class Copy {
     this.alone = new Int32Array(cellCount);
     this.aloneStable = new Int32Array(cellCount);
     this.promised = new Int32Array(cellCount);
-    this.doubtful = new Uint8Array(cellCount);
+    this.doubtful = new Int32Array(cellCount);
     this.view = new Int32Array(cellCount);
     this.seenValue = new Int32Array(cellCount).fill(-1);
   }
 
   get name(): string {
     return this.machine.name;
+  }
+
+  /** How its primary replicates, if there is one. */
+  get mode(): Mode | null {
+    return this.machine.primary?.mode ?? null;
   }
 
   get core(): Primary | null {
@@ -127,7 +138,6 @@ export class Counts {
 export class History {
   readonly copies: readonly [Copy, Copy];
   readonly counts: Counts = new Counts();
-  readonly #mode: Mode;
   readonly #cellCount: number;
   readonly #cellSize: number;
   #time = 1;
@@ -137,8 +147,7 @@ export class History {
   readonly #zeroEnd: Int32Array;
   readonly #markers: [Marker, Marker];
 
-  constructor(machines: readonly [Machine, Machine], mode: Mode) {
-    this.#mode = mode;
+  constructor(machines: readonly [Machine, Machine]) {
     this.copies = [new Copy(machines[0]), new Copy(machines[1])];
     this.#cellCount = machines[0].shape.cellCount;
     this.#cellSize = machines[0].shape.sectorSize;
@@ -190,12 +199,20 @@ export class History {
     return true;
   }
 
-  /** The same for certain: zeroes could be older ones. */
+  /**
+   * The same for certain. Zeroes could be older ones; and an earlier write that has no answer yet is no
+   * older than this one, but on its way to the other node it comes before.
+   */
+  #surelyHolds(copy: Copy, cell: number, floor: number): boolean {
+    const op = this.#ops[copy.machine.medium.cells[cell]!];
+    return floor === 0 || (op != null && op.start >= floor);
+  }
+
   #surelyHoldsOp(copy: Copy, op: Op): boolean {
     for (let cell = op.from; cell < op.from + op.count; cell++) {
-      if (copy.machine.medium.cells[cell] === 0) return false;
+      if (!this.#surelyHolds(copy, cell, op.start)) return false;
     }
-    return this.#holdsOp(copy, op);
+    return true;
   }
 
   #describe(copy: Copy, cell: number): string {
@@ -227,6 +244,7 @@ export class History {
       start: ++this.#time,
       end: Number.POSITIVE_INFINITY,
       floor: NOTHING,
+      epoch: copy.connected ? copy.epoch : 0,
       receiver: null,
       seen: NOTHING,
     };
@@ -326,7 +344,7 @@ export class History {
     }
     if (this.#holdsOp(other, op)) {
       this.counts.joint++;
-      const promised = this.#mode === "fullsync" && (core?.connected ?? false);
+      const promised = copy.mode === "fullsync" && (core?.connected ?? false);
       if (promised || this.#surelyHoldsOp(other, op)) this.#owe(other, op);
       else this.#doubt(copy, op);
       return;
@@ -342,10 +360,12 @@ export class History {
         copy.alone[cell] = Math.max(copy.alone[cell]!, op.start);
       }
     }
-    if (core?.connected && this.#mode === "async") {
+    if (core?.connected && copy.mode === "async") {
       this.counts.backlog++;
       copy.backlog.push(op);
-    } else if (core?.connected && this.#mode === "memsync" && !copy.excuse) {
+    } else if (marked && op.epoch !== copy.epoch) {
+      this.counts.alone++; // perhaps before this connection was there
+    } else if (core?.connected && copy.mode === "memsync" && !copy.excuse) {
       this.counts.received++;
       op.receiver = other.machine.lockedBy;
       copy.received.push(op);
@@ -362,9 +382,11 @@ export class History {
     }
   }
 
-  /** The other node shows zeroes: perhaps this write's, perhaps older ones, and it is still on its way. */
+  /** The other node seems to have this write, but it is perhaps still on its way. */
   #doubt(copy: Copy, op: Op): void {
-    copy.doubtful.fill(1, op.from, op.from + op.count);
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      copy.doubtful[cell] = Math.max(copy.doubtful[cell]!, op.start);
+    }
   }
 
   /** The copy has this write: from now on it owes it. */
@@ -379,6 +401,8 @@ export class History {
     const other = this.other(copy);
     const stale = copy.core?.stale ?? false;
     const connected = copy.core?.connected ?? false;
+    // With both nodes, as the mode wants it.
+    const promised = connected && copy.mode !== "async" && !copy.excuse;
     let alone = -1;
     for (let cell = from; cell < to; cell++) {
       const wanted = floor[cell]!;
@@ -392,10 +416,9 @@ export class History {
         );
       }
       if (this.#holdsStably(other, cell, wanted)) {
-        // Zeroes could be older ones, unless they are what the mode promises.
-        const sure =
-          other.machine.medium.cells[cell] !== 0 || (connected && this.#mode !== "async");
+        const sure = promised || this.#surelyHolds(other, cell, wanted);
         if (sure) other.stable[cell] = Math.max(other.stable[cell]!, wanted);
+        if (promised && wanted >= copy.doubtful[cell]!) copy.doubtful[cell] = 0;
       } else {
         alone = cell;
       }
@@ -416,7 +439,7 @@ export class History {
       }
       return;
     }
-    if (copy.excuse || (this.#mode === "async" && connected)) return;
+    if (copy.excuse || (copy.mode === "async" && connected)) return;
     throw new Violation(
       `${copy.name}: ${describe(op)} is acknowledged alone and without a stable mark: cell ${alone} on ` +
         `${other.name} may become ${this.#describe(other, alone)}, older than ` +
@@ -441,7 +464,8 @@ export class History {
   // ---- nodes ----------------------------------------------------------------------------------
 
   /** A primary has opened its disk. */
-  promoted(copy: Copy): void {
+  promoted(copy: Copy, worker: SimWorker): void {
+    copy.leader = worker;
     this.counts.promotions++;
     this.#mustHold(copy, copy.must, "is promoted, but");
     copy.promised.set(copy.must);
@@ -465,7 +489,9 @@ export class History {
     }
   }
 
-  primaryDied(copy: Copy, graceful: boolean): void {
+  primaryDied(copy: Copy, worker: SimWorker, graceful: boolean): void {
+    if (copy.leader !== worker) return; // it never had the disk
+    copy.leader = null;
     if (graceful && !this.#isMarked(copy)) {
       const other = this.other(copy);
       const lost = copy.backlog.find((op) => !this.#holdsOp(other, op));
@@ -544,9 +570,14 @@ export class History {
       if (core.connected !== copy.connected) {
         copy.connected = core.connected;
         copy.excuse = false;
-        if (core.connected) this.#accepted(copy, core);
+        if (core.connected) {
+          copy.epoch++;
+          this.#accepted(copy, core);
+        }
       }
       this.#deliver(copy);
+      // Nothing is on its way.
+      if (core.connected && core.queues().idle === SLOT_COUNT) copy.doubtful.fill(0);
       const inStep = core.connected && !core.resyncing && core.map.resyncCount === 0 && !core.stale;
       if (inStep && !copy.inStep) this.#stepped(copy);
       copy.inStep = inStep;
@@ -619,7 +650,9 @@ export class History {
     for (const op of [...primary.backlog, ...primary.received, ...primary.excused]) {
       onItsWay.fill(1, op.from, op.from + op.count);
     }
-    for (let cell = 0; cell < this.#cellCount; cell++) onItsWay[cell]! |= primary.doubtful[cell]!;
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      if (primary.doubtful[cell]! > 0) onItsWay[cell] = 1;
+    }
     this.#mustHold(primary, primary.promised, "says that it is in step, but");
     primary.must.set(primary.promised);
     for (let cell = 0; cell < this.#cellCount; cell++) {

@@ -15,7 +15,12 @@ import { ARENA_SIZE } from "../../src/engine/memory.ts";
 import { PrimaryEngine } from "../../src/engine/primary-engine.ts";
 import { SecondaryEngine } from "../../src/engine/secondary-engine.ts";
 import { ORPHAN_GRACE_MS, ResourceWorker } from "../../src/engine/worker.ts";
-import type { FromWorker, ToWorker, WorkerSettings } from "../../src/engine/worker-messages.ts";
+import type {
+  FromWorker,
+  Replication,
+  ToWorker,
+  WorkerSettings,
+} from "../../src/engine/worker-messages.ts";
 import {
   decodeMetadata,
   encodeMetadata,
@@ -47,19 +52,14 @@ import {
   SimHandshakeSocket,
   type SimNetwork,
 } from "./network.ts";
+import type { Shape } from "./plan.ts";
 import { ProcessClock, type Timeline } from "./timeline.ts";
 
 const RESOURCE = "r0";
 const PORT = 8457;
 export const EXPORT = "unix:///run/hast/r0.sock";
 const EIO = 5;
-
-export interface Shape {
-  readonly sectorSize: number;
-  readonly cellCount: number;
-  readonly extentSize: number; // bytes
-  readonly keepdirty: number;
-}
+const ENOSPC = 28;
 
 /** Whoever wants to know what happens on machines. */
 export interface Watcher {
@@ -78,6 +78,7 @@ export interface Watcher {
 
 export interface Surroundings {
   readonly timeline: Timeline;
+  /** This machine's own. */
   readonly random: Random;
   readonly network: SimNetwork;
   readonly arenas: Arenas;
@@ -151,21 +152,42 @@ export interface DiskManners {
   readonly readFaults: number;
   readonly writeFaults: number;
   readonly flushFaults: number;
+  /** Nothing can be written. */
+  readonly full: boolean;
+  /** How many times longer everything takes. */
+  readonly slowness: number;
+}
+
+/** A disk without faults. */
+function soundDisk(delayMs: number): DiskManners {
+  return { delayMs, readFaults: 0, writeFaults: 0, flushFaults: 0, full: false, slowness: 1 };
+}
+
+export interface MachineManners {
+  readonly diskDelayMs: number;
+  readonly clockRate: number;
+  /** A failed flush loses part of what was in the cache, although reads still show it. */
+  readonly flushLoses: boolean;
 }
 
 export class Machine implements Host {
   readonly name: string;
   readonly ip: string;
   readonly medium: SimMedium;
-  readonly settings: WorkerSettings;
+  /** What hast.conf says; a daemon reads it when it starts. */
+  settings: WorkerSettings;
   readonly shape: Shape;
   readonly surroundings: Surroundings;
+  readonly clockRate: number;
+  readonly flushLoses: boolean;
   on = false;
   daemon: SimDaemon | null = null;
   readonly workers: Set<SimWorker> = new Set();
   disk: DiskManners;
   /** No request ends before. */
   diskStuckUntilMs = 0;
+  /** Cells that cannot be read until they are written, or that cannot be written, either. */
+  readonly badCells: Map<number, "unreadable" | "dead"> = new Map();
   /** Who has the disk open. */
   lockedBy: SimWorker | null = null;
   nextPid = 100;
@@ -176,14 +198,16 @@ export class Machine implements Host {
     shape: Shape,
     settings: WorkerSettings,
     surroundings: Surroundings,
-    disk: DiskManners,
+    manners: MachineManners,
   ) {
     this.name = name;
     this.ip = ip;
     this.shape = shape;
     this.settings = settings;
     this.surroundings = surroundings;
-    this.disk = disk;
+    this.disk = soundDisk(manners.diskDelayMs);
+    this.clockRate = manners.clockRate;
+    this.flushLoses = manners.flushLoses;
     const { sectorSize, cellCount } = shape;
     this.medium = new SimMedium(name, { sectorSize, cellCount, dataStart: this.#dataStart });
     this.create(true);
@@ -220,6 +244,7 @@ export class Machine implements Host {
       state: "new",
       sequence: 1n,
     };
+    this.badCells.clear(); // a new disk
     this.medium.format(encodeMetadata(metadata), wipe);
   }
 
@@ -298,12 +323,33 @@ export class Machine implements Host {
     for (const worker of this.workers) worker.daemonGone();
   }
 
+  /** No more faults. */
+  mend(): void {
+    this.disk = soundDisk(this.disk.delayMs);
+    this.diskStuckUntilMs = 0;
+    this.badCells.clear();
+  }
+
+  /** Does a request fail for the sectors it touches? A write makes those readable that it can. */
+  hitsBadCell({ op, offset, length }: RunningRequest): boolean {
+    if (this.badCells.size === 0 || op === "flush") return false;
+    const { dataStart, sectorSize } = this.medium;
+    const from = (offset - dataStart) / sectorSize;
+    let hit = false;
+    for (const [cell, kind] of this.badCells) {
+      if (cell < from || cell >= from + length / sectorSize) continue;
+      if (op === "read" || kind === "dead") hit = true;
+      else this.badCells.delete(cell);
+    }
+    return hit;
+  }
+
   diskDelay(): number {
     const { random, timeline } = this.surroundings;
-    const { delayMs } = this.disk;
+    const { delayMs, slowness } = this.disk;
     const stuck = Math.max(0, this.diskStuckUntilMs - timeline.nowMs);
     const spike = random.chance(0.02) ? 20 : 2;
-    return stuck + delayMs * spike * random.next();
+    return stuck + delayMs * slowness * spike * random.next();
   }
 }
 
@@ -312,12 +358,14 @@ export class SimDaemon implements Owner, Processes {
   readonly host: Machine;
   alive = true;
   readonly ends: Set<End> = new Set();
+  readonly settings: WorkerSettings;
   readonly #daemon: Daemon;
 
   constructor(machine: Machine) {
     this.host = machine;
+    this.settings = machine.settings;
     const { timeline, random, network, watcher } = machine.surroundings;
-    const clock = new ProcessClock(timeline, () => this.alive);
+    const clock = new ProcessClock(timeline, machine.clockRate, () => this.alive);
     const net = new ProcessNet(network, this, clock);
     this.#daemon = new Daemon(
       {
@@ -370,6 +418,7 @@ export class SimWorker implements Owner, WorkerProcess {
   readonly pid: number;
   alive = true;
   readonly ends: Set<End> = new Set();
+  readonly mode: Replication;
   readonly #daemon: SimDaemon;
   readonly #handler: ProcessHandler;
   readonly #clock: ProcessClock;
@@ -391,12 +440,13 @@ export class SimWorker implements Owner, WorkerProcess {
   ) {
     this.host = machine;
     this.role = identity.role;
+    this.mode = daemon.settings.replication;
     this.pid = machine.nextPid++;
     this.#daemon = daemon;
     this.#handler = handler;
     const { timeline, random, network, arenas, watcher } = machine.surroundings;
     this.#toWorkerMs = timeline.nowMs + 20 + random.below(100); // Node has to start
-    this.#clock = new ProcessClock(timeline, () => this.alive);
+    this.#clock = new ProcessClock(timeline, machine.clockRate, () => this.alive);
     this.#arena = arenas.take();
     machine.workers.add(this);
     const prefix = `[${identity.resource}] (${identity.role} ${this.pid}) `;
@@ -510,14 +560,18 @@ export class SimWorker implements Owner, WorkerProcess {
   /** Whether a request fails; one that does may have done part of its work. */
   #fail(request: RunningRequest): number {
     const { random, watcher } = this.host.surroundings;
-    const { readFaults, writeFaults, flushFaults } = this.host.disk;
+    const { readFaults, writeFaults, flushFaults, full } = this.host.disk;
     const rate =
       request.op === "read" ? readFaults : request.op === "flush" ? flushFaults : writeFaults;
-    if (!random.chance(rate)) return 0;
-    watcher.note(`${this}: EIO: ${request.op} of ${request.length} bytes at ${request.offset}`);
-    this.#partly(request);
+    const bad = this.host.hitsBadCell(request);
+    const noSpace = full && request.op === "write";
+    if (!noSpace && !bad && !random.chance(rate)) return 0;
+    const what = `${request.op} of ${request.length} bytes at ${request.offset}`;
+    watcher.note(`${this}: ${noSpace ? "ENOSPC" : "EIO"}: ${what}`);
+    if (request.op !== "flush") this.#partly(request);
+    else if (this.host.flushLoses) this.host.medium.loseSome(() => random.chance(0.5));
     watcher.diskFault(this, request);
-    return EIO;
+    return noSpace ? ENOSPC : EIO;
   }
 
   #partly({ op, offset, length, bytes }: RunningRequest): void {

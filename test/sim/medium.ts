@@ -18,6 +18,8 @@ interface Versions<T> {
   readonly values: T[];
   /** When each was written, on the medium's own count; ascending. */
   readonly written: number[];
+  /** A flush has failed: what was written up to then is in the cache, and no later flush takes it along. */
+  lost: number;
 }
 
 export interface MediumShape {
@@ -42,6 +44,8 @@ export class SimMedium implements Medium {
   #count = 0;
   /** Cells that have changed since somebody emptied this; may repeat. */
   readonly touched: number[] = [];
+  /** Told what becomes of each cell. */
+  onCell: ((cell: number, what: string) => void) | null = null;
   /** Grows when something before the data area changes, or becomes stable. */
   rawChanges = 0;
 
@@ -127,19 +131,20 @@ export class SimMedium implements Medium {
   #put(cell: number, value: number): void {
     let versions = this.#unstable.get(cell);
     if (versions === undefined) {
-      versions = { values: [this.cells[cell]!], written: [0] };
+      versions = { values: [this.cells[cell]!], written: [0], lost: 0 };
       this.#unstable.set(cell, versions);
     }
     versions.values.push(value);
     versions.written.push(++this.#count);
     this.cells[cell] = value;
     this.touched.push(cell);
+    this.onCell?.(cell, `${value} is in the cache`);
   }
 
   #putRaw(sector: number, value: Uint8Array): void {
     let versions = this.#unstableRaw.get(sector);
     if (versions === undefined) {
-      versions = { values: [this.#rawSector(sector).slice()], written: [0] };
+      versions = { values: [this.#rawSector(sector).slice()], written: [0], lost: 0 };
       this.#unstableRaw.set(sector, versions);
     }
     versions.values.push(value);
@@ -151,10 +156,18 @@ export class SimMedium implements Medium {
   flush(): () => void {
     const begun = this.#count;
     return () => {
-      settle(this.#unstable, begun);
+      for (const cell of settle(this.#unstable, begun)) {
+        this.onCell?.(cell, `stable: ${this.cellVersions(cell)[0]}`);
+      }
       settle(this.#unstableRaw, begun);
       this.rawChanges++;
     };
+  }
+
+  /** A flush fails: as with Linux, sectors that it could not write count as written from then on. */
+  loseSome(loses: () => boolean): void {
+    for (const versions of this.#unstable.values()) if (loses()) versions.lost = this.#count;
+    for (const versions of this.#unstableRaw.values()) if (loses()) versions.lost = this.#count;
   }
 
   /** Of each sector, any version stays. */
@@ -162,6 +175,7 @@ export class SimMedium implements Medium {
     for (const [cell, { values }] of this.#unstable) {
       this.cells[cell] = random.pick(values);
       this.touched.push(cell);
+      this.onCell?.(cell, `${this.cells[cell]} is left, of ${values.join(", ")}`);
     }
     for (const [sector, { values }] of this.#unstableRaw) {
       this.#raw.set(random.pick(values), sector * this.sectorSize);
@@ -193,12 +207,17 @@ export class SimMedium implements Medium {
   }
 }
 
-/** What was written up to `begun` is stable: of it, only the last version can still be found. */
-function settle<T>(unstable: Map<number, Versions<T>>, begun: number): void {
-  for (const [sector, { values, written }] of unstable) {
+/**
+ * What was written up to `begun` is stable: of it, only the last version can still be found.
+ * @returns the sectors of which that is news
+ */
+function settle<T>(unstable: Map<number, Versions<T>>, begun: number): number[] {
+  const settled: number[] = [];
+  for (const [sector, { values, written, lost }] of unstable) {
     let last = 0;
     while (last + 1 < written.length && written[last + 1]! <= begun) last++;
-    if (last === 0) continue;
+    if (last === 0 || written[last]! <= lost) continue;
+    settled.push(sector);
     if (last === values.length - 1) {
       unstable.delete(sector);
     } else {
@@ -206,4 +225,5 @@ function settle<T>(unstable: Map<number, Versions<T>>, begun: number): void {
       written.splice(0, last);
     }
   }
+  return settled;
 }

@@ -25,6 +25,8 @@ import {
   type StreamReader,
 } from "../../src/platform/net.ts";
 import { parseAddress } from "../../src/wire/address.ts";
+import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
+import { decodeHello, encodeP1 } from "../../src/wire/handshake.ts";
 import type { Random } from "../model/disk.ts";
 import { End, Pipe } from "../pretend/net.ts";
 import type { Timeline } from "./timeline.ts";
@@ -76,7 +78,7 @@ class Connection {
     this.to = to;
     for (const pipe of [this.up, this.down]) {
       pipe.capacity = remote ? 128 * 1024 : 64 * 1024;
-      pipe.chunk = (available) => network.chunk(available);
+      pipe.chunk = (available) => network.chunk(available, remote);
     }
   }
 }
@@ -84,16 +86,23 @@ class Connection {
 export interface NetworkManners {
   /** Mean one-way delay between the machines, ms. */
   readonly delayMs: number;
+  /** Bytes that arrive within such a delay, at most. */
+  readonly burst: number;
   /** How often bytes arrive in small pieces. */
   readonly pieces: number;
+  /** No offer of extensions reaches the other node: each takes its peer for FreeBSD's. */
+  readonly legacy: boolean;
 }
 
 export class SimNetwork {
   readonly #timeline: Timeline;
   readonly #random: Random;
-  readonly #manners: NetworkManners;
+  readonly manners: NetworkManners;
   /** "A→B": packets that way are lost. */
   readonly #blocked: Set<string> = new Set();
+  readonly #refusing: Set<Host> = new Set();
+  /** Congestion: how many times longer everything takes. */
+  slowness = 1;
   readonly #listening: Map<string, Listening> = new Map();
   #connections: Connection[] = [];
   #port = 40_000;
@@ -101,7 +110,7 @@ export class SimNetwork {
   constructor(timeline: Timeline, random: Random, manners: NetworkManners) {
     this.#timeline = timeline;
     this.#random = random;
-    this.#manners = manners;
+    this.manners = manners;
   }
 
   poster(remote: boolean): { post(run: () => void): void } {
@@ -109,15 +118,14 @@ export class SimNetwork {
   }
 
   #delay(remote: boolean): number {
-    const mean = remote ? this.#manners.delayMs : 0.02;
+    const mean = remote ? this.manners.delayMs * this.slowness : 0.02;
     const random = this.#random;
     return random.chance(0.02) ? mean * 20 * random.next() : mean * 2 * random.next();
   }
 
-  chunk(available: number): number {
-    return this.#random.chance(this.#manners.pieces)
-      ? 1 + this.#random.below(available)
-      : available;
+  chunk(available: number, remote: boolean): number {
+    const most = remote ? Math.min(available, this.manners.burst) : available;
+    return this.#random.chance(this.manners.pieces) ? 1 + this.#random.below(most) : most;
   }
 
   // ---- faults ---------------------------------------------------------------------------------
@@ -167,6 +175,19 @@ export class SimNetwork {
     return this.#connections.filter(
       ({ from, to, client, server }) => from !== to && !client.closed && !server.closed,
     );
+  }
+
+  /** New connections to a machine from outside are refused, as by a firewall. */
+  refuse(host: Host, refuses: boolean): void {
+    if (refuses) this.#refusing.add(host);
+    else this.#refusing.delete(host);
+  }
+
+  /** No more faults. */
+  heal(): void {
+    this.slowness = 1;
+    this.#refusing.clear();
+    this.unblock();
   }
 
   /** One connection between the machines breaks, whatever it carries at the moment. */
@@ -265,7 +286,8 @@ export class SimNetwork {
       const listening = this.#listening.get(key);
       this.#timeline.after(this.#delay(true), () => {
         if (over || !owner.alive || !to.on) return;
-        if (listening === undefined || !listening.owner.alive) {
+        const refused = to !== host && this.#refusing.has(to);
+        if (refused || listening === undefined || !listening.owner.alive) {
           finish({ failure: "connection refused" });
           return;
         }
@@ -364,7 +386,7 @@ export class ProcessNet implements Net, HandshakeNet {
   ): Promise<HandshakeListener> {
     const address = `tcp://${at.host}:${at.port}`;
     const close = this.#network.listen(this.#owner, address, (end) =>
-      accepted(new SimHandshakeSocket(end)),
+      accepted(new SimHandshakeSocket(end, this.#network.manners.legacy)),
     );
     return Promise.resolve({ address, close });
   }
@@ -374,6 +396,7 @@ export class ProcessNet implements Net, HandshakeNet {
 export class SimHandshakeSocket implements HandshakeSocket, StreamReader {
   readonly stream: End;
   readonly peerHost: string;
+  readonly #legacy: boolean;
   #phase: "fresh" | "head" | "body" | "after" | "released" | "over" = "fresh";
   #bytes: Uint8Array = new Uint8Array(0);
   #filled = 0;
@@ -382,8 +405,9 @@ export class SimHandshakeSocket implements HandshakeSocket, StreamReader {
   #broken: string | null = null;
   #whenBroken: ((reason: string) => void) | null = null;
 
-  constructor(end: End) {
+  constructor(end: End, legacy: boolean) {
     this.stream = end;
+    this.#legacy = legacy;
     const address = parseAddress(end.peer);
     assert(address.kind === "tcp");
     this.peerHost = address.host;
@@ -399,10 +423,11 @@ export class SimHandshakeSocket implements HandshakeSocket, StreamReader {
     this.#phase = "head";
     this.#bytes = new Uint8Array(headLength);
     this.#bodyLength = bodyLength;
-    return await new Promise((resolve, reject) => {
+    const message = await new Promise<Uint8Array>((resolve, reject) => {
       this.#settle = { resolve, reject };
       this.stream.start(this);
     });
+    return this.#legacy ? withoutExtensions(message) : message;
   }
 
   space(): Uint8Array {
@@ -496,4 +521,9 @@ export class SimHandshakeSocket implements HandshakeSocket, StreamReader {
     this.#settle?.reject(new HandshakeSocketError(reason));
     this.#settle = null;
   }
+}
+
+function withoutExtensions(message: Uint8Array): Uint8Array {
+  const hello = decodeHello(message.subarray(FRAME_HEADER_SIZE));
+  return hello.kind === "p1" ? encodeP1({ ...hello, extensions: 0n }) : message;
 }

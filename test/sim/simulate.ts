@@ -74,7 +74,9 @@ async function main(): Promise<void> {
   });
   const arenas = new Arenas();
   if (values.seed !== undefined) {
-    const outcome = await new World(Number(values.seed), arenas, Number.MAX_SAFE_INTEGER / 2).run();
+    const outcome = await new World(Number(values.seed), arenas, {
+      keepLines: Number.MAX_SAFE_INTEGER / 2,
+    }).run();
     if (outcome.failure !== null) {
       console.log(failureText(outcome));
       process.exitCode = 1;

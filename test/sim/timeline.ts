@@ -96,18 +96,20 @@ function sooner(a: Planned, b: Planned): boolean {
   return a.at < b.at || (a.at === b.at && a.order < b.order);
 }
 
-/** One process's clock: its timers die with it. */
+/** One process's clock: its timers die with it. A machine's clock may run slow, or fast. */
 export class ProcessClock implements Clock {
   readonly #timeline: Timeline;
   readonly #alive: () => boolean;
+  readonly #rate: number;
 
-  constructor(timeline: Timeline, alive: () => boolean) {
+  constructor(timeline: Timeline, rate: number, alive: () => boolean) {
     this.#timeline = timeline;
+    this.#rate = rate;
     this.#alive = alive;
   }
 
   now(): number {
-    return Math.floor(this.#timeline.nowMs);
+    return Math.floor(this.#timeline.nowMs * this.#rate);
   }
 
   wallTime(): number {
@@ -115,7 +117,7 @@ export class ProcessClock implements Clock {
   }
 
   after(delayMs: number, run: () => void): Timer {
-    return this.#timeline.after(delayMs, () => {
+    return this.#timeline.after(delayMs / this.#rate, () => {
       if (this.#alive()) run();
     });
   }

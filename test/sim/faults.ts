@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** What befalls the two nodes, one planned fault after the other. */
+
+import { unreachable } from "../../src/base/assert.ts";
+import { Random } from "../model/disk.ts";
+import type { Machine } from "./machine.ts";
+import type { FaultKind, PlannedFault } from "./plan.ts";
+import type { World } from "./world.ts";
+
+export class Faults {
+  readonly #world: World;
+  /** How many of each kind there were. */
+  readonly counts: Map<string, number> = new Map();
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  start(): void {
+    const { plan, timeline } = this.#world;
+    for (const [index, planned] of plan.faults.entries()) {
+      timeline.after(planned.atMs, () => {
+        if (this.#world.chaos) new Fault(this.#world, planned, index).happen();
+      });
+    }
+  }
+
+  count(kind: string): void {
+    this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
+  }
+}
+
+class Fault {
+  readonly #world: World;
+  readonly #kind: FaultKind;
+  readonly #index: number;
+  readonly #random: Random;
+
+  constructor(world: World, planned: PlannedFault, index: number) {
+    this.#world = world;
+    this.#kind = planned.kind;
+    this.#index = index;
+    this.#random = new Random(planned.seed);
+  }
+
+  #happens(what: string): void {
+    this.#world.faults.count(this.#kind);
+    this.#world.note(`FAULT ${this.#index}: ${what}`);
+  }
+
+  /** How long it lasts, ms. */
+  #outage(): number {
+    return this.#random.pick([100, 1_000, 1_000, 10_000]) * (0.5 + this.#random.next());
+  }
+
+  /** Undone by the end of all faults at the latest. */
+  #later(ms: number, undo: () => void): void {
+    this.#world.timeline.after(ms, () => {
+      if (this.#world.chaos) undo();
+    });
+  }
+
+  happen(): void {
+    const random = this.#random;
+    const { network, operator } = this.#world;
+    const machine = random.pick(this.#world.machines);
+    switch (this.#kind) {
+      case "partition":
+      case "one-way partition":
+        this.#partition(machine);
+        return;
+      case "reset":
+        if (network.remoteCount === 0) return;
+        this.#happens("a connection is reset");
+        network.resetOne();
+        return;
+      case "refusal":
+        this.#happens(`${machine.name} refuses connections`);
+        network.refuse(machine, true);
+        this.#later(this.#outage(), () => network.refuse(machine, false));
+        return;
+      case "congestion":
+        this.#happens("the network is slow");
+        network.slowness = random.pick([10, 100]);
+        this.#later(this.#outage(), () => {
+          network.slowness = 1;
+        });
+        return;
+      case "kill worker": {
+        const worker = random.pick([machine.primary, machine.secondary]);
+        if (worker === null) return;
+        this.#happens(`${worker} is killed`);
+        worker.die({ kind: "signal", signal: "SIGKILL" });
+        return;
+      }
+      case "kill daemon":
+        if (machine.daemon === null) return;
+        this.#happens(`${machine.name}: the daemon is killed`);
+        machine.killDaemon();
+        this.#world.restartDaemon(machine, this.#outage() / 5);
+        return;
+      case "mode change":
+      case "stop daemon":
+        this.#stopDaemon(machine);
+        return;
+      case "power cut":
+        this.#powerCut(machine);
+        return;
+      case "read errors":
+      case "write errors":
+      case "flush errors":
+        this.#diskErrors(machine);
+        return;
+      case "bad sectors":
+        this.#badSectors(machine);
+        return;
+      case "disk full":
+        this.#happens(`${machine.name}: no space left on its disk`);
+        machine.disk = { ...machine.disk, full: true };
+        this.#later(this.#outage(), () => {
+          machine.disk = { ...machine.disk, full: false };
+        });
+        return;
+      case "disk stuck":
+        this.#happens(`${machine.name}: its disk does not answer`);
+        machine.diskStuckUntilMs = this.#world.timeline.nowMs + this.#outage();
+        return;
+      case "disk slow":
+        this.#happens(`${machine.name}: its disk is slow`);
+        machine.disk = { ...machine.disk, slowness: random.pick([20, 200]) };
+        this.#later(this.#outage(), () => {
+          machine.disk = { ...machine.disk, slowness: 1 };
+        });
+        return;
+      case "planned switch":
+        this.#happens(`planned switch to ${this.#world.other(operator.wanted).name}`);
+        operator.switchOver();
+        return;
+      case "failover":
+        if (operator.wanted.primary !== null && network.whole) return;
+        this.#happens(`failover to ${this.#world.other(operator.wanted).name}`);
+        operator.switchOver();
+        return;
+      case "wrong promotion":
+        if (operator.both) return;
+        this.#happens("both shall be primary");
+        operator.wantBoth(this.#outage());
+        return;
+      case "new disk":
+        this.#happens(`${this.#world.other(operator.wanted).name} shall have a new disk`);
+        operator.replaceDisk();
+        return;
+      default:
+        unreachable(this.#kind);
+    }
+  }
+
+  #partition(from: Machine): void {
+    const { network } = this.#world;
+    if (!network.whole) return;
+    const to = this.#world.other(from);
+    const oneWay = this.#kind === "one-way partition";
+    this.#happens(oneWay ? `nothing passes from ${from.name} to ${to.name}` : "partition");
+    network.block(from, to);
+    if (!oneWay) network.block(to, from);
+    this.#later(this.#outage(), () => {
+      this.#world.note("the network is whole again");
+      network.unblock();
+    });
+  }
+
+  #stopDaemon(machine: Machine): void {
+    const { daemon } = machine;
+    if (daemon === null) return;
+    if (this.#kind === "mode change") {
+      const replication = this.#random.pick(["fullsync", "memsync", "async"] as const);
+      this.#happens(`${machine.name}: hast.conf says ${replication}; the daemon is stopped`);
+      machine.settings = { ...machine.settings, replication };
+    } else {
+      this.#happens(`${machine.name}: the daemon is stopped`);
+    }
+    const delayMs = this.#outage() / 5;
+    void daemon.stop().then(() => this.#world.restartDaemon(machine, delayMs));
+  }
+
+  #powerCut(machine: Machine): void {
+    if (!machine.on) return;
+    this.#happens(`${machine.name} loses its power`);
+    const { application, history } = this.#world;
+    application.hostGone(machine);
+    machine.powerCut();
+    history.powerCut(history.copyOf(machine));
+    this.#later(this.#outage(), () => {
+      this.#world.note(`${machine.name} has power`);
+      machine.powerOn();
+    });
+  }
+
+  #diskErrors(machine: Machine): void {
+    const rate = this.#random.pick([0.02, 0.2, 1]);
+    this.#happens(`${machine.name}: ${this.#kind}, ${rate}`);
+    const field =
+      this.#kind === "read errors"
+        ? "readFaults"
+        : this.#kind === "write errors"
+          ? "writeFaults"
+          : "flushFaults";
+    machine.disk = { ...machine.disk, [field]: rate };
+    this.#later(this.#outage() / 2, () => {
+      machine.disk = { ...machine.disk, [field]: 0 };
+    });
+  }
+
+  /** Some sectors cannot be read until they are written again, or cannot even be written. */
+  #badSectors(machine: Machine): void {
+    const random = this.#random;
+    const { cellCount } = machine.shape;
+    const count = 1 + random.below(4);
+    const first = random.below(cellCount);
+    const last = Math.min(cellCount, first + count);
+    const writable = random.chance(0.7);
+    const what = writable ? "cannot be read" : "can be neither read nor written";
+    this.#happens(`${machine.name}: cells ${first}–${last - 1} ${what}`);
+    for (let cell = first; cell < last; cell++) {
+      machine.badCells.set(cell, writable ? "unreadable" : "dead");
+    }
+    this.#later(this.#outage(), () => machine.badCells.clear());
+  }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * Who decides about roles: a failover script with an operator behind it, who makes mistakes.
+ *
+ * Wants one machine to be primary and the other secondary, tries until it is so, changes its mind when
+ * that fails, and ends a split-brain by creating one copy anew.
+ */
+
+import type { Resource } from "../../src/daemon/resource.ts";
+import type { Role } from "../../src/wire/control.ts";
+import type { Random } from "../model/disk.ts";
+import type { Machine } from "./machine.ts";
+import type { World } from "./world.ts";
+
+export class Operator {
+  readonly #world: World;
+  readonly #random: Random;
+  /** Which machine shall be primary. */
+  wanted: Machine;
+  /** Both, for a while, because somebody has made a mistake. */
+  both = false;
+  /** Content: nothing more to do. */
+  resting = false;
+  /** A machine whose disk is to be replaced. */
+  #replace: Machine | null = null;
+  #splitBrain = false;
+  readonly #changing: Map<Machine, Resource> = new Map();
+
+  constructor(world: World, random: Random) {
+    this.#world = world;
+    this.#random = random;
+    this.wanted = world.machines[0];
+  }
+
+  start(): void {
+    this.#operate();
+  }
+
+  #operate(): void {
+    const random = this.#random;
+    const delay = random.pick([50, 300, 2_000]) * (0.5 + random.next());
+    this.#world.timeline.after(delay, () => {
+      if (this.resting) return;
+      this.#operate();
+      const { machines } = this.#world;
+      // A component created anew is nobody's choice while there is another.
+      const other = this.#world.other(this.wanted);
+      if (isBlank(this.wanted) && !isBlank(other) && !random.chance(0.05)) this.wanted = other;
+      this.#replaceDisk();
+      for (const machine of machines) this.#wantRole(machine);
+    });
+  }
+
+  // ---- wishes ---------------------------------------------------------------------------------
+
+  switchOver(): void {
+    this.wanted = this.#world.other(this.wanted);
+  }
+
+  /** @param ms how long until somebody notices */
+  wantBoth(ms: number): void {
+    this.both = true;
+    this.#world.timeline.after(ms, () => {
+      if (!this.#world.chaos) return;
+      this.both = false;
+      if (this.#random.chance(0.5)) this.switchOver();
+    });
+  }
+
+  /** The disk of the machine that is not wanted as primary gives way to a new one. */
+  replaceDisk(): void {
+    this.#replace = this.#world.other(this.wanted);
+  }
+
+  sawSplitBrain(): void {
+    this.#splitBrain = true;
+  }
+
+  /** No more mistakes. */
+  sober(): void {
+    this.both = false;
+    this.#replace = null;
+    if (this.wanted.primary === null && this.#world.other(this.wanted).primary !== null) {
+      this.switchOver();
+    }
+  }
+
+  // ---- deeds ----------------------------------------------------------------------------------
+
+  #wantRole(machine: Machine): void {
+    const { resource } = machine;
+    if (resource === null || this.#changing.get(machine) === resource) return;
+    const wanted: Role = machine === this.wanted || this.both ? "primary" : "secondary";
+    if (resource.role === wanted) return;
+    // Who wants the other one to be primary demotes this one first, unless that is impossible.
+    const other = this.#world.other(machine);
+    const reachable = other.daemon !== null && this.#world.network.whole;
+    const otherIs = other.resource?.role === "primary" || this.#changing.has(other);
+    if (wanted === "primary" && otherIs && reachable && !this.both) return;
+    this.#change(machine, resource, wanted);
+  }
+
+  #change(machine: Machine, resource: Resource, wanted: Role): void {
+    const world = this.#world;
+    world.note(`operator: ${machine.name} shall be ${wanted}`);
+    this.#changing.set(machine, resource);
+    resource.changeRole(wanted).then(
+      (change) => {
+        if (this.#changing.get(machine) === resource) this.#changing.delete(machine);
+        if (change.kind === "done") return;
+        world.note(`operator: ${machine.name} is not ${wanted}: ${change.reason}`);
+        if (wanted === "primary" && machine === this.wanted && this.#random.chance(0.7)) {
+          this.switchOver();
+        }
+      },
+      (error) => world.fail(error as Error),
+    );
+  }
+
+  /** The copy of the node that is not wanted as primary is created anew. */
+  #replaceDisk(): void {
+    if (this.both || (!this.#splitBrain && this.#replace === null)) return;
+    const world = this.#world;
+    const loser = world.other(this.wanted);
+    if (!this.#splitBrain && this.#replace !== loser) {
+      this.#replace = null; // another one is wanted meanwhile
+      return;
+    }
+    const { resource } = loser;
+    if (resource === null || this.#changing.get(loser) === resource) return;
+    if (resource.role !== "init") {
+      this.#change(loser, resource, "init");
+      return;
+    }
+    if (loser.workers.size > 0 || loser.lockedBy !== null) return;
+    world.note(`operator: ${loser.name} is created anew`);
+    this.#splitBrain = false;
+    this.#replace = null;
+    // What was never written is not copied to a component that meets another fresh one (S-18).
+    loser.create(isBlank(this.wanted));
+    world.history.recreated(world.history.copyOf(loser));
+  }
+}
+
+/** Never paired. */
+function isBlank(machine: Machine): boolean {
+  return machine.record.resuid === 0n;
+}

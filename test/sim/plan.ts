@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * What a seed makes of the world before anything happens, and the faults that will befall it.
+ *
+ *   seed ─▶ Plan:  knobs │ faults: (when, what, a seed of its own) …
+ *              └─ with changes on top: what a minimiser leaves of it
+ *
+ * Everybody in the world draws from a stream of its own, so that a plan with one fault less is still
+ * much the same story.
+ */
+
+import type { Checksum, Compression, Replication } from "../../src/engine/worker-messages.ts";
+import { Random } from "../model/disk.ts";
+
+/** Faults, and how often each is chosen where a seed has it at all. */
+const FAULTS = {
+  partition: 2,
+  "one-way partition": 1,
+  reset: 4,
+  refusal: 1,
+  congestion: 1,
+  "kill worker": 3,
+  "kill daemon": 1,
+  "stop daemon": 1,
+  "power cut": 3,
+  "read errors": 1,
+  "write errors": 1,
+  "flush errors": 1,
+  "bad sectors": 1,
+  "disk full": 0.5,
+  "disk stuck": 1,
+  "disk slow": 1,
+  "planned switch": 3,
+  "wrong promotion": 0.5,
+  failover: 3,
+  "new disk": 0.3,
+  "mode change": 0.5,
+} as const;
+
+export type FaultKind = keyof typeof FAULTS;
+
+export interface PlannedFault {
+  /** Since the beginning. */
+  readonly atMs: number;
+  readonly kind: FaultKind;
+  /** Of all that is left to chance in it. */
+  readonly seed: number;
+}
+
+export interface Shape {
+  readonly sectorSize: number;
+  readonly cellCount: number;
+  readonly extentSize: number; // bytes
+  readonly keepdirty: number;
+}
+
+export interface Plan {
+  readonly modes: readonly [Replication, Replication];
+  readonly checksum: Checksum;
+  readonly compression: Compression;
+  readonly timeout: number; // seconds
+  readonly shape: Shape;
+  /** The nodes agree on no extension, as if one were FreeBSD's. */
+  readonly legacy: boolean;
+  /** How fast each machine's clock runs. */
+  readonly clockRates: readonly [number, number];
+  readonly chaosMs: number;
+  readonly networkDelayMs: number;
+  /** Bytes that arrive within such a delay, at most. */
+  readonly burst: number;
+  readonly diskDelayMs: number;
+  /** A failed flush loses part of what was in the cache, although reads still show it. */
+  readonly flushLoses: boolean;
+  /** How often bytes arrive in small pieces. */
+  readonly pieces: number;
+  readonly connections: number;
+  readonly depth: number;
+  readonly thinkMs: number;
+  readonly faults: readonly PlannedFault[];
+}
+
+/** What to leave of a seed's plan; `keep`: of its faults, those with these numbers. */
+export type Changes = Partial<Omit<Plan, "faults">> & { readonly keep?: readonly number[] };
+
+export function planOf(seed: number, changes: Changes = {}): Plan {
+  const random = stream(seed, "plan");
+  const sectorSize = random.pick([512, 512, 4096]);
+  const cellCount = random.pick(sectorSize === 512 ? [64, 256, 640] : [16, 48, 96]);
+  const extentSize = Math.max(sectorSize, random.pick([4096, 16384, 65536]));
+  const keepdirty = random.pick([2, 2, 4, 64]);
+  const connections = random.pick([1, 2, 4]);
+  const chaosMs = random.pick([10_000, 40_000, 120_000]);
+  const mode = random.pick(["fullsync", "memsync", "async"] as const);
+  const rate = (): number => (random.chance(0.8) ? 1 : random.pick([0.7, 0.9, 1.1, 1.3]));
+  const { keep, ...knobs } = changes;
+  const plan = {
+    modes: [mode, mode] as const,
+    checksum: random.pick(["none", "none", "crc32", "sha256"] as const),
+    compression: random.pick(["none", "none", "hole", "lzf"] as const),
+    timeout: random.pick([5, 20]),
+    shape: { sectorSize, cellCount, extentSize, keepdirty },
+    legacy: random.chance(0.15),
+    clockRates: [rate(), rate()] as const,
+    chaosMs,
+    networkDelayMs: random.pick([0.1, 0.5, 5, 40]),
+    burst: random.pick([131_072, 131_072, 16_384, 2_048]),
+    diskDelayMs: random.pick([0.1, 0.5, 4]),
+    flushLoses: false, // nodes that believe their page cache afterwards would not survive it
+    pieces: random.pick([0, 0.05, 0.5]),
+    connections,
+    depth: random.pick([1, 3, 8]),
+    // Some thousands of requests.
+    thinkMs: Math.max(random.pick([3, 20, 200]), (connections * chaosMs) / 6_000),
+    ...knobs,
+  };
+  const faults = faultsOf(stream(seed, "faults"), chaosMs).filter(
+    ({ atMs }, number) => atMs < plan.chaosMs && (keep === undefined || keep.includes(number)),
+  );
+  return { ...plan, faults };
+}
+
+function faultsOf(random: Random, chaosMs: number): PlannedFault[] {
+  const able = Object.entries(FAULTS).filter(() => random.chance(0.5)) as [FaultKind, number][];
+  if (able.length === 0) return [];
+  const everyMs = random.pick([500, 2_000, 8_000]);
+  const faults: PlannedFault[] = [];
+  for (let atMs = 0; ; ) {
+    atMs += -Math.log(1 - random.next()) * everyMs;
+    if (atMs >= chaosMs) return faults;
+    faults.push({ atMs, kind: pickFault(random, able), seed: random.below(0x7fffffff) });
+  }
+}
+
+function pickFault(random: Random, able: readonly [FaultKind, number][]): FaultKind {
+  let at = random.next() * able.reduce((sum, [, weight]) => sum + weight, 0);
+  for (const [kind, weight] of able) {
+    at -= weight;
+    if (at < 0) return kind;
+  }
+  return able.at(-1)![0];
+}
+
+/** Somebody's own chance in a world. */
+export function stream(seed: number, name: string): Random {
+  let hash = 0x811c9dc5;
+  for (const char of `${seed} ${name}`) hash = Math.imul(hash ^ char.charCodeAt(0), 0x01000193);
+  return new Random(hash);
+}
