@@ -857,18 +857,6 @@ test("a peer whose disk is bad fills no log: one line for each attempt, not for 
   await led.stop();
 });
 
-test("BD-15: the target of an unfinished synchronization is refused; what it was before is not", async () => {
-  for (const [prevrole, refused] of [
-    ["secondary", true],
-    ["primary", false],
-  ] as const) {
-    const metadata = { state: "inconsistent", prevrole } as const;
-    const led = await Led.start({ alone: true, metadata });
-    expect.equal(led.engine.refusal !== null, refused, prevrole);
-    await led.stop();
-  }
-});
-
 test("stop() waits for a peer that has the good copy no longer than it was told", async () => {
   const led = await Led.start({
     alone: true,
