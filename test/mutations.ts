@@ -808,9 +808,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failed write is masked before it is on record",
     defect: "S-7",
     ...PRIMARY,
-    find: `    if (this.#stale && this.#staleOnRecord) {
+    find: `    } else if (this.#stale && this.#staleOnRecord) {
       this.map.schedule`,
-    replace: `    if (this.#stale) {
+    replace: `    } else if (this.#stale) {
       this.map.schedule`,
   },
   {

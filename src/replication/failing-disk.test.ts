@@ -131,8 +131,7 @@ test("a repair that fails, or whose link goes, leaves nothing behind", () => {
 
 test("S-7: a write that failed here is acknowledged on the peer's word once it is on record", () => {
   for (const mode of ["fullsync", "memsync", "async"] as const) {
-    const bench = new PrimaryBench({ mode });
-    bench.settle();
+    const bench = pair(mode);
     bench.promptRecord = false;
     const slot = bench.write(0);
     if (mode === "memsync") bench.received(slot);
@@ -150,6 +149,15 @@ test("S-7: a write that failed here is acknowledged on the peer's word once it i
     bench.tick(5_000);
     expect.deepEqual(bench.take(), ["send read 1", "send read 2"]);
   }
+});
+
+test("S-7: a write that failed here is not masked by a FreeBSD peer, which knows nothing of states", () => {
+  const bench = new PrimaryBench();
+  bench.settle();
+  const slot = bench.write(0);
+  bench.local(slot, EIO);
+  bench.reply(slot);
+  expect.ok(bench.take().includes(`answer ${slot} errno 5`));
 });
 
 test("S-7: a write that failed here is not masked while the peer lacks an answered one", () => {
@@ -218,6 +226,8 @@ test("a copy from the peer makes a failed write good, and the record says so", (
     }
   }
   bench.finishFlush();
+  expect.ok(bench.take().includes("send state uptodate 0"), "the peer may have failed one, too");
+  bench.peerStored();
   expect.equal(bench.core.stale, false);
   expect.equal(bench.core.record.state, "uptodate");
   expect.equal(bench.core.record.localcnt, 0n);

@@ -845,12 +845,14 @@ export class Primary {
   }
 
   /**
-   * Our own disk failed this write, and the peer has it. Its success counts only where the peer has
-   * everything else, and after it is on record that this copy has not (S-7, BD-3, BD-4): else the
+   * Our own disk failed this write, and the peer has it. Its success counts only where the peer is one
+   * of ours and has everything else, and after it is on record that this copy has not (S-7, BD-3, BD-4): else the
    * application learns that the range is undefined.
    */
   #answerOverPeer(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale && this.#staleOnRecord) {
+    if (!this.#peerStates) {
+      this.#answer(slot, this.#localErrno[slot]!, out);
+    } else if (this.#stale && this.#staleOnRecord) {
       this.map.schedule(this.offset[slot]!, this.length[slot]!);
       if (this.#nowMs >= this.#syncRetryAt) this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
       this.#answer(slot, 0, out);
@@ -1516,16 +1518,17 @@ export class Primary {
       this.#syncEnding = "no";
       return;
     }
-    if (this.#peerStates && !this.#stale) {
+    if (this.#peerStates) {
       // The target first: from its one metadata write on, the counters agree (S-13). So from here on
-      // the mark of the last outage is spent: its number is what the peer is about to store.
+      // the mark of the last outage is spent: its number is what the peer is about to store. A peer
+      // that was the source is told, too: it may have failed a write meanwhile, and be on record for it.
       this.#syncEnding = "state";
       this.#marked = false;
       this.#owes = false;
       this.#sendState("uptodate", out);
       return;
     }
-    this.#recordInStep(this.#peerStates ? this.#record.localcnt : this.#peerRemote, out);
+    this.#recordInStep(this.#peerRemote, out);
   }
 
   #recordInStep(localcnt: bigint, out: PrimaryOutbox): void {

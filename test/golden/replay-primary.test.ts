@@ -153,7 +153,9 @@ class CapturedPeer {
         each.header.length === header.length,
     );
     if (index < 0 && header.cmd === CMD_READ) {
-      const again = this.#pair.requests.find((each) => each.header.offset === header.offset)!;
+      const again = this.#pair.requests.find(
+        (each) => each.header.cmd === CMD_READ && each.header.offset === header.offset,
+      )!;
       const { bytes } = this.#pair.replies.find(
         (reply) => reply.header.seqLo === again.header.seqLo && reply.header.size > 0,
       )!;
@@ -720,7 +722,7 @@ for (const completion of ["inside", "later"] as const) {
       sameBytes(node.peer.p2, zeroStreamPadding(pair.p2));
       expectRequests(node.peer.heard, [
         "own flush",
-        // D9: a range that could not be read here is fetched once more, to be written again.
+        // D15: a range that could not be read here is fetched once more, to be written again.
         ...pair.requests.flatMap((request) =>
           request.header.cmd === CMD_READ ? [{ as: request }, { as: request }] : [{ as: request }],
         ),

@@ -250,7 +250,7 @@ export class World {
     this.counts.masked++;
     this.entitled.delete(node);
     const what = `${describe(op)} is acknowledged without being written here`;
-    this.must(leader.core.stale, what);
+    this.must(leader.core.stale && this.states, what);
     this.must(other.disk.cell(cell) >= op.id || this.#peerFault, `${what} or there`);
     const told = node.disk
       .versions<Stored>(RECORD)
