@@ -703,7 +703,7 @@ export class History {
       for (const extent of marker.refreshMap()) dropped.add(extent);
     }
     if (cells.size === 0 && dropped.size === 0) return;
-    if (a.unpaired || b.unpaired) {
+    if (a.unpaired || b.unpaired || a.isStrangerTo(b)) {
       this.#unchecked = true;
       return;
     }
