@@ -453,8 +453,13 @@ export class History {
   #isMarked(copy: Copy): boolean {
     const own = this.#marker(copy);
     const other = this.#marker(this.other(copy));
-    // Of different resources, they refuse each other.
-    return own.localLeast > other.remoteMost || own.isStrangerTo(other);
+    if (own.localLeast > other.remoteMost) return true;
+    // Where the counters contradict each other, as with a copy created anew and never completed, the two
+    // refuse each other. So do nodes of different resources, and one that took writes before it ever met
+    // a peer.
+    if (own.localLeast === 0n) return false;
+    const backwards = own.localMost < other.remoteLeast;
+    return backwards || own.isStrangerTo(other) || (own.unpaired && !other.unpaired);
   }
 
   #counters(): string {
@@ -703,7 +708,7 @@ export class History {
       for (const extent of marker.refreshMap()) dropped.add(extent);
     }
     if (cells.size === 0 && dropped.size === 0) return;
-    if (a.unpaired || b.unpaired) {
+    if (a.unpaired || b.unpaired || a.isStrangerTo(b)) {
       this.#unchecked = true;
       return;
     }
@@ -737,8 +742,8 @@ const NOTHING: Int32Array = new Int32Array(0);
 /** What the front of a machine's disk says, whatever a power cut leaves of it. */
 class Marker {
   readonly machine: Machine;
-  #least = 0n;
-  #most = 0n;
+  #local: Range = { least: 0n, most: 0n };
+  #remote: Range = { least: 0n, most: 0n };
   #resuids: ReadonlySet<bigint> = new Set();
   #countsAt = -1;
   #map: Uint8Array = new Uint8Array(0);
@@ -753,13 +758,9 @@ class Marker {
     if (this.#countsAt === rawChanges) return;
     this.#countsAt = rawChanges;
     const records = this.machine.recordVersions();
-    this.#least = records[0]!.localcnt;
-    this.#most = 0n;
+    this.#local = range(records.map(({ localcnt }) => localcnt));
+    this.#remote = range(records.map(({ remotecnt }) => remotecnt));
     this.#resuids = new Set(records.map(({ resuid }) => resuid));
-    for (const { localcnt, remotecnt } of records) {
-      if (localcnt < this.#least) this.#least = localcnt;
-      if (remotecnt > this.#most) this.#most = remotecnt;
-    }
   }
 
   /** Do the two have nothing to do with each other? */
@@ -772,12 +773,22 @@ class Marker {
 
   get localLeast(): bigint {
     this.#refresh();
-    return this.#least;
+    return this.#local.least;
+  }
+
+  get localMost(): bigint {
+    this.#refresh();
+    return this.#local.most;
+  }
+
+  get remoteLeast(): bigint {
+    this.#refresh();
+    return this.#remote.least;
   }
 
   get remoteMost(): bigint {
     this.#refresh();
-    return this.#most;
+    return this.#remote.most;
   }
 
   get unpaired(): boolean {
@@ -809,6 +820,21 @@ class Marker {
       .map(({ localcnt, remotecnt, state }) => `${localcnt}/${remotecnt} ${state}`);
     return `${this.machine.name} ${counts.join(" or ")}`;
   }
+}
+
+interface Range {
+  readonly least: bigint;
+  readonly most: bigint;
+}
+
+function range(values: readonly bigint[]): Range {
+  let least = values[0]!;
+  let most = least;
+  for (const value of values) {
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  return { least, most };
 }
 
 function bit(map: Uint8Array, index: number): boolean {
