@@ -218,6 +218,7 @@ test("--dry-run prints the scripts and runs nothing; with a shell they do what w
   assert.equal(fs.existsSync(here), false);
   assert.match(out, /^# Would run on alpha, with: sh$/m);
   assert.match(out, /^# Would run on beta, with: ssh 10\.0\.0\.2 sh$/m);
+  assert.match(out, /^\(umask 077; cat >/m); // secrets are none's even while they are written
   const [, local] = out.split(/^# Would run.*\n/m);
   assert.equal(spawnSync("sh", [], { input: local! }).status, 0);
   assert.equal(
