@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** What a hastctl command is, and what it is given. */
 import type { Config, NodeIdentity } from "../config/config.ts";
+import type { Clock } from "../platform/clock.ts";
 import type { OpenComponent } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { RunProgram } from "../platform/program.ts";
@@ -17,6 +18,7 @@ export interface Surroundings {
   readonly terminal: Terminal;
   readonly config: Config;
   readonly control: Control;
+  readonly clock: Clock;
   readonly openComponent: OpenComponent;
   readonly entropy: Entropy;
   /** How often -d was given. */

@@ -19,7 +19,10 @@ test("the file in use says nothing new", async () => {
     files,
     status: [statusOf("r0")],
   });
-  assert.deepEqual({ out, exitCode }, { out: "Nothing would change.\n", exitCode: 0 });
+  assert.deepEqual(
+    { out, exitCode },
+    { out: "Nothing that hastd tells of would change.\n", exitCode: 0 },
+  );
   assert.match(err, /^hastd does not tell timeout, .*were not compared/);
 });
 
@@ -90,6 +93,12 @@ test("with --from every setting is compared, and hastd asked for the roles alone
       "",
     ].join("\n"),
   );
+});
+
+test("with --from, nothing is nothing", async () => {
+  const files = { old: fileOf("r0"), new: fileOf("r0") };
+  const { out } = await runAtDesk(configDiff, ["--from", "old", "new"], { files });
+  assert.equal(out, "Nothing would change.\n");
 });
 
 test("with --from and no hastd, both answers are given", async () => {

@@ -69,7 +69,7 @@ export const configDiff: FileCommand = {
       printChange(terminal, change, asPrimary.resources[index]!, role);
     }
     if (asSecondary.daemon.length + asSecondary.resources.length === 0) {
-      terminal.out("Nothing would change.\n");
+      terminal.out(`Nothing ${from === null ? "that hastd tells of " : ""}would change.\n`);
     }
     if (from === null) terminal.err(`${UNTOLD}\n`);
     return EX_OK;

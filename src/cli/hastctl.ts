@@ -113,6 +113,7 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
     terminal,
     config,
     control: controlOf(config),
+    clock: world.clock,
     openComponent: world.openComponent,
     entropy: world.entropy,
     debug: common.debug,

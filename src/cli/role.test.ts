@@ -91,6 +91,20 @@ test("role refuses unknown roles and missing names", () => {
   );
 });
 
+test("role --wait takes seconds, and insists", async () => {
+  const refusal = (seconds: string) => role.refuse(["init", "r0"], new Map([["--wait", seconds]]));
+  assert.equal(refusal("0"), null);
+  assert.equal(refusal("86400"), null);
+  for (const wrong of ["", "-1", "1.5", "86401", "1s"]) {
+    assert.match(refusal(wrong) ?? "", /is no time to wait: write seconds, from 0 to 86400$/);
+  }
+  const asked: Asked = { requests: [], opened: [] };
+  const given = { setRole: { kind: "answered", entries: [failed("r0", 2, "no")] } } as const;
+  const result = await runCommand(role, ["--wait", "2", "init", "r0"], given, asked);
+  assert.deepEqual(result, { exitCode: 2, out: "", err: "[ERROR] [r0] no\n" });
+  assert.equal(asked.requests.length, 3);
+});
+
 test("an error code that would clash with our own exit codes becomes 70", async () => {
   for (const error of [64, 255, 256, -1]) {
     const given = { setRole: { kind: "answered", entries: [failed("r0", error, "x")] } } as const;

@@ -6,12 +6,19 @@
  * Source: FreeBSD sbin/hastctl/hastctl.c, control_set_role(); behaviour §16.2.
  */
 import type { Role, SetRoleEntry } from "../wire/control.ts";
-import { type Command, printError, printWarning, type Terminal } from "./command.ts";
+import { type Command, type Options, printError, printWarning, type Terminal } from "./command.ts";
 import { exitCodeOf } from "./exit-code.ts";
+import { insist } from "./insist.ts";
+
+/** Seconds; a day. */
+const WAIT_MAX = 86_400;
 
 export const role: Command = {
   name: "role",
-  options: [{ flag: "--force", argument: null }],
+  options: [
+    { flag: "--wait", argument: "seconds" },
+    { flag: "--force", argument: null },
+  ],
   synopsis: "<init | primary | secondary> all | name ...",
   refuse([wanted, ...names], options) {
     if (wanted === undefined) return "";
@@ -20,10 +27,15 @@ export const role: Command = {
     if (options.has("--force") && wanted !== "primary") {
       return "--force is for role primary alone";
     }
+    if (waitMs(options) === null) {
+      return `"${options.get("--wait")}" is no time to wait: write seconds, from 0 to ${WAIT_MAX}`;
+    }
     return names.length === 0 ? `name the resource to become ${wanted}, or all` : null;
   },
-  async run([wanted, ...names], options, { terminal, control, debug }) {
-    const answer = await control.setRole(wanted as Role, names, options.has("--force"));
+  async run([wanted, ...names], options, { terminal, control, clock, debug }) {
+    const ask = (missing: readonly string[]): ReturnType<typeof control.setRole> =>
+      control.setRole(wanted as Role, missing, options.has("--force"));
+    const answer = await insist(ask, names, clock, waitMs(options) ?? 0);
     if (answer.kind === "failed") {
       printError(terminal, null, answer.lines);
       return answer.exitCode;
@@ -32,6 +44,12 @@ export const role: Command = {
     return exitCodeOf(answer.entries);
   },
 };
+
+/** @returns milliseconds, 0 without --wait; null where it makes no sense */
+function waitMs(options: Options): number | null {
+  const text = options.get("--wait") ?? "0";
+  return /^[0-9]{1,5}$/.test(text) && Number(text) <= WAIT_MAX ? Number(text) * 1000 : null;
+}
 
 function report(
   { resource, outcome, errmsg, notes }: SetRoleEntry,

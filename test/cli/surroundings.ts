@@ -7,6 +7,7 @@ import { parseOptions } from "../../src/cli/options.ts";
 import { readConfig } from "../../src/config/config.ts";
 import type { Component } from "../../src/platform/component.ts";
 import type { SetRoleEntry, StatusEntry } from "../../src/wire/control.ts";
+import { PatientClock } from "./patient-clock.ts";
 
 export interface Run {
   readonly exitCode: number;
@@ -52,6 +53,7 @@ export async function runCommand(
     },
     config: configOf(given.resources ?? ["r0"]),
     control: controlOf(given, asked),
+    clock: new PatientClock(),
     openComponent: async (path, access) => {
       asked.opened.push(`${access} ${path}`);
       const component = given.components?.get(path);
