@@ -12,6 +12,7 @@ import {
   settle,
   USABLE,
 } from "../../test/daemon/fakes.ts";
+import { fuzz, mutated } from "../../test/fuzz.ts";
 import {
   type ControlRequest,
   decodeSetRoleReply,
@@ -221,19 +222,25 @@ test("bytes after the request are ignored, as the original ignores them", async 
 });
 
 test("any bytes leave the daemon serving", async () => {
-  const world = new World("r0");
   const wellFramed = fc
     .uint8Array({ minLength: 1, maxLength: 200 })
     .map((nv) => encodeFrame(2, nv));
-  await fc.assert(
-    fc.asyncProperty(fc.oneof(fc.uint8Array({ maxLength: 200 }), wellFramed), async (bytes) => {
-      const stream = world.connect();
-      stream.feed(bytes);
-      await settle();
-      stream.hangUp();
-    }),
-    { numRuns: 200 },
+  const toInit = { kind: "set-role", role: "init", resources: ["all"], extended: false } as const;
+  const requests = [status("all"), status("r0", "r1"), primary("r0"), toInit];
+  const valid = requests.map((request) => mutated(encodeControlRequest(request)));
+  await fuzz(
+    fc.asyncProperty(
+      fc.oneof(fc.uint8Array({ maxLength: 200 }), wellFramed, ...valid),
+      async (bytes) => {
+        const world = new World("r0");
+        const stream = world.connect();
+        stream.feed(bytes);
+        await settle();
+        stream.hangUp();
+        const answer = await waitFor(world.ask(status("all")));
+        assert.equal(decodeStatusReply(answer).entries.length, 1);
+        assert(!world.log.says("Internal error"));
+      },
+    ),
   );
-  assert.equal(decodeStatusReply(await waitFor(world.ask(status("all")))).entries.length, 1);
-  assert(!world.log.says("Internal error"));
 });

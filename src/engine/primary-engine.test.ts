@@ -2,6 +2,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
+import { fuzz } from "../../test/fuzz.ts";
 import type { CapturedRequest } from "../../test/golden/conversation.ts";
 import { NBD_FLUSH, NBD_READ, NBD_WRITE, NbdClient } from "../../test/pretend/nbd-client.ts";
 import { reply } from "../../test/pretend/requests.ts";
@@ -204,7 +205,7 @@ test("a mutated or random handshake connects or is tried again: nothing else", a
     fc.record({ s1: fc.oneof(mutate(s1), flip(s1), piece) }),
     fc.record({ s2: fc.oneof(mutate(s2), flip(s2), flip(s2), piece) }),
   );
-  await fc.assert(
+  await fuzz(
     fc.asyncProperty(answer, async (said) => {
       const led = await Led.start({ lives: (life) => (life === 0 ? said : {}) });
       const written = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
@@ -215,7 +216,6 @@ test("a mutated or random handshake connects or is tried again: nothing else", a
       sameBytes(led.peer.data.subarray(0, 512), bytes(512, 1));
       await led.stop();
     }),
-    { numRuns: 300, interruptAfterTimeLimit: 8_000 },
   );
 });
 
@@ -591,7 +591,7 @@ test("mutated and random replies: every request is answered, and the primary goe
   const flipped = fc
     .record({ at: fc.nat(stream.length - 1), change: fc.integer({ min: 1, max: 255 }) })
     .map(({ at, change }) => new Uint8Array(stream).with(at, stream[at]! ^ change));
-  await fc.assert(
+  await fuzz(
     fc.asyncProperty(
       fc.oneof(mutated, flipped, flipped, piece),
       fc.integer({ min: 1, max: 200 }),
@@ -613,7 +613,6 @@ test("mutated and random replies: every request is answered, and the primary goe
         await led.stop();
       },
     ),
-    { numRuns: 300, interruptAfterTimeLimit: 8_000 },
   );
 });
 

@@ -2,6 +2,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
+import { fuzz } from "../../test/fuzz.ts";
 import { repliesOf } from "../../test/golden/conversation.ts";
 import { messageAt } from "../../test/golden/vectors.ts";
 import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
@@ -253,7 +254,7 @@ test("mutated and random streams end the connection or are answered: nothing els
     .map(([at, change]) => STREAM.map((byte, index) => (index === at ? byte ^ change : byte)));
   const random = fc.uint8Array({ maxLength: 2000 });
   const completion = fc.constantFrom("inside" as const, "later" as const);
-  await fc.assert(
+  await fuzz(
     fc.asyncProperty(
       fc.oneof(mutated, flipped, flipped, random),
       chunk,
@@ -272,7 +273,6 @@ test("mutated and random streams end the connection or are answered: nothing els
         sameBytes(served.world.disk.peek(0, METADATA_SIZE), metadata, "metadata");
       },
     ),
-    { numRuns: 1000, interruptAfterTimeLimit: 8_000 },
   );
 });
 
