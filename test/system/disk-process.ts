@@ -29,24 +29,26 @@ export interface DiskShape {
 
 /**
  * plug: makes it a device or file, and answers with the path. freeze: no request is begun or answered any
- * more. cut: pulls it out of the machine and takes back what was not flushed. lie: see VolatileDisk.
+ * more. cut: pulls it out of the machine and takes back what was not flushed. lie: see VolatileDisk. break: fails
+ * every request from now on. replace: is a new disk, empty and sound.
  */
-export type DiskOrder = "plug" | "freeze" | "cut" | "lie" | "honest";
+export type DiskOrder = "plug" | "freeze" | "cut" | "lie" | "honest" | "break" | "replace";
 
 export type DiskAnswer =
   | { readonly order: "plug"; readonly path: string }
   | { readonly order: "cut"; readonly cut: PowerCut }
-  | { readonly order: "freeze" | "lie" | "honest" }
+  | { readonly order: Exclude<DiskOrder, "plug" | "cut"> }
   | { readonly order: "failed"; readonly reason: string };
 
 /** Commands in flight, per connection. */
 const DEPTH = 64;
 
 class DiskServer {
-  readonly disk: VolatileDisk;
+  disk: VolatileDisk;
   readonly random: Random;
   readonly export: NbdExport;
   frozen = false;
+  broken = false;
   readonly #sockets = new Set<Socket>();
   readonly #server = createServer((socket) => {
     this.#sockets.add(socket);
@@ -186,8 +188,8 @@ class Connection implements NbdSink {
     const { type, flags, offset, length, cookieHi, cookieLo } = command;
     const { disk } = this.#server;
     const fua = (flags & nbd.NBD_CMD_FLAG_FUA) !== 0;
-    let errno = command.nbdErrno ?? 0;
-    if (command.nbdErrno === null) {
+    let errno = command.nbdErrno ?? (this.#server.broken ? nbd.NBD_EIO : 0);
+    if (errno === 0) {
       switch (type) {
         case nbd.NBD_CMD_READ: {
           const end = this.#session.putReadHeader(this.#out, 0, cookieHi, cookieLo, offset, length);
@@ -239,6 +241,15 @@ async function obey(order: DiskOrder): Promise<DiskAnswer> {
       server.frozen = false;
       return { order, cut };
     }
+    case "break":
+      server.broken = true;
+      return { order };
+    case "replace":
+      await plug.pull();
+      server.dropClients();
+      server.disk = new VolatileDisk(shape.size);
+      server.broken = false;
+      return { order };
     case "lie":
     case "honest":
       server.disk.lying = order === "lie";

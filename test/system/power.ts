@@ -58,8 +58,8 @@ class DiskProcess {
     return answer.cut;
   }
 
-  async setLying(lying: boolean): Promise<void> {
-    await this.#order(lying ? "lie" : "honest");
+  async obey(order: "lie" | "honest" | "break" | "replace"): Promise<void> {
+    await this.#order(order);
   }
 
   async end(): Promise<void> {
@@ -135,7 +135,19 @@ export class PoweredPair {
 
   /** From the next write on, until `lying` is false again. */
   async setLying(node: Node, lying: boolean): Promise<void> {
-    await this.#disks.get(node)!.setLying(lying);
+    await this.#disks.get(node)!.obey(lying ? "lie" : "honest");
+  }
+
+  /** Every request to this node's disk fails from now on. */
+  async breakDisk(node: Node): Promise<void> {
+    await this.#disks.get(node)!.obey("break");
+  }
+
+  /** Another disk is in its place, under the same path: empty, not yet created by hastctl. */
+  async replaceDisk(node: Node): Promise<void> {
+    await this.#disks.get(node)!.obey("replace");
+    this.#plugged.delete(node);
+    await this.plug(node);
   }
 
   /** All at the same moment, as far as that goes. */
