@@ -223,6 +223,10 @@ export class World implements Watcher {
   }
 
   told(worker: SimWorker, message: FromWorker): void {
+    // One that has only opened its disk may have to ask its peer, and be refused.
+    if (message.kind === "ready" && worker.role === "primary") {
+      this.history.promoted(this.history.copyOf(worker.host));
+    }
     if (message.kind !== "event") return;
     this.note(`${worker}: event ${message.event}`);
     if (message.event === "split-brain" && worker.role === "secondary") {
@@ -241,7 +245,6 @@ export class World implements Watcher {
 
   opened(worker: SimWorker): void {
     this.note(`${worker}: has opened its disk`);
-    if (worker.role === "primary") this.history.promoted(this.history.copyOf(worker.host));
   }
 
   died(worker: SimWorker, code: number | null): void {
@@ -423,7 +426,7 @@ export class World implements Watcher {
         timeline.after(this.#outage(), () => {
           if (!this.#chaos) return;
           this.#both = false;
-          if (random.chance(0.5)) this.#wanted = this.other(this.#wanted);
+          if (this.#chaos && random.chance(0.5)) this.#wanted = this.other(this.#wanted);
         });
         return;
     }
