@@ -13,19 +13,19 @@
 
 import { assert, unreachable } from "../base/assert.ts";
 import {
+  type CopyState,
   type CopyWorth,
   EXIT_PROMOTION_REFUSED,
   type PeerHello,
+  type Trust,
   type WorkerEvent,
   type WorkerSettings,
 } from "../engine/worker-messages.ts";
-import type { CopyState } from "../metadata/block.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
-import type { Trust } from "../replication/promotion.ts";
 import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
 import { encodeS1, type P1, type P2, type Refusal, TOKEN_SIZE } from "../wire/handshake.ts";

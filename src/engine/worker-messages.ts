@@ -79,6 +79,8 @@ export interface CopyWorth {
 /** Exit code of a primary worker whose promotion the rules forbid; the resource keeps its role. */
 export const EXIT_PROMOTION_REFUSED = 77;
 
+export type { CopyState, Trust };
+
 export type FromWorker =
   /** Before `ready`, and whenever it changes. */
   | { readonly kind: "copy"; readonly copy: CopyWorth }

@@ -19,10 +19,10 @@ export class Node {
     this.disk = disk;
   }
 
-  /** As the engine refuses (an unfinished synchronization's target). */
+  /** As the engine refuses: what is outdated, and an unfinished synchronization's target. */
   get promotable(): boolean {
     const { state, prevrole } = this.disk.record;
-    return !(state === "inconsistent" && prevrole === "secondary");
+    return state !== "outdated" && !(state === "inconsistent" && prevrole === "secondary");
   }
 }
 

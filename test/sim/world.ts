@@ -148,6 +148,10 @@ export class World implements Watcher {
   }
 
   told(worker: SimWorker, message: FromWorker): void {
+    // One that has only opened its disk may have to ask its peer, and be refused.
+    if (message.kind === "ready" && worker.role === "primary") {
+      this.history.promoted(this.history.copyOf(worker.host), worker);
+    }
     if (message.kind !== "event") return;
     this.note(`${worker}: event ${message.event}`);
     if (message.event === "split-brain" && worker.role === "secondary") {
@@ -166,7 +170,6 @@ export class World implements Watcher {
 
   opened(worker: SimWorker): void {
     this.note(`${worker}: has opened its disk`);
-    if (worker.role === "primary") this.history.promoted(this.history.copyOf(worker.host), worker);
   }
 
   died(worker: SimWorker, code: number | null): void {

@@ -54,7 +54,13 @@ test("split-brain is refused, reported on both nodes, and mended by hand", () =>
     await verifyOn(alpha, alphas);
     await beta.role("init");
     await alpha.role("init");
-    await beta.role("primary");
+    // It knows that the other node has data of its own: only an operator can make it primary now.
+    const refused = await beta.hastctl("role", "primary", RESOURCE);
+    assert.equal(refused.code, 2);
+    assert.match(refused.stderr, /may have gone on without it/);
+    await beta.role("primary", "--force");
+    assert.match(await beta.status(), /promoted by force/);
+    assert.match((await beta.dump()).get("forced") ?? "", /while uptodate/);
     await verifyOn(beta, betas);
 
     // The operator chooses alpha: beta's copy is thrown away and filled anew.
