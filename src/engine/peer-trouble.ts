@@ -43,7 +43,7 @@ export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peer
   const what =
     state === "outdated"
       ? "this copy is outdated: the other node has gone on without it"
-      : "this copy is the target of an unfinished synchronization: a mix of old and new blocks";
+      : "this copy is inconsistent, the target of an unfinished synchronization: a mix of old and new blocks";
   return (
     `${what}. On the other node: hastctl role primary ${resource}; then here, so that the ` +
     `synchronization goes on: hastctl role secondary ${resource}. If that node is lost for good, ` +

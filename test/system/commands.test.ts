@@ -49,7 +49,7 @@ test("status and list print the original's bytes, in every role", () =>
       await alpha.status(),
       `${header}${RESOURCE}\t-        secondary      ${components}`,
     );
-    assert.equal(await list(), idle.replace("ROLE", "secondary"));
+    assert.equal(await list(), `${idle.replace("ROLE", "secondary")}  copy: new\n`);
 
     await alpha.role("init");
     await beta.role("secondary");
