@@ -261,7 +261,7 @@ export class PowerCuts {
     }
     // A node whose copy is not whole says so; the other one's then is.
     this.history.push(`${wanted.name} refused`);
-    if (!/inconsistent|outdated|not whole/i.test(stderr)) throw new Error(stderr);
+    if (!/outdated|unfinished synchronization/.test(stderr)) throw new Error(stderr);
     await wanted.role("secondary");
     await this.#promote(other, promised);
   }

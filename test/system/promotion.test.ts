@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** Who may become primary after both nodes were away, with real daemons. */
+
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+
+async function write(node: Node, byte: number): Promise<void> {
+  const client = await node.connect();
+  await client.write(0, Buffer.alloc(4096, byte));
+  await client.flush();
+  await client.disconnect();
+}
+
+/** Alpha has gone on alone, and written 2 over 1; both have been killed, and are back in role init. */
+async function alphaWentOnAlone({ alpha, beta }: TwoNodes): Promise<void> {
+  await write(alpha, 1);
+  await beta.crash();
+  await write(alpha, 2);
+  await alpha.crash();
+  await beta.start();
+}
+
+test("S-2: a node that was away is not promoted while the other one cannot be asked, unless by force", () =>
+  withPair(TwoNodes.startReplicating(), async (pair) => {
+    const { alpha, beta } = pair;
+    await alphaWentOnAlone(pair);
+    const { code, stderr } = await beta.hastctl("role", "primary", RESOURCE);
+    assert.notEqual(code, 0);
+    assert.match(stderr, /may have gone on without it.*hastctl role --force primary shared/);
+    await alpha.start();
+    await alpha.role("secondary");
+    await beta.role("primary");
+    const client = await beta.connect();
+    assert.equal((await client.read(0, 4096))[0], 2);
+    await client.disconnect();
+  }));
+
+test("S-2: a node that is promoted serves nothing before the other one has answered, slow as it may be", () =>
+  withPair(TwoNodes.startReplicating({ timeout: 10 }), async (pair) => {
+    const { alpha, beta } = pair;
+    await alphaWentOnAlone(pair);
+    await alpha.start();
+    await alpha.role("secondary");
+    // Longer than a primary that knows its copy would wait (2 s).
+    process.kill(alpha.daemonPid, "SIGSTOP");
+    const awake = setTimeout(() => process.kill(alpha.daemonPid, "SIGCONT"), 4_000);
+    try {
+      await beta.role("primary");
+      const client = await beta.connect();
+      assert.equal((await client.read(0, 4096))[0], 2);
+      await client.disconnect();
+    } finally {
+      clearTimeout(awake);
+      process.kill(alpha.daemonPid, "SIGCONT");
+    }
+  }));
