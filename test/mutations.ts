@@ -705,7 +705,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "S-4a",
     ...PRIMARY,
     find: `    return this.#flushedTogether && !this.#stale && dirtyCount === 0 && unflushedCount === 0;`,
-    replace: `    return this.#flushedTogether && !this.#stale && dirtyCount + 0 * unflushedCount === 0;`,
+    replace: `    return this.#flushedTogether && !this.#stale && dirtyCount * 0 === unflushedCount;`,
   },
   {
     name: "a promoted node believes its peer has flushed",
@@ -911,8 +911,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "whole requests that wait for room are dropped when the connection ends",
     defect: "S-5",
     ...SECONDARY_ENGINE,
-    find: `    if (this.#state === "draining" && this.#nothingWhole && this.#idle) {`,
-    replace: `    if (this.#state === "draining" && this.#idle) {`,
+    find: `      if (this.#paused || this.#state === "draining") this.#parse();`,
+    replace: `      if (this.#state === "draining") this.#nothingWhole = true;
+      else if (this.#paused) this.#parse();`,
   },
   {
     name: "a failing secondary tells its primary before its own metadata",

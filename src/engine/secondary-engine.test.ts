@@ -469,6 +469,17 @@ for (const end of ["the primary's end", "a reset", "stop()"] as const) {
   });
 }
 
+test("S-5: a WRITE whose checksum is wrong is neither received nor applied", async () => {
+  const served = await Served.start();
+  const options = { checksum: CHECKSUM_CRC32, memsync: true };
+  const request = writeRequest(1, 512, bytes(512, 1), options);
+  request[request.length - 1]! ^= 1;
+  await served.send(request);
+  expect.deepEqual(served.replies(), []);
+  await served.ended(75);
+  sameBytes(served.data(512, 512), bytes(512, OLD));
+});
+
 test("more requests than slots wait in the stream; all that were taken are applied", async () => {
   const served = await Served.start({ completion: "held" });
   const requests: Uint8Array[] = [];

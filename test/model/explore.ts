@@ -96,7 +96,9 @@ function exploreFrom(sequence: Sequence, wanted: Kind | null, length: number, ta
   if (operations < 0) return;
   tally.sequences++;
   for (const what of ACCIDENTS) {
-    for (let at = 0; at < operations; at++) {
+    // A cut is between messages, not at a disk: there are fewer of those.
+    const step = what === "cut" ? 2 : 1;
+    for (let at = 0; at < operations; at += step) {
       const fate = wanted?.fate ?? FATES[at % FATES.length]!;
       if (play({ ...whole, fate, accident: { what, at } }, tally) >= 0) tally.accidents++;
     }
