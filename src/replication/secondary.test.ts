@@ -83,19 +83,20 @@ test("row 2: another resource's id is refused in the reference's words", () => {
   expect.equal(judgement.splitBrain, false);
 });
 
-test("rows 3 to 5 send our own map, change no record, and name the source", () => {
+test("rows 3 to 5 send our own map and name the source; a copy that one of ours left behind is outdated", () => {
   const rows = [
-    [{ ...OWN, localcnt: 1n }, PEER, "secondary"],
-    [OWN, PEER, "primary"],
-    [OWN, { ...PEER, localcnt: 1n }, "primary"],
+    [{ ...OWN, localcnt: 1n }, PEER, "secondary", null],
+    [OWN, PEER, "primary", null],
+    [OWN, { ...PEER, localcnt: 1n }, "primary", { ...OWN, state: "outdated" }],
+    [OWN, { ...PEER, localcnt: 1n, states: false }, "primary", null],
   ] as const;
-  for (const [own, peer, source] of rows) {
+  for (const [own, peer, source, record] of rows) {
     expect.deepEqual(judge(own, peer), {
       kind: "accept",
       source,
       virgin: false,
       map: "own",
-      record: null,
+      record,
     });
   }
 });
