@@ -454,7 +454,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a node is promoted under a live primary",
     defect: "S-11",
     ...RESOURCE,
-    find: `    if (wanted === "primary" && (await this.#hasLivePrimary())) {`,
+    find: `    if (wanted === "primary" && !forced && (await this.#hasLivePrimary())) {`,
     replace: `    if (wanted === "primary" && this.#stopping && (await this.#hasLivePrimary())) {`,
   },
   {

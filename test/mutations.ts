@@ -30,6 +30,7 @@ export type Suite =
   | "activemap"
   | "primary"
   | "secondary"
+  | "promotion"
   | "verdict"
   | "primaryEngine"
   | "secondaryEngine"
@@ -61,6 +62,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
   ],
+  promotion: ["src/replication/promotion.test.ts", "src/engine/primary-engine.test.ts"],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
   secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
@@ -100,9 +102,9 @@ export function mutateFile(mutation: Mutation, root: string): string {
 const ACTIVEMAP = { file: "src/replication/activemap.ts", suite: "activemap" } as const;
 const PRIMARY = { file: "src/replication/primary.ts", suite: "primary" } as const;
 const SECONDARY = { file: "src/replication/secondary.ts", suite: "secondary" } as const;
+const PROMOTION = { file: "src/replication/promotion.ts", suite: "promotion" } as const;
 const VERDICT = { file: "src/replication/sync-verdict.ts", suite: "verdict" } as const;
 const LINK = { file: "src/engine/peer-link.ts", suite: "primaryEngine" } as const;
-const PRIMARY_ENGINE = { file: "src/engine/primary-engine.ts", suite: "primaryEngine" } as const;
 const SECONDARY_ENGINE = {
   file: "src/engine/secondary-engine.ts",
   suite: "secondaryEngine",
@@ -374,9 +376,33 @@ const CORE_MUTATIONS: readonly Mutation[] = [
   {
     name: "an unfinished resync's target is promoted",
     defect: "BD-15",
-    ...PRIMARY_ENGINE,
-    find: `    if (metadata.state === "inconsistent" && metadata.prevrole === "secondary") {`,
-    replace: `    if (metadata.state === "inconsistent" && metadata.prevrole === "init") {`,
+    ...PROMOTION,
+    find: `    if (!wasPrimary || !hasRemote) return`,
+    replace: `    if (!hasRemote) return`,
+  },
+  {
+    name: "a copy that the other node has overtaken is promoted",
+    defect: "BD-15, S-2",
+    ...PROMOTION,
+    find: `  if (state === "outdated") return { kind: "refuse", because: state };
+`,
+    replace: "",
+  },
+  {
+    name: "a stored `uptodate` is believed by another instance",
+    defect: "S-2",
+    ...PROMOTION,
+    find: `  if (trust === "known" || !hasRemote) return { kind: "go" };
+  return`,
+    replace: `  if (trust === "known" || state === "uptodate" || !hasRemote) return { kind: "go" };
+  return`,
+  },
+  {
+    name: "a copy that its primary has overtaken does not note it",
+    defect: "S-2",
+    ...SECONDARY,
+    find: `  if (!behind || !peer.states || own.state === "inconsistent") return null;`,
+    replace: `  if (!behind || !peer.states || own.state !== "outdated") return null;`,
   },
   {
     name: "a component made anew is not given everything",
@@ -1050,16 +1076,15 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the peer is told a counter that is not stable here",
     defect: "S-13",
     ...PRIMARY,
-    find: `    // A mark on its way to the disk: neither node may rely on a counter that is not stable.
-    if (this.#recordWriting) return;`,
-    replace: `    // A mark on its way to the disk: neither node may rely on a counter that is not stable.`,
+    find: `    if (this.map.resyncCount > 0 || this.#recordWriting) {`,
+    replace: `    if (this.map.resyncCount > 0) {`,
   },
   {
     name: "a pass ends over what failed while `uptodate` travelled",
     defect: "S-13",
     ...PRIMARY,
     find: `      if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";`,
-    replace: `      if (overtaken) this.#syncEnding = "no";`,
+    replace: `      if (overtaken && this.#peerErrors < 0) this.#syncEnding = "no";`,
   },
   {
     name: "an answer alone waits for a mark that nobody makes after a failed handshake",

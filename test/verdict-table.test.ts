@@ -69,6 +69,13 @@ const TABLE: readonly Row[] = [
     when: ({ sl, sr, pl, pr }) => sl === pr && sr === pl,
     verdict: "from primary, own map",
   },
+  // The reference notes nothing: its copy does not know that it lacks something (S-2).
+  {
+    name: "5, a primary that tells when the copy is whole",
+    when: ({ sl, sr, pl, pr, states, state }) =>
+      sl === pr && sr < pl && states && state !== "inconsistent",
+    verdict: "from primary, own map, outdated",
+  },
   {
     name: "5",
     when: ({ sl, sr, pl, pr }) => sl === pr && sr < pl,
@@ -138,11 +145,15 @@ function said(at: Case): string {
   return words.join("");
 }
 
-/** A record changes the state to `inconsistent` or not at all. */
+/** A record says that the copy is worth less, or leaves its state alone. */
 function expectState(record: SecondaryRecord, own: SecondaryRecord, map: string): string {
   if (map === "full") {
     expect.equal(record.state, "inconsistent");
     return ", inconsistent";
+  }
+  if (map === "own") {
+    expect.equal(record.state, "outdated");
+    return ", outdated";
   }
   expect.equal(record.state, own.state);
   return "";
