@@ -1073,13 +1073,6 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     this.#flushing.clear();`,
   },
   {
-    name: "the peer is told a counter that is not stable here",
-    defect: "S-13",
-    ...PRIMARY,
-    find: `    if (this.map.resyncCount > 0 || this.#recordWriting) {`,
-    replace: `    if (this.map.resyncCount > 0) {`,
-  },
-  {
     name: "a pass ends over what failed while `uptodate` travelled",
     defect: "S-13",
     ...PRIMARY,

@@ -83,12 +83,13 @@ test("row 2: another resource's id is refused in the reference's words", () => {
   expect.equal(judgement.splitBrain, false);
 });
 
-test("rows 3 to 5 send our own map and name the source; a copy that one of ours left behind is outdated", () => {
+test("rows 3 to 5 send our own map and name the source; who is behind one of ours notes it (S-2)", () => {
   const rows = [
     [{ ...OWN, localcnt: 1n }, PEER, "secondary", null],
     [OWN, PEER, "primary", null],
     [OWN, { ...PEER, localcnt: 1n }, "primary", { ...OWN, state: "outdated" }],
     [OWN, { ...PEER, localcnt: 1n, states: false }, "primary", null],
+    [{ ...OWN, state: "inconsistent" }, { ...PEER, localcnt: 1n }, "primary", null],
   ] as const;
   for (const [own, peer, source, record] of rows) {
     expect.deepEqual(judge(own, peer), {
