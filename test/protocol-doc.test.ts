@@ -62,6 +62,8 @@ test("docs/protocol.md shows the metadata FreeBSD writes", () => {
     prevrole: "init",
     state: null,
     sequence: null,
+    synced: null,
+    aloneSince: null,
   });
   expect.equal(example("An example, `shared`, 1 GiB"), hexOf(block.subarray(0, 254)));
 });

@@ -40,6 +40,8 @@ export const IN_STEP: PrimaryRecord = {
   localcnt: 0n,
   remotecnt: 0n,
   state: "uptodate",
+  synced: "written",
+  alone: false,
 };
 
 const NAMES = ["", "read", "write", "zero", "flush", "copy"];
@@ -171,6 +173,7 @@ export class PrimaryBench implements PrimaryOutbox {
         zeroes: true,
         states: false,
         keeps: false,
+        synced: "written",
         ...peer,
       },
       this,

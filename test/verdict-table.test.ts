@@ -58,6 +58,17 @@ const TABLE: readonly Row[] = [
     when: ({ id }) => id === "none",
     verdict: "virgin, from primary, all ones, adopts the id",
   },
+  // The reference refuses, but there is nothing to lose: no write, and no copy that was ever whole.
+  {
+    name: "2 at a node that never was whole, a primary that tells",
+    when: (at) => at.id === "other" && unwritten(at) && at.states,
+    verdict: "virgin, from primary, all ones, inconsistent",
+  },
+  {
+    name: "2 at a node that never was whole",
+    when: (at) => at.id === "other" && unwritten(at),
+    verdict: "virgin, from primary, all ones",
+  },
   { name: "2", when: ({ id }) => id === "other", verdict: "another resource" },
   {
     name: "3",
@@ -69,8 +80,8 @@ const TABLE: readonly Row[] = [
     when: ({ sl, sr, pl, pr }) => sl === pr && sr === pl,
     verdict: "from primary, own map",
   },
-  // The reference notes nothing: its copy does not know that it lacks something (S-2).
   {
+    // The reference notes nothing; a copy of ours knows that the other node has gone on without it.
     name: "5, a primary that tells when the copy is whole",
     when: ({ sl, sr, pl, pr, states, state }) =>
       sl === pr && sr < pl && states && state !== "inconsistent",
@@ -108,6 +119,7 @@ function said(at: Case): string {
     localcnt: at.sl,
     remotecnt: at.sr,
     state: at.state,
+    synced: "written",
   };
   const hello: Hello = {
     states: at.states,
@@ -115,6 +127,7 @@ function said(at: Case): string {
     resuid: at.id === "same" ? OWN_ID : OTHER_ID,
     localcnt: at.pl,
     remotecnt: at.pr,
+    synced: at.states ? "written" : "unknown",
   };
   const judgement = judge(own, hello);
   if (judgement.kind === "refuse") {
@@ -145,16 +158,13 @@ function said(at: Case): string {
   return words.join("");
 }
 
-/** A record says that the copy is worth less, or leaves its state alone. */
+/** A record changes the state to `inconsistent`, to `outdated`, or not at all. */
 function expectState(record: SecondaryRecord, own: SecondaryRecord, map: string): string {
   if (map === "full") {
     expect.equal(record.state, "inconsistent");
     return ", inconsistent";
   }
-  if (map === "own") {
-    expect.equal(record.state, "outdated");
-    return ", outdated";
-  }
+  if (record.state === "outdated" && own.resuid !== 0n) return ", outdated";
   expect.equal(record.state, own.state);
   return "";
 }

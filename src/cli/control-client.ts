@@ -8,6 +8,8 @@ import type { Clock } from "../platform/clock.ts";
 import type { Net, NetFailure, Stream, StreamReader } from "../platform/net.ts";
 import {
   type ControlReply,
+  type DeedEntry,
+  decodeDeedReply,
   decodeSetRoleReply,
   decodeStatusReply,
   encodeControlRequest,
@@ -35,6 +37,8 @@ export interface Control {
   /** @param force a primary in spite of the rules of promotion */
   setRole(role: Role, names: readonly string[], force: boolean): Promise<Answer<SetRoleEntry>>;
   status(names: readonly string[]): Promise<Answer<StatusEntry>>;
+  discardLocal(names: readonly string[], dryRun: boolean): Promise<Answer<DeedEntry>>;
+  syncFull(names: readonly string[]): Promise<Answer<DeedEntry>>;
 }
 
 export interface ControlClientOptions {
@@ -70,6 +74,20 @@ export class ControlClient implements Control {
     const request = { kind: "status", resources: names, extended: true } as const;
     return this.#ask(encodeControlRequest(request), STATUS_TIMEOUT_MS, decodeStatusReply, [
       "Is its process stopped, or the machine overloaded? See hastd's log, and: ps -C hastd -o pid,stat,args",
+    ]);
+  }
+
+  discardLocal(names: readonly string[], dryRun: boolean): Promise<Answer<DeedEntry>> {
+    const request = { kind: "discard-local", resources: names, dryRun } as const;
+    return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeDeedReply, [
+      "It may have been done or not; typing it again does no harm. Look: hastctl status; and at hastd's log.",
+    ]);
+  }
+
+  syncFull(names: readonly string[]): Promise<Answer<DeedEntry>> {
+    const request = { kind: "sync-full", resources: names } as const;
+    return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeDeedReply, [
+      "It may have begun or not; typing it again does no harm. Look: hastctl status; and at hastd's log.",
     ]);
   }
 

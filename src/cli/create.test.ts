@@ -92,6 +92,8 @@ function putMetadata(component: MemoryComponent, resource: string): void {
     prevrole: "primary",
     state: "uptodate",
     sequence: 500n,
+    synced: null,
+    aloneSince: null,
   });
   component.put(0, block);
   component.put(4096, new Uint8Array(512).fill(0x0f));
@@ -113,6 +115,8 @@ test("create makes a component that was never paired, with nothing dirty", async
     prevrole: "init",
     state: "new",
     sequence: 1n,
+    synced: null,
+    aloneSince: null,
   });
   assert.deepEqual(dirtyExtents(component), { dirty: 0, all: 32 });
 });
@@ -362,6 +366,8 @@ test("create --adopt leaves every byte of data, and makes all of it dirty", asyn
     prevrole: "init",
     state: "new",
     sequence: 1n,
+    synced: null,
+    aloneSince: null,
   });
   assert.deepEqual(dirtyExtents(component), { dirty: 32, all: 32 });
   assert.deepEqual(component.get(0, 8192), before.get(0, 8192));

@@ -372,6 +372,8 @@ function freshMetadata(
     prevrole: "init",
     state: "new",
     sequence: 1n,
+    synced: null,
+    aloneSince: null,
   };
 }
 

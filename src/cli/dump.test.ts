@@ -20,6 +20,8 @@ const METADATA: Metadata = {
   prevrole: "secondary",
   state: "uptodate",
   sequence: 9n,
+  synced: null,
+  aloneSince: null,
 };
 
 function disk(metadata: Metadata, size = 4194304): MemoryComponent {

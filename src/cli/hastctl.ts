@@ -24,8 +24,10 @@ import { dump } from "./dump.ts";
 import { EX_OK, EX_USAGE } from "./exit-code.ts";
 import { list } from "./list.ts";
 import { COMMON_OPTIONS, parseOptions } from "./options.ts";
+import { resolve } from "./resolve.ts";
 import { role } from "./role.ts";
 import { status } from "./status.ts";
+import { sync } from "./sync.ts";
 
 /** Everything hastctl touches outside itself. */
 export interface World {
@@ -49,8 +51,10 @@ export const COMMANDS: readonly (Command | FileCommand)[] = [
   create,
   dump,
   list,
+  resolve,
   role,
   status,
+  sync,
   configCheck,
   configDiff,
   configGenerate,

@@ -17,8 +17,10 @@ import {
   CONTROL_NO_SUCH_RESOURCE,
   CONTROL_OK,
   type ControlRequest,
+  type DeedEntry,
   decodeControlRequest,
   encodeControlError,
+  encodeDeedReply,
   encodeSetRoleReply,
   encodeStatusReply,
   type SetRoleEntry,
@@ -26,7 +28,7 @@ import {
 } from "../wire/control.ts";
 import { WireError } from "../wire/error.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
-import type { Resource } from "./resource.ts";
+import type { Resolution, Resource } from "./resource.ts";
 
 /** How long a request may take to arrive. */
 export const REQUEST_TIMEOUT_MS = 10_000;
@@ -80,9 +82,34 @@ export class ControlServer {
         const entries = await Promise.all(names.map((name) => this.#setRole(name, request)));
         return encodeSetRoleReply({ error: CONTROL_OK, entries }, request.extended);
       }
+      case "discard-local": {
+        const { dryRun } = request;
+        const deed = (resource: Resource) => resource.discardLocal(dryRun);
+        const entries = await Promise.all(names.map((name) => this.#deed(name, deed)));
+        return encodeDeedReply({ error: CONTROL_OK, entries });
+      }
+      case "sync-full": {
+        const deed = (resource: Resource) => resource.fullSync();
+        const entries = await Promise.all(names.map((name) => this.#deed(name, deed)));
+        return encodeDeedReply({ error: CONTROL_OK, entries });
+      }
       default:
         return unreachable(request);
     }
+  }
+
+  async #deed(name: string, deed: (resource: Resource) => Promise<Resolution>): Promise<DeedEntry> {
+    const resource = this.#parts.resources().get(name);
+    if (resource === undefined) {
+      const outcome = { kind: "failed", error: CONTROL_NO_SUCH_RESOURCE } as const;
+      return { resource: name, outcome, errmsg: noSuchResource(name), notes: [] };
+    }
+    const resolution = await deed(resource);
+    if (resolution.kind === "done") {
+      return { resource: name, outcome: { kind: "done" }, errmsg: null, notes: resolution.lines };
+    }
+    const outcome = { kind: "failed", error: CONTROL_INVALID } as const;
+    return { resource: name, outcome, errmsg: resolution.reason, notes: [] };
   }
 
   async #status(name: string): Promise<StatusEntry> {

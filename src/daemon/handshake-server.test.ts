@@ -133,7 +133,14 @@ test("a refused second step is answered on B and on A, and both are closed (BD-3
   await world.resource.changeRole("secondary");
   const a = await world.connect(P1);
   const accepted = a.written.length;
-  const hello = { resource: "r0", virgin: false, resuid: 1n, localcnt: 0n, remotecnt: 0n };
+  const hello = {
+    resource: "r0",
+    virgin: false,
+    resuid: 1n,
+    localcnt: 0n,
+    remotecnt: 0n,
+    remarks: null,
+  };
   const b = await world.connect(encodeP2(2, { ...hello, token: new Uint8Array(16).fill(9) }));
   const refusal = { kind: "refused", errmsg: "Token doesn't match.", wait: false };
   assert.deepEqual(decodeS1(a.written.subarray(accepted + FRAME_HEADER_SIZE)), refusal);
@@ -155,7 +162,14 @@ test("any bytes leave the daemon serving, and leave no timer behind", async () =
     .map((nv) => encodeFrame(2, nv));
   // The World's entropy makes this token, so that the second connection can belong to the first.
   const token = new Uint8Array(16).fill(1);
-  const hello = { resource: "r0", virgin: false, resuid: 1n, localcnt: 0n, remotecnt: 0n };
+  const hello = {
+    resource: "r0",
+    virgin: false,
+    resuid: 1n,
+    localcnt: 0n,
+    remotecnt: 0n,
+    remarks: null,
+  };
   const connections = fc.oneof(
     fc.oneof(fc.uint8Array({ maxLength: 200 }), wellFramed, mutated(P1)).map((bytes) => [bytes]),
     mutated(encodeP2(2, { ...hello, token })).map((bytes) => [P1, bytes]),

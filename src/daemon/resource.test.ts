@@ -66,6 +66,7 @@ class World {
       resuid: 7n,
       localcnt: 2n,
       remotecnt: 1n,
+      remarks: null,
       ...changes,
     };
   }
@@ -514,6 +515,7 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
     resuid: 7n,
     localcnt: 2n,
     remotecnt: 1n,
+    remarks: null,
   });
   assert.deepEqual(worker.sent.slice(1), [
     { kind: "socket", channel: "a", peer: a.peer },

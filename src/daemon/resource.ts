@@ -12,9 +12,11 @@
  */
 
 import { assert, unreachable } from "../base/assert.ts";
+import { divergenceNotes } from "../engine/divergence.ts";
 import {
   type CopyState,
   type CopyWorth,
+  type Divergence,
   EXIT_PROMOTION_REFUSED,
   type PeerHello,
   type Trust,
@@ -28,7 +30,15 @@ import type { Log } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
 import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
-import { encodeS1, type P1, type P2, type Refusal, TOKEN_SIZE } from "../wire/handshake.ts";
+import {
+  encodeS1,
+  encodeS2,
+  type P1,
+  type P2,
+  type Refusal,
+  type S2Refused,
+  TOKEN_SIZE,
+} from "../wire/handshake.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
 
 /** How long a worker may take to finish what it accepted, in a role change or for a new connection. */
@@ -54,6 +64,12 @@ const PRIMARY_SILENCE_MS = 12_000;
 /** How long a primary may take to close its connection when both nodes change roles at once. */
 const PRIMARY_LEAVES_MS = 3_000;
 const PRIMARY_POLL_MS = 100;
+
+/**
+ * How long a refused primary is told the same again without another look at the disk (BD-34): it asks
+ * every 10 s, for as long as nobody has decided which copy to keep.
+ */
+export const REFUSAL_REMEMBERED_MS = 60_000;
 
 const STOPPING = "hastd is stopping.";
 
@@ -82,6 +98,11 @@ export type RoleChange =
   /** The role asked for does not work; the role is now init, or, where rules forbid it, as before. */
   | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
 
+export type Resolution =
+  /** What was, or with a dry run would be, thrown away and copied; a line each. */
+  | { readonly kind: "done"; readonly lines: readonly string[] }
+  | { readonly kind: "failed"; readonly reason: string };
+
 /** Connection A, from its P1 to its P2. */
 interface Attempt {
   readonly socket: HandshakeSocket;
@@ -109,6 +130,11 @@ export class Resource implements WorkerOwner {
    * was lost. Another one, started since, does not know what it has missed (S-2).
    */
   #vouched = false;
+  /** The peer's copy and ours do not fit together, as one of the two nodes judged last. */
+  #divergence: Divergence | null = null;
+  #divergedAt = 0;
+  /** The split-brain event has been raised for it. */
+  #splitBrainTold = false;
   #attempt: Attempt | null = null;
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
@@ -239,6 +265,7 @@ export class Resource implements WorkerOwner {
         // Deaf from now on: a primary that goes on alone cannot tell us.
         if (this.#role === "secondary") this.#vouched = false;
         this.#setRole("init");
+        this.#forgetDivergence();
         return null;
       case "secondary": {
         const probed = await this.#probe();
@@ -362,7 +389,30 @@ export class Resource implements WorkerOwner {
 
   workerEvent(worker: Worker, event: WorkerEvent): void {
     assert(worker === this.#worker);
+    if (event === "split-brain") {
+      // Each life of a worker finds it anew; the operator has heard (BD-34).
+      if (this.#splitBrainTold) return;
+      this.#splitBrainTold = true;
+    } else if (event === "connect") {
+      this.#forgetDivergence();
+    }
     this.#surroundings.event(this, event);
+  }
+
+  workerDiverged(worker: Worker, divergence: Divergence): void {
+    assert(worker === this.#worker);
+    const known = this.#divergence;
+    this.#divergence = divergence;
+    this.#divergedAt = this.#surroundings.clock.now();
+    this.#note = null;
+    // A primary's worker has said so itself.
+    if (worker.identity.role === "primary" || known?.reason === divergence.reason) return;
+    for (const note of divergenceNotes(divergence, this.name)) this.#log.error(note);
+  }
+
+  #forgetDivergence(): void {
+    this.#divergence = null;
+    this.#splitBrainTold = false;
   }
 
   workerGone(worker: Worker, end: WorkerEnd): void {
@@ -377,7 +427,9 @@ export class Resource implements WorkerOwner {
     }
     if (role === "secondary") {
       // Usual when the link is lost. What it said is worth keeping: split-brain, another disk, …
-      if (end.failure !== null) this.#note = sentence(end.failure.message);
+      if (end.failure !== null && this.#divergence === null) {
+        this.#note = sentence(end.failure.message);
+      }
       const text = `The worker has gone: ${describeEnd(end)}. Waiting for a connection.`;
       // A signal is no usual end: the kernel was out of memory, say.
       if (end.exit.kind === "signal") this.#log.warning(text);
@@ -497,6 +549,16 @@ export class Resource implements WorkerOwner {
       this.#refuseAttempt(refusal);
       return refusal;
     }
+    const again = this.#knownRefusal(p2);
+    if (again !== null) {
+      this.#attempt = null;
+      attempt.expiry?.cancel();
+      this.#log.debug(1, `Refused as before: ${attempt.socket.peer}: ${again.errmsg}`);
+      attempt.socket.write(encodeS2(attempt.version, again, null));
+      attempt.socket.end();
+      socket.end();
+      return null;
+    }
     this.#attempt = null;
     attempt.expiry?.cancel();
     // S1 was sent when the old worker had gone, and only a second step makes a new one.
@@ -511,6 +573,7 @@ export class Resource implements WorkerOwner {
         resuid: p2.resuid,
         localcnt: p2.localcnt,
         remotecnt: p2.remotecnt,
+        remarks: p2.remarks,
       },
       "unknown",
     );
@@ -519,6 +582,22 @@ export class Resource implements WorkerOwner {
     // Only the deadline matters here: a socket may break on its way, and the worker wait for it.
     void worker.started(READY_TIMEOUT_MS);
     return null;
+  }
+
+  /** What a primary with these very counters was told a short while ago, or null. */
+  #knownRefusal(p2: P2): S2Refused | null {
+    const known = this.#divergence;
+    if (known === null || known.refusal === null) return null;
+    const { clock } = this.#surroundings;
+    if (clock.now() - this.#divergedAt >= REFUSAL_REMEMBERED_MS) return null;
+    const { peer } = known;
+    const same =
+      p2.resuid === peer.resuid && p2.localcnt === peer.localcnt && p2.remotecnt === peer.remotecnt;
+    if (!same) return null;
+    if (p2.remarks !== null) {
+      this.#divergence = { ...known, peer: { ...peer, remarks: p2.remarks } };
+    }
+    return known.refusal;
   }
 
   /** Tells the peer on A why, and closes it. */
@@ -539,6 +618,96 @@ export class Resource implements WorkerOwner {
     attempt.expiry?.cancel();
     this.#log.debug(1, `Half-open connection from ${attempt.socket.peer} closed: ${reason}`);
     attempt.socket.destroy();
+  }
+
+  // --- Commands of `hastctl` about the two copies.
+
+  /** `hastctl resolve --discard-local`. */
+  async discardLocal(dryRun: boolean): Promise<Resolution> {
+    const resolution = this.#changes.then(() => this.#discardLocal(dryRun));
+    this.#changes = resolution.catch(() => undefined);
+    return await resolution;
+  }
+
+  async #discardLocal(dryRun: boolean): Promise<Resolution> {
+    const { name } = this;
+    const failed = (reason: string): Resolution => ({ kind: "failed", reason });
+    if (this.#stopping) return failed(STOPPING);
+    if (this.#role === "primary") {
+      return failed(
+        "this node is primary, so its changes are in use and are not thrown away. If they shall be: " +
+          `hastctl role secondary ${name} here, then the same command again. If the other node's changes ` +
+          `shall be thrown away, type it there: hastctl resolve --discard-local ${name}`,
+      );
+    }
+    const divergence = this.#divergence;
+    if (divergence === null) {
+      if (this.#worker?.ready) {
+        const lines = [
+          "the two nodes are connected and their copies fit together: nothing to discard",
+        ];
+        return { kind: "done", lines };
+      }
+      return failed(
+        "no split-brain is known here: since hastd started, no primary has been refused. If there is one, " +
+          `let the nodes meet: on the other node hastctl role primary ${name}, here hastctl role secondary ` +
+          `${name}. Once hastctl status ${name} shows it, type this again`,
+      );
+    }
+    const keeper = divergence.peer;
+    if (keeper.resuid === null || keeper.resuid === 0n) {
+      return failed(
+        "the other node's resource id is not known, since it has not been primary. " +
+          `On that node: hastctl role primary ${name}; then type this again`,
+      );
+    }
+    this.#refuseAttempt(roleRefusal("init"));
+    this.#target = this.#role;
+    try {
+      const stuck = await this.#retireWorker();
+      if (stuck !== null) return failed(stuck);
+      const outcome = await this.#startWorker("secondary", null, "unknown").discard(keeper, dryRun);
+      if ("exit" in outcome) return failed(describeEnd(outcome));
+      if (!dryRun && outcome.plan === "discard") {
+        // The other node is to be judged anew, and not told the same as before.
+        this.#divergence = { ...divergence, refusal: null };
+        this.#note =
+          "the changes of this node were thrown away; the other one's are copied here when it connects as " +
+          `primary. If it is not: hastctl role primary ${name} on that node`;
+      }
+      return { kind: "done", lines: outcome.lines };
+    } finally {
+      this.#target = null;
+    }
+  }
+
+  /** `hastctl sync --full`. */
+  async fullSync(): Promise<Resolution> {
+    const { name } = this;
+    if (this.#role !== "primary") {
+      return {
+        kind: "failed",
+        reason:
+          `this node is ${this.#role}, and a full synchronization copies from the primary to the other node. ` +
+          `On the primary: hastctl sync --full ${name}`,
+      };
+    }
+    const worker = this.#worker;
+    if (worker === null || !worker.ready) {
+      return {
+        kind: "failed",
+        reason: `the worker of this resource is not ready. See: hastctl status ${name}`,
+      };
+    }
+    const refusal = await worker.fullSync();
+    if (refusal !== null) return { kind: "failed", reason: refusal };
+    return {
+      kind: "done",
+      lines: [
+        "every extent is in line to be copied to the other node; blocks of zeroes travel as a few bytes " +
+          `(compression hole). It survives restarts. To watch: hastctl status ${name}`,
+      ],
+    };
   }
 
   // --- Status.
@@ -577,6 +746,9 @@ export class Resource implements WorkerOwner {
     const copy = this.#copyState();
     const notes: string[] = [];
     if (this.#note !== null) notes.push(this.#note);
+    else if (this.#divergence !== null && this.#role !== "primary") {
+      notes.push(...divergenceNotes(this.#divergence, this.name));
+    }
     notes.push(...this.#copyNotes(copy));
     if (report !== null) notes.push(...report.notes);
     else if (worker !== null && worker.pid !== 0) {

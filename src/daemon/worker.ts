@@ -8,9 +8,11 @@
  * Nothing here waits without a deadline: the process may be stopped, stuck in the kernel, or gone.
  */
 
-import { unreachable } from "../base/assert.ts";
+import { assert, unreachable } from "../base/assert.ts";
 import type {
+  CopyFacts,
   CopyWorth,
+  Divergence,
   FromWorker,
   ToWorker,
   WorkerEvent,
@@ -25,6 +27,8 @@ import type { ProcessExit, Processes, WorkerIdentity, WorkerProcess } from "../p
 export const STATUS_TIMEOUT_MS = 1000;
 /** How long a killed process may take to vanish before we say that it is stuck. */
 export const KILL_TIMEOUT_MS = 5000;
+/** How long a map of ones and a metadata write may take. */
+export const COMMAND_TIMEOUT_MS = 60_000;
 
 export interface WorkerEnd {
   readonly exit: ProcessExit;
@@ -37,11 +41,14 @@ export interface WorkerEnd {
   readonly lifetimeMs: number;
 }
 
+export type Discarded = Extract<FromWorker, { kind: "discarded" }>;
+
 export interface WorkerOwner {
   workerReady(worker: Worker): void;
   workerEvent(worker: Worker, event: WorkerEvent): void;
   /** What its local copy is worth: before it is ready, and whenever that changes. */
   workerCopy(worker: Worker, copy: CopyWorth): void;
+  workerDiverged(worker: Worker, divergence: Divergence): void;
   /** The last call. */
   workerGone(worker: Worker, end: WorkerEnd): void;
 }
@@ -67,6 +74,10 @@ export class Worker {
   #question: { readonly id: number; readonly askers: Set<(report: WorkerReport) => void> } | null =
     null;
   #questionCount = 0;
+  #discarded: Discarded | null = null;
+  /** What the worker says to "sync"; undefined = nothing yet. */
+  #syncAnswer: string | null | undefined = undefined;
+  readonly #syncWaiters = new Set<() => void>();
   readonly #startWaiters = new Set<() => void>();
   readonly #goneWaiters = new Set<() => void>();
 
@@ -120,6 +131,28 @@ export class Worker {
     }
     if (this.#ready && this.#end === null) return "ready";
     return this.#end ?? this.#describe({ kind: "signal", signal: "SIGKILL" });
+  }
+
+  /**
+   * A secondary's worker without sockets gives up this copy's changes, and ends.
+   * @returns what there was to give up, or how it ended without a word
+   */
+  async discard(keeper: CopyFacts, dryRun: boolean): Promise<Discarded | WorkerEnd> {
+    this.#send({ kind: "discard", keeper, dryRun });
+    const end = await this.started(COMMAND_TIMEOUT_MS);
+    assert(end !== "ready");
+    return this.#discarded ?? end;
+  }
+
+  /** @returns null once a full copy to the peer is on record, else why it is not */
+  async fullSync(): Promise<string | null> {
+    this.#syncAnswer = undefined;
+    this.#send({ kind: "sync" });
+    await this.#wait(this.#syncWaiters, COMMAND_TIMEOUT_MS);
+    if (this.#syncAnswer !== undefined) return this.#syncAnswer;
+    return this.#end === null
+      ? `the worker (pid ${this.pid}) has not stored it within ${COMMAND_TIMEOUT_MS / 1000} s`
+      : describeEnd(this.#end);
   }
 
   /** What the worker says about itself, or null if it does not answer in time. */
@@ -190,6 +223,16 @@ export class Worker {
       case "event":
         this.#owner.workerEvent(this, message.event);
         return;
+      case "diverged":
+        this.#owner.workerDiverged(this, message.divergence);
+        return;
+      case "discarded":
+        this.#discarded = message;
+        return;
+      case "sync":
+        this.#syncAnswer = message.refusal;
+        this.#release(this.#syncWaiters);
+        return;
       case "status": {
         const question = this.#question;
         if (question === null || question.id !== message.id) return;
@@ -208,6 +251,7 @@ export class Worker {
     this.#end = this.#describe(exit);
     this.#owner.workerGone(this, this.#end);
     this.#release(this.#startWaiters);
+    this.#release(this.#syncWaiters);
     this.#release(this.#goneWaiters);
   }
 

@@ -99,7 +99,7 @@ export class Component implements DiskHandler {
         `${path}: the last worker ran with "metaflush off" and did not end in good order, so its map of ` +
           "dirty extents cannot be relied upon: all of them are synchronized",
       );
-      await this.#markAll();
+      await this.markAll();
       await this.storeRecord({ unflushed: undefined });
     }
   }
@@ -126,7 +126,8 @@ export class Component implements DiskHandler {
     this.#metadata = metadata;
   }
 
-  async #markAll(): Promise<void> {
+  /** Marks every extent, stably, before the first request. @throws Error with the errno of a failed write */
+  async markAll(): Promise<void> {
     const { mapOffset, mapSize } = this.layout;
     for (let done = 0; done < mapSize; done += MAP_STAGING_SIZE) {
       const ones = new Uint8Array(Math.min(mapSize - done, MAP_STAGING_SIZE)).fill(0xff);

@@ -11,6 +11,7 @@
 
 import { assert } from "../base/assert.ts";
 import { printable } from "../base/printable.ts";
+import type { Synced } from "../metadata/block.ts";
 import { mapBytes } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
@@ -31,11 +32,13 @@ import { WireError } from "../wire/error.ts";
 import { EXT_SOLE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
 import {
+  type CopyRemarks,
   decodeS1,
   decodeS2,
   encodeP1,
   encodeP2,
   type S2Accepted,
+  type S2Refused,
   SPLIT_BRAIN_ERRMSG,
 } from "../wire/handshake.ts";
 import {
@@ -60,7 +63,7 @@ import {
 import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
 import { Inbox, type Memory, NOBODY, PINNED } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
-import type { WorkerSettings } from "./worker-messages.ts";
+import type { CopyFacts, WorkerSettings } from "./worker-messages.ts";
 
 const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 5_000;
@@ -68,6 +71,8 @@ const RETRY_MAX_MS = 5_000;
 const RETRY_WAIT_MS = 500;
 /** After a refusal that only an operator can lift. */
 const RETRY_LATCHED_MS = 30_000;
+/** The same where the peer's daemon answers from memory, and an operator waits for the repair to show. */
+const RETRY_DIVERGED_MS = 10_000;
 /** Bytes of map that a peer may make us keep: 2^31 extents, the most there are. */
 const MAP_SIZE_MAX: number = 256 * 1024 * 1024;
 
@@ -76,8 +81,13 @@ export interface PeerLinkHandler {
   accepted(peer: PeerState): void;
   /** An attempt ended without a connection. `wait`: the peer is primary, and may be on its way down. */
   attemptFailed(reason: string, wait: boolean): void;
-  /** Both nodes have data that the other lacks. */
-  splitBrain(): void;
+  /**
+   * After attemptFailed(), at each such attempt: the two copies do not fit together.
+   * @param reason for people, without a full stop; null where the peer's word says it
+   */
+  diverged(splitBrain: boolean, reason: string | null, peer: CopyFacts): void;
+  /** What to tell the peer of our copy. */
+  remarks(): CopyRemarks;
   /** The connection, once accepted, is gone. */
   lost(reason: string): void;
   /** The peer answers a request with an error, a Linux errno. @param slot as for Primary.replied() */
@@ -117,7 +127,7 @@ export class PeerLink {
   #lastFailure = "";
   /** Why the last connection ended. */
   #lostReason = "";
-  #latched = false;
+  #latchedMs = 0;
 
   #a: Stream | null = null;
   #b: Stream | null = null;
@@ -162,7 +172,7 @@ export class PeerLink {
 
   /** How long until the next attempt, at most, where that is longer than anybody would wait; else 0. */
   get patienceMs(): number {
-    return this.#latched ? RETRY_LATCHED_MS : 0;
+    return this.#latchedMs;
   }
 
   /** Begins an attempt, if none is under way. */
@@ -259,7 +269,7 @@ export class PeerLink {
     if (nv === null) return;
     const answer = decodeS1(nv);
     if (answer.kind === "refused") {
-      this.#refused(answer.errmsg, answer.wait);
+      this.#refused(answer.errmsg, answer.wait, null);
       return;
     }
     this.#version = answer.version;
@@ -279,7 +289,7 @@ export class PeerLink {
     if (answer.kind !== "refused") {
       throw new WireError("handshake-invalid", "bytes follow the first answer");
     }
-    this.#refused(answer.errmsg, answer.wait);
+    this.#refused(answer.errmsg, answer.wait, null);
   }
 
   /**
@@ -347,6 +357,7 @@ export class PeerLink {
         resuid: record.resuid,
         localcnt: record.localcnt,
         remotecnt: record.remotecnt,
+        remarks: (this.#extensions & EXT_STATE) !== 0n ? this.#handler.remarks() : null,
       }),
     );
     this.#startTimer("the peer does not answer the second handshake message");
@@ -359,7 +370,7 @@ export class PeerLink {
     const { answer, payload } = decodeS2(frame);
     const { dataSize, extentSize } = this.#options;
     if (answer.kind === "refused") {
-      this.#refused(answer.errmsg, answer.wait);
+      this.#refused(answer.errmsg, answer.wait, answer);
       return;
     }
     if (answer.datasize !== dataSize || answer.extentsize !== extentSize) {
@@ -387,7 +398,12 @@ export class PeerLink {
     }
     const doubt = this.#doubt(answer);
     if (doubt !== null) {
-      this.#close(doubt, RETRY_LATCHED_MS, false);
+      const { localcnt, remotecnt } = answer;
+      const { resuid } = this.#options.core.record;
+      this.#close(doubt, RETRY_DIVERGED_MS, false);
+      if (/ran backwards/.test(doubt)) {
+        this.#handler.diverged(false, doubt, { resuid, localcnt, remotecnt, remarks: null });
+      }
       return;
     }
     this.#cancelTimer();
@@ -407,6 +423,7 @@ export class PeerLink {
       zeroes: (this.#extensions & EXT_ZERO) !== 0n,
       states: (this.#extensions & EXT_STATE) !== 0n,
       keeps: (this.#extensions & EXT_STATE) !== 0n && (this.#extensions & EXT_SOLE) !== 0n,
+      synced: answer.synced,
     });
     this.#handler.turn();
   }
@@ -435,10 +452,7 @@ export class PeerLink {
       `${localcnt}/${remotecnt} here, ${answer.localcnt}/${answer.remotecnt} at the peer ` +
       "(modification counters: own/other)";
     if (verdict.kind === "impossible") {
-      return (
-        `counters ran backwards: ${counters}. One node's metadata was lost or rolled back; decide which ` +
-        "copy to keep, and create the other one anew (hastctl create)"
-      );
+      return `counters ran backwards: ${counters}. One node's metadata was lost or rolled back`;
     }
     return `the peer wants to synchronize from the ${answer.syncsrc}, which the counters contradict: ${counters}`;
   }
@@ -477,15 +491,20 @@ export class PeerLink {
     return map;
   }
 
-  #refused(text: string, wait: boolean): void {
+  /** @param facts what a secondary's worker sends with its refusal; null from anybody else */
+  #refused(text: string, wait: boolean, facts: S2Refused | null): void {
     const errmsg = printable(text);
-    if (errmsg === SPLIT_BRAIN_ERRMSG) {
-      const first = this.#lastFailure !== errmsg;
-      this.#close(errmsg, RETRY_LATCHED_MS, false);
-      if (first) this.#handler.splitBrain();
+    const splitBrain = errmsg === SPLIT_BRAIN_ERRMSG;
+    if (splitBrain || /unique ID mismatch|ran backwards/.test(errmsg)) {
+      this.#close(errmsg, RETRY_DIVERGED_MS, false);
+      const { localcnt, remotecnt, remarks } = facts ?? NOT_KNOWN;
+      // A FreeBSD node says "split-brain" of a copy with our id only.
+      const ours = facts !== null && splitBrain ? this.#options.core.record.resuid : null;
+      const resuid = facts?.resuid ?? ours;
+      this.#handler.diverged(splitBrain, null, { resuid, localcnt, remotecnt, remarks });
       return;
     }
-    const latched = /mismatch|not configured|No access|counters/.test(errmsg);
+    const latched = /not configured|No access/.test(errmsg);
     this.#close(errmsg, wait ? RETRY_WAIT_MS : latched ? RETRY_LATCHED_MS : this.#backoff(), wait);
   }
 
@@ -505,7 +524,7 @@ export class PeerLink {
     const before = this.#state;
     if (before === "idle") return;
     this.#state = "idle";
-    this.#latched = retryMs === RETRY_LATCHED_MS;
+    this.#latchedMs = retryMs >= RETRY_DIVERGED_MS ? retryMs : 0;
     let delayMs = retryMs;
     if (before === "up") {
       this.#lostReason = reason;
@@ -591,8 +610,14 @@ export class PeerLink {
     this.#sendHeader(CMD_KEEPALIVE, 0, 0, 0, false, null);
   }
 
-  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
-    const message = encodeState(this.#version, seq, state, localcnt, remotecnt);
+  sendState(
+    seq: number,
+    state: ToldState,
+    localcnt: bigint,
+    remotecnt: bigint,
+    synced: Synced | null,
+  ): void {
+    const message = encodeState(this.#version, seq, state, localcnt, remotecnt, synced);
     this.#outgoing!.payload(message, 0, message.length, NOBODY);
   }
 
@@ -660,7 +685,7 @@ export class PeerLink {
     const answer = decodeS1(bytes.slice(from, from + size));
     if (answer.kind !== "refused")
       throw new WireError("handshake-invalid", "a reply before the handshake ended");
-    this.#refused(answer.errmsg, answer.wait);
+    this.#refused(answer.errmsg, answer.wait, null);
   }
 
   #parseReplies(inbox: Inbox): void {
@@ -837,6 +862,8 @@ class ReplyReader implements StreamReader {
     if (!this.silent) this.#link.disconnect(`the peer closed the connection${words(reason)}`);
   }
 }
+
+const NOT_KNOWN = { localcnt: 0n, remotecnt: 0n, remarks: null };
 
 /** For a stream that has been destroyed. */
 const NOWHERE: Uint8Array = new Uint8Array(1);

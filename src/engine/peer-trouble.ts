@@ -7,35 +7,20 @@
  * it may be logged in on either.
  */
 
-import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
 import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
+import { discardAdvice } from "./divergence.ts";
 
 /** One resource, as far as advice has to name it. */
 export interface Peering {
   readonly resource: string;
   /** "source" of hast.conf, or null. */
   readonly source: string | null;
-  readonly dataSize: number; // bytes
-  readonly extentSize: number; // bytes
 }
 
 /** `reason`, and after it what to do, as far as that is known. */
 export function withAdvice(reason: string, peering: Peering): string {
   const advice = adviceOn(reason, peering);
   return advice === null ? reason : `${reason.replace(/\.$/, "")}. ${advice}`;
-}
-
-/**
- * For two copies of which one must go: nothing but a person can tell which. Nothing here may sound
- * as if it were decided already.
- */
-export function discardAdvice({ resource, dataSize, extentSize }: Peering): string {
-  const extents = extentSize === EXTENT_SIZE_DEFAULT ? "" : ` -e ${extentSize}`;
-  return (
-    "Decide which node's copy to keep. On the OTHER one, whose copy is thrown away: " +
-    `hastctl role init ${resource} && hastctl create --force --datasize ${dataSize}${extents} ${resource} && ` +
-    `hastctl role secondary ${resource}. Then on the one to keep: hastctl role primary ${resource}`
-  );
 }
 
 /** Why a copy that its own metadata call unfit is not promoted, and what to do. */
@@ -86,11 +71,11 @@ function adviceOn(reason: string, peering: Peering): string | null {
     return `If that lasts, both nodes are primary. On the one that shall not be: hastctl role secondary ${resource}`;
   }
   if (role !== undefined) return `On that node: hastctl role secondary ${resource}`;
-  if (reason === SPLIT_BRAIN_ERRMSG) return discardAdvice(peering);
+  if (reason === SPLIT_BRAIN_ERRMSG) return discardAdvice(resource);
   if (/unique ID mismatch/.test(reason)) {
-    return `One of the two components was created anew, or belongs elsewhere. ${discardAdvice(peering)}`;
+    return `One of the two components was created anew, or belongs elsewhere. ${discardAdvice(resource)}`;
   }
-  if (/counters ran backwards/.test(reason)) return discardAdvice(peering);
+  if (/counters ran backwards/.test(reason)) return discardAdvice(resource);
   if (/not configured/.test(reason)) return `hast.conf of that node has no resource ${resource}`;
   if (/No access/.test(reason)) {
     return `hast.conf of that node names another host than this one as remote of ${resource}`;

@@ -67,6 +67,7 @@ class Led {
       resuid: RESUID,
       state: "uptodate",
       sequence: 1n,
+      synced: "all",
       ...setup.metadata,
     });
     if (datasize < 1 << 24) world.disk.poke(LOCALOFF, new Uint8Array(datasize).fill(OLD));
@@ -719,16 +720,36 @@ test("without a peer, status says why not and what to do, from the first moment 
   await led.stop();
 });
 
-test("a split-brain is told once, and status goes on saying how to end it, for either choice", async () => {
-  const s1 = encodeS1({ kind: "refused", errmsg: "Split-brain condition!", wait: false });
-  const led = await Led.start({ lives: () => ({ s1 }) });
+test("BD-34: a split-brain is told once and tried again seldom, and status goes on saying how to end it, for either choice", async () => {
+  const s2 = encodeS2(
+    2,
+    {
+      kind: "refused",
+      datasize: 1,
+      extentsize: 65536,
+      localcnt: 3n,
+      remotecnt: 0n,
+      errmsg: "Split-brain condition!",
+      wait: false,
+      resuid: RESUID,
+      remarks: { dirtyExtents: 2, synced: "written", aloneSince: 1_700_000_000_000 },
+    },
+    null,
+  );
+  const led = await Led.start({ lives: () => ({ s2 }) });
   await led.world.clock.pass(100_000);
+  expect.ok(led.peers.length >= 8, "the repair on the other node must show");
+  expect.ok(led.peers.length <= 12, "and nobody is to be deafened");
+  expect.deepEqual(led.world.host.events, ["split-brain"]);
   expect.equal(led.world.host.errors.length, 1);
   for (const text of [led.world.host.errors[0]!, notes(led)]) {
-    expect.match(text, /On the OTHER one, .*create --force --datasize \d+ -e 65536 r0/);
-    expect.match(text, /on the one to keep: hastctl role primary r0/);
+    expect.match(text, /both nodes took writes while they were apart/);
+    expect.match(text, /other node: 2 extents \(128KB\), alone since 2023-11-14 22:13:20 UTC/);
+    expect.match(text, /On THAT node.*hastctl resolve --discard-local --dry-run r0/);
+    expect.match(text, /or becomes it: hastctl role primary r0/);
   }
-  expect.match(notes(led), /tried again every 30 s$/);
+  const { peer } = led.world.host.divergences.at(-1)!;
+  expect.deepEqual([peer.resuid, peer.localcnt, peer.remotecnt], [RESUID, 3n, 0n]);
   led.world.host.errors.length = 0;
   await led.stop();
 });
@@ -1133,6 +1154,8 @@ function handshakeRefusal(errmsg: string): Uint8Array {
       remotecnt: 0n,
       errmsg,
       wait: false,
+      resuid: null,
+      remarks: null,
     },
     null,
   );

@@ -7,7 +7,7 @@
  * replies in one write.
  */
 
-import { stateOf } from "../metadata/block.ts";
+import { type Synced, stateOf } from "../metadata/block.ts";
 import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
@@ -28,17 +28,20 @@ import {
 } from "../replication/primary.ts";
 import { admission, type Trust } from "../replication/promotion.ts";
 import { errnoText } from "../wire/errno.ts";
-import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
+import { type CopyRemarks, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import type { Hashes } from "../wire/payload.ts";
 import { Component, type ComponentHandler } from "./component.ts";
+import { divergenceNotes } from "./divergence.ts";
 import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
 import { type NbdBackend, NbdServer } from "./nbd-server.ts";
 import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
-import { discardAdvice, doubtOf, type Peering, refusalOf, withAdvice } from "./peer-trouble.ts";
+import { doubtOf, type Peering, refusalOf, withAdvice } from "./peer-trouble.ts";
 import { duration, extents, rate, size } from "./quantities.ts";
 import { RequestFailures } from "./request-failures.ts";
 import {
+  type CopyFacts,
   type CopyWorth,
+  type Divergence,
   EXIT_PROMOTION_REFUSED,
   type WorkerEvent,
   type WorkerReport,
@@ -87,6 +90,8 @@ export interface EngineEnvironment {
 /** Whom an engine tells what happens. */
 export interface EngineHost {
   event(event: WorkerEvent): void;
+  /** The two copies do not fit together. */
+  diverged(divergence: Divergence): void;
   notice(text: string): void;
   warning(text: string): void;
   error(text: string): void;
@@ -133,6 +138,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #syncSource: "from" | "to" = "to";
   /** What failed when the local component was given up, or "". */
   #disklessWhy = "";
+  /** The peer's copy and ours do not fit together, and what the link said then. */
+  #divergence: Divergence | null = null;
+  #divergedAs = "";
+  #syncAsked: ((refusal: string | null) => void) | null = null;
 
   /**
    * Opens the metadata and the map of `disk`.
@@ -184,8 +193,6 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#peering = {
       resource: settings.resource,
       source: settings.source,
-      dataSize: metadata.datasize,
-      extentSize: metadata.extentsize,
     };
     const warn = (text: string) => host.warning(text);
     const local = `the local component ${settings.local}`;
@@ -208,6 +215,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         localcnt: metadata.localcnt,
         remotecnt: metadata.remotecnt,
         state: stateOf(metadata),
+        synced: metadata.synced,
+        alone: metadata.aloneSince !== null,
       },
       hasRemote: settings.remote !== "none",
     });
@@ -387,6 +396,30 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#inTurn = false;
   }
 
+  // ---- a full copy, asked for -----------------------------------------------------------------
+
+  /** Copies every extent to the peer, now or when there is one. @param asked called when that is on disk */
+  fullSync(asked: (refusal: string | null) => void): void {
+    if (this.#settings.remote === "none") {
+      asked("hast.conf names no other node (remote none), so there is nobody to copy to");
+    } else if (!this.#core.fullSync(this)) {
+      asked(
+        "this copy is itself not whole: it is being synchronized from the other node, or its disk fails. " +
+          `See: hastctl status ${this.#settings.resource}`,
+      );
+    } else {
+      this.#syncAsked = asked;
+      this.#answerSync();
+    }
+    this.turn();
+  }
+
+  #answerSync(): void {
+    if (this.#syncAsked === null || this.#core.fillPending) return;
+    this.#syncAsked(null);
+    this.#syncAsked = null;
+  }
+
   // ---- stopping -------------------------------------------------------------------------------
 
   /**
@@ -524,8 +557,14 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#link!.sendKeepalive();
   }
 
-  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
-    this.#link!.sendState(seq, state, localcnt, remotecnt);
+  sendState(
+    seq: number,
+    state: ToldState,
+    localcnt: bigint,
+    remotecnt: bigint,
+    synced: Synced | null,
+  ): void {
+    this.#link!.sendState(seq, state, localcnt, remotecnt, synced);
   }
 
   answer(slot: number, errno: number): void {
@@ -547,10 +586,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#component.writeMap(this.#core.map, this.#settings.metaflush);
   }
 
-  writeRecord(record: PrimaryRecord): void {
+  writeRecord({ alone, ...record }: PrimaryRecord): void {
+    const { aloneSince: before } = this.#component.metadata;
+    const aloneSince = alone ? (before ?? Math.floor(this.#environment.clock.wallTime())) : null;
     // A copy that was promoted by force turns "uptodate" only at the end of a synchronization.
     const settled = record.state === "uptodate" ? { forced: undefined } : {};
-    this.#component.writeRecord({ ...record, ...settled, prevrole: "primary" });
+    this.#component.writeRecord({ ...record, ...settled, aloneSince, prevrole: "primary" });
   }
 
   #tellCopy(): void {
@@ -626,6 +667,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     if (errno === 0) this.#tellCopy();
     this.#core.recordWritten(errno, this);
+    this.#answerSync();
     this.#link?.metadataIdle();
   }
 
@@ -702,6 +744,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   // ---- PeerLinkHandler ------------------------------------------------------------------------
 
   accepted(peer: PeerState): void {
+    this.#divergence = null;
     this.#gate?.cancel();
     this.#gate = null;
     // Before the connection is put in use: a pass may start in linkUp() (behaviour §11).
@@ -712,7 +755,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   attemptFailed(reason: string, wait: boolean): void {
-    // A split-brain is told with what to do: splitBrain() follows.
+    // A split-brain is told with what to do: diverged() follows.
     const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
     this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
     if (this.#question !== null) {
@@ -732,12 +775,35 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     );
   }
 
-  splitBrain(): void {
-    this.#host.error(
-      "Split-brain: each node holds data that the other lacks, and nothing is synchronized. " +
-        `${discardAdvice(this.#peering)}.`,
-    );
+  diverged(splitBrain: boolean, reason: string | null, peer: CopyFacts): void {
+    const before = this.#divergence;
+    const { datasize, extentsize } = this.#component.metadata;
+    this.#divergence = {
+      splitBrain,
+      reason: reason ?? reasonOf(this.#link!.lastFailure),
+      extentSize: extentsize,
+      dataSize: datasize,
+      own: this.#ownFacts(),
+      peer,
+      refusal: null,
+    };
+    this.#divergedAs = this.#link!.lastFailure;
+    this.#host.diverged(this.#divergence);
+    // Once, and not at every attempt (BD-34). Of the rest, attemptFailed() has told.
+    if (!splitBrain || before?.splitBrain) return;
+    this.#host.error(divergenceNotes(this.#divergence, this.#settings.resource).join(". "));
     this.#host.event("split-brain");
+  }
+
+  #ownFacts(): CopyFacts {
+    const { resuid, localcnt, remotecnt } = this.#core.record;
+    return { resuid, localcnt, remotecnt, remarks: this.remarks() };
+  }
+
+  remarks(): CopyRemarks {
+    const { record, map } = this.#core;
+    const { aloneSince } = this.#component.metadata;
+    return { dirtyExtents: map.resyncCount, synced: record.synced, aloneSince };
   }
 
   lost(reason: string): void {
@@ -803,12 +869,18 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       );
     } else if (!core.connected && this.#link !== null) {
       const { lastFailure, patienceMs } = this.#link;
+      if (this.#divergence !== null) {
+        const now = { ...this.#divergence, own: this.#ownFacts() };
+        notes.push(...divergenceNotes(now, this.#settings.resource));
+      }
       const again = patienceMs === 0 ? "" : `. It is tried again every ${patienceMs / 1000} s`;
-      notes.push(
-        lastFailure === ""
-          ? `connecting to ${this.#settings.remote}`
-          : `not connected: ${withAdvice(lastFailure, this.#peering)}${again}`,
-      );
+      if (this.#divergence === null || lastFailure !== this.#divergedAs) {
+        notes.push(
+          lastFailure === ""
+            ? `connecting to ${this.#settings.remote}`
+            : `not connected: ${withAdvice(lastFailure, this.#peering)}${again}`,
+        );
+      }
       if (core.stale) {
         notes.push(
           core.diskless
@@ -822,6 +894,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (last !== null && core.connected && !core.resyncing && sinceMs <= SYNC_REMEMBERED_MS) {
       notes.push(`synchronized ${last.text}, ${duration(sinceMs)} ago`);
     }
+    if (core.connected && core.record.synced !== "all" && core.record.synced !== "filling") {
+      notes.push(
+        "areas that were never written have not been compared and may differ between the nodes; " +
+          `to make them equal: hastctl sync --full ${this.#settings.resource}`,
+      );
+    }
     for (const { note } of [this.#localFailures, this.#peerFailures]) {
       if (note !== null) notes.push(note);
     }
@@ -830,4 +908,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     return notes;
   }
+}
+
+/** In our words what a secondary says in the original's; without a full stop. */
+function reasonOf(errmsg: string): string {
+  return errmsg === SPLIT_BRAIN_ERRMSG
+    ? "both nodes took writes while they were apart"
+    : errmsg.replace(/\.$/, "");
 }

@@ -86,6 +86,7 @@ class Served {
       resuid: RESUID,
       localcnt: 0n,
       remotecnt: 0n,
+      remarks: null,
       ...setup.hello,
     };
     const { settings, disk, environment, host } = world;
@@ -643,6 +644,7 @@ test("a secondary that cannot store the resource's id does not answer", async ()
     resuid: RESUID,
     localcnt: 0n,
     remotecnt: 0n,
+    remarks: null,
   };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(
@@ -667,6 +669,7 @@ test("stop() before the handshake is answered ends in peace", async () => {
       resuid: RESUID,
       localcnt: 0n,
       remotecnt: 0n,
+      remarks: null,
     };
     const { settings, disk, environment, host } = world;
     const engine = await world.until(

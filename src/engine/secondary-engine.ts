@@ -10,7 +10,7 @@
 
 import { assert } from "../base/assert.ts";
 import { printable } from "../base/printable.ts";
-import { METADATA_SIZE, stateOf } from "../metadata/block.ts";
+import { METADATA_SIZE, type Metadata, type Synced, stateOf } from "../metadata/block.ts";
 import type { Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
 import type { Stream, StreamReader } from "../platform/net.ts";
@@ -34,7 +34,7 @@ import { errnoText, errnoToWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
 import { CMD_STATE, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
-import { encodeS2 } from "../wire/handshake.ts";
+import { encodeS2, type S2Refused, syncedOf } from "../wire/handshake.ts";
 import { decodeNv } from "../wire/nv.ts";
 import { decodePayload, OutgoingPayload, PayloadEncoder } from "../wire/payload.ts";
 import { encodeReply, REPLY_HEADER_MAX } from "../wire/reply.ts";
@@ -49,9 +49,9 @@ import {
 } from "../wire/request.ts";
 import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
 import { Component, type ComponentHandler, type MapChanges, unsupported } from "./component.ts";
+import { ownFacts } from "./divergence.ts";
 import { Inbox, Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
-import { discardAdvice } from "./peer-trouble.ts";
 import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
 import { RequestFailures } from "./request-failures.ts";
 import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
@@ -188,12 +188,20 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       localcnt: metadata.localcnt,
       remotecnt: metadata.remotecnt,
       state: stateOf(metadata),
+      synced: metadata.synced,
     };
-    const { virgin, resuid, localcnt, remotecnt } = this.#hello;
+    const { virgin, resuid, localcnt, remotecnt, remarks } = this.#hello;
     this.#tellCopy();
-    const judgement = judge(own, { states: this.#states, virgin, resuid, localcnt, remotecnt });
+    const judgement = judge(own, {
+      states: this.#states,
+      virgin,
+      resuid,
+      localcnt,
+      remotecnt,
+      synced: remarks === null ? "unknown" : remarks.synced,
+    });
     if (judgement.kind === "refuse") {
-      this.#refuse(judgement);
+      this.#refuse(judgement, await this.#component.loadMap());
       return;
     }
     if (judgement.map === "full") {
@@ -203,8 +211,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
         return;
       }
     }
-    if (judgement.record !== null) {
-      const errno = await this.#storeRecord(judgement.record);
+    // A FreeBSD primary never says when both are in step, so what was noted for that day is void.
+    const aloneSince = this.#states ? metadata.aloneSince : null;
+    if (judgement.record !== null || aloneSince !== metadata.aloneSince) {
+      const errno = await this.#storeRecord({ ...own, ...judgement.record, aloneSince });
       if (errno !== 0) {
         this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(errno)}`);
         return;
@@ -220,12 +230,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     });
   }
 
-  #storeRecord(record: {
-    readonly resuid: bigint;
-    readonly localcnt: bigint;
-    readonly remotecnt: bigint;
-    readonly state: DataState;
-  }): Promise<number> {
+  #storeRecord(record: Partial<Metadata> & { readonly state: DataState }): Promise<number> {
     return new Promise((resolve) => {
       this.#recordDone = (errno) => {
         if (errno === 0) this.#tellCopy();
@@ -242,35 +247,36 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#host.copy({ state: stateOf(metadata), forced: metadata.forced ?? null });
   }
 
-  #refuse(judgement: Judgement & { kind: "refuse" }): void {
+  #refuse(judgement: Judgement & { kind: "refuse" }, map: Uint8Array): void {
     const { metadata } = this.#component;
-    const reason = `${judgement.reason}. ${discardAdvice({
-      resource: this.#settings.resource,
-      source: this.#settings.source,
-      dataSize: metadata.datasize,
-      extentSize: metadata.extentsize,
-    })}`;
-    this.#host.error(`Refusing the primary: ${reason}.`);
+    const { resuid, localcnt, remotecnt, remarks } = this.#hello;
+    const own = ownFacts(metadata, map);
+    const refusal: S2Refused = {
+      kind: "refused",
+      datasize: metadata.datasize,
+      extentsize: metadata.extentsize,
+      localcnt: metadata.localcnt,
+      remotecnt: metadata.remotecnt,
+      errmsg: judgement.message,
+      wait: false,
+      resuid: this.#states ? own.resuid : null,
+      remarks: this.#states ? own.remarks : null,
+    };
     this.#a.start(new Quiet());
     this.#b.start(new Quiet());
-    this.#a.write(
-      encodeS2(
-        this.#version,
-        {
-          kind: "refused",
-          datasize: metadata.datasize,
-          extentsize: metadata.extentsize,
-          localcnt: metadata.localcnt,
-          remotecnt: metadata.remotecnt,
-          errmsg: judgement.message,
-          wait: false,
-        },
-        null,
-      ),
-    );
+    this.#a.write(encodeS2(this.#version, refusal, null));
     this.#a.end();
+    this.#host.diverged({
+      splitBrain: judgement.splitBrain,
+      reason: judgement.reason,
+      extentSize: metadata.extentsize,
+      dataSize: metadata.datasize,
+      own,
+      peer: { resuid, localcnt, remotecnt, remarks },
+      refusal,
+    });
     if (judgement.splitBrain) this.#host.event("split-brain");
-    this.#finish(EXIT_REFUSED, reason);
+    this.#finish(EXIT_REFUSED, judgement.reason);
   }
 
   async #answer(judgement: Judgement & { kind: "accept" }): Promise<void> {
@@ -306,6 +312,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
           virgin: judgement.virgin,
           syncsrc: judgement.source,
           mapsize: map === null ? 0 : map.length,
+          synced: this.#states ? metadata.synced : null,
         },
         map === null ? null : this.#payload,
       ),
@@ -581,7 +588,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       );
     }
     const { seqHi, seqLo } = header;
-    this.#stateWaiting = { seqHi, seqLo, state, localcnt, remotecnt };
+    this.#stateWaiting = { seqHi, seqLo, state, localcnt, remotecnt, synced: syncedOf(nv) };
   }
 
   /** Once everything before it has been executed. */
@@ -599,23 +606,25 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     });
   }
 
-  async #store({ state, localcnt, remotecnt }: StateRequest): Promise<number> {
+  async #store({ state, localcnt, remotecnt, synced }: StateRequest): Promise<number> {
     const { metadata } = this.#component;
     const own = {
       resuid: metadata.resuid,
       localcnt: metadata.localcnt,
       remotecnt: metadata.remotecnt,
       state: stateOf(metadata),
+      synced: metadata.synced,
     };
     if (state !== "sole") {
-      const record = { ...own, state };
-      if (state === "uptodate") record.remotecnt = localcnt;
-      return await this.#storeRecord(record);
+      const whole = { remotecnt: localcnt, synced, aloneSince: null };
+      return await this.#storeRecord({ ...own, state, ...(state === "uptodate" ? whole : {}) });
     }
     const record = soleRecord(own, localcnt, remotecnt);
     if (record === null) return ERR_INVAL;
     const errno = await this.#keepMap();
-    return errno === 0 ? await this.#storeRecord(record) : errno;
+    if (errno !== 0) return errno;
+    const aloneSince = metadata.aloneSince ?? Math.floor(this.#environment.clock.wallTime());
+    return await this.#storeRecord({ ...record, aloneSince });
   }
 
   /** The primary has no map any more: from here on ours is kept (S-1). */
@@ -903,6 +912,7 @@ interface StateRequest {
   readonly state: ToldState;
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
+  readonly synced: Synced | null;
 }
 
 const TAKEN = -1;

@@ -2,7 +2,9 @@
 /** What the main daemon and a resource's worker say to each other, over the worker's IPC channel. */
 
 import type { CopyState, Forced } from "../metadata/block.ts";
+import type { DiscardPlan } from "../replication/discard.ts";
 import type { Trust } from "../replication/promotion.ts";
+import type { CopyRemarks, S2Refused } from "../wire/handshake.ts";
 
 export type Replication = "fullsync" | "memsync" | "async";
 export type Checksum = "none" | "crc32" | "sha256";
@@ -29,6 +31,30 @@ export interface WorkerSettings {
   readonly export: string;
 }
 
+/** What is known of one node's copy. */
+export interface CopyFacts {
+  /** 0n = it has none, null = it is not known: a FreeBSD node does not tell when it refuses. */
+  readonly resuid: bigint | null;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+  /** Null for a FreeBSD node. */
+  readonly remarks: CopyRemarks | null;
+}
+
+/** Two copies that nobody but a person can bring together. */
+export interface Divergence {
+  /** Both were written while apart; else an id or a counter does not fit. */
+  readonly splitBrain: boolean;
+  /** What is true, for people; without a full stop. */
+  readonly reason: string;
+  readonly extentSize: number;
+  readonly dataSize: number;
+  readonly own: CopyFacts;
+  readonly peer: CopyFacts;
+  /** What the secondary answered; null where this node is the primary. */
+  readonly refusal: S2Refused | null;
+}
+
 /** What the main daemon learned from the primary's two handshake messages (spec: wire protocol §6). */
 export interface PeerHello {
   readonly version: number;
@@ -38,6 +64,8 @@ export interface PeerHello {
   readonly resuid: bigint;
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
+  /** Null from a FreeBSD primary. */
+  readonly remarks: CopyRemarks | null;
 }
 
 export type ToWorker =
@@ -58,6 +86,10 @@ export type ToWorker =
   /** Each comes with a socket handle: request channel A, then reply channel B. */
   | { readonly kind: "socket"; readonly channel: "a" | "b"; readonly peer: string }
   | { readonly kind: "status"; readonly id: number }
+  /** A secondary without sockets: give up this copy's changes in favour of `keeper`'s, then exit. */
+  | { readonly kind: "discard"; readonly keeper: CopyFacts; readonly dryRun: boolean }
+  /** A primary: copy every extent to the peer. */
+  | { readonly kind: "sync" }
   /** Finish what was accepted, then exit 0. The daemon kills a worker that takes too long. */
   | { readonly kind: "stop" };
 
@@ -89,6 +121,16 @@ export type FromWorker =
   /** The role cannot work; the worker exits with `exitCode` (spec: behaviour §2.1) right after. */
   | { readonly kind: "failed"; readonly exitCode: number; readonly message: string }
   | { readonly kind: "event"; readonly event: WorkerEvent }
+  /** The two copies do not fit together. A secondary's worker fails right after. */
+  | { readonly kind: "diverged"; readonly divergence: Divergence }
+  /** What there was to give up, or that there was nothing; the worker exits with 0 right after. */
+  | {
+      readonly kind: "discarded";
+      readonly plan: DiscardPlan["kind"];
+      readonly lines: readonly string[];
+    }
+  /** All of a full copy is on record; or why it was refused. */
+  | { readonly kind: "sync"; readonly refusal: string | null }
   | { readonly kind: "status"; readonly id: number; readonly report: WorkerReport };
 
 /** A worker's part of a status reply (spec: wire protocol §12.4). Counts since the worker started. */

@@ -3,7 +3,8 @@
  * What a worker process does: one resource in one role, from the daemon's first message to the exit.
  *
  *   start ─► primary: disk, engine ─► ready
- *         └► secondary: sockets A and B ─► disk, engine ─► ready
+ *         ├► secondary: sockets A and B ─► disk, engine ─► ready
+ *         └► secondary: discard ─► disk, no engine ─► exit
  *   stop, or the engine's end ─► exit
  *
  * Source: behaviour §2.1, §2.2.
@@ -14,9 +15,11 @@ import { explainMetadata, MetadataError } from "../metadata/block.ts";
 import { type Disk, DiskError } from "../platform/disk.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
+import { discardLocal } from "./discard.ts";
+import { Memory } from "./memory.ts";
 import { type EngineEnvironment, type EngineHost, PrimaryEngine } from "./primary-engine.ts";
 import { SecondaryEngine } from "./secondary-engine.ts";
-import type { FromWorker, ToWorker, WorkerSettings } from "./worker-messages.ts";
+import type { CopyFacts, FromWorker, ToWorker, WorkerSettings } from "./worker-messages.ts";
 
 export type Start = Extract<ToWorker, { kind: "start" }>;
 
@@ -84,6 +87,14 @@ export class ResourceWorker {
         else this.#b = socket;
         if (this.#a !== null && this.#b !== null) void this.#serve(this.#a, this.#b);
         return;
+      case "discard":
+        void this.#discard(message.keeper, message.dryRun);
+        return;
+      case "sync":
+        if (this.#engine instanceof PrimaryEngine) {
+          this.#engine.fullSync((refusal) => this.#host.tell({ kind: "sync", refusal }));
+        }
+        return;
       case "status":
         if (this.#engine !== null) {
           this.#host.tell({ kind: "status", id: message.id, report: this.#engine.report() });
@@ -147,6 +158,27 @@ export class ResourceWorker {
     if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
 
+  async #discard(keeper: CopyFacts, dryRun: boolean): Promise<void> {
+    const start = this.#start;
+    if (start === null) return;
+    const { settings } = start;
+    const disk = await this.#open(settings);
+    if (disk === null) return;
+    const { arena } = this.#host.environment;
+    const { resource } = settings;
+    try {
+      const warn = (text: string) => this.#log?.warning(text);
+      const discard = { resource, keeper, dryRun, warn };
+      const done = await discardLocal(disk, new Memory(arena), discard);
+      if (!dryRun) for (const line of done.lines) this.#log?.notice(`resolve: ${line}`);
+      this.#host.tell({ kind: "discarded", ...done });
+    } catch (error) {
+      this.#fail(EXIT_COMPONENT, textOf(error, settings));
+      return;
+    }
+    disk.close(() => this.#host.exit(EXIT_OK));
+  }
+
   /** Null if the worker ends instead. */
   async #open(settings: WorkerSettings): Promise<Disk | null> {
     const { clock } = this.#host.environment;
@@ -174,6 +206,7 @@ export class ResourceWorker {
     return {
       event: (event) => host.tell({ kind: "event", event }),
       copy: (copy) => host.tell({ kind: "copy", copy }),
+      diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
       notice: (text) => log.notice(text),
       warning: (text) => log.warning(text),
       error: (text) => log.error(text),

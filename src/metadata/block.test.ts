@@ -26,9 +26,17 @@ const FRESH: Metadata = {
   prevrole: "init",
   state: null,
   sequence: null,
+  synced: null,
+  aloneSince: null,
 };
 
-const OURS: Metadata = { ...FRESH, state: "uptodate", sequence: 17n };
+const OURS: Metadata = {
+  ...FRESH,
+  state: "uptodate",
+  sequence: 17n,
+  synced: "written",
+  aloneSince: 1_700_000_000_000,
+};
 
 /** The block with one key left out, or replaced by what `instead` writes. */
 function blockWithout(
@@ -70,14 +78,22 @@ test("the example of the disk format is written to the byte", () => {
 
 test("our own keys come last, with the checksum after them, so that FreeBSD reads the rest", () => {
   const names = decodeNv(encodeMetadata(OURS)).entries.map(({ name }) => name);
-  expect.deepEqual(names.slice(8), ["prevrole", "state", "sequence", "crc"]);
+  expect.deepEqual(names.slice(8), ["prevrole", "state", "sequence", "synced", "alone", "crc"]);
 });
 
-test("with a name of up to 183 characters everything fits one sector of 512 bytes", () => {
+test("with a name of up to 127 characters everything fits one sector of 512 bytes", () => {
   const size = (length: number): number =>
-    decodeNv(encodeMetadata({ ...OURS, resource: "r".repeat(length), state: "inconsistent" })).size;
-  expect.ok(size(183) <= 512);
-  expect.ok(size(184) > 512);
+    decodeNv(
+      encodeMetadata({
+        ...OURS,
+        resource: "r".repeat(length),
+        state: "inconsistent",
+        prevrole: "secondary",
+        synced: "filling",
+      }),
+    ).size;
+  expect.ok(size(127) <= 512);
+  expect.ok(size(128) > 512);
 });
 
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n });
@@ -86,10 +102,12 @@ const name = fc
   .filter((text) => !text.includes("\0"));
 const u53 = fc.nat({ max: Number.MAX_SAFE_INTEGER });
 const own = fc.oneof(
-  fc.constant({ state: null, sequence: null }),
+  fc.constant({ state: null, sequence: null, synced: null, aloneSince: null }),
   fc.record({
     state: fc.constantFrom("new", "uptodate", "consistent", "outdated", "inconsistent"),
     sequence: u64,
+    synced: fc.constantFrom("written", "filling", "all", null),
+    aloneSince: fc.option(u53),
   }),
 );
 const metadata = fc

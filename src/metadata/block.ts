@@ -5,10 +5,11 @@
  *   resource, datasize u64, extentsize u32, keepdirty u32, offset u64,
  *   resuid u64, localcnt u64, remotecnt u64, prevrole                     FreeBSD's nine
  *   state, sequence u64, crc u32                                          ours; FreeBSD drops them
+ *   synced, alone u64                                                     ours, where known
  *   forced, forcedat u64, unflushed u8                                    ours, before crc, where true
  *
- * `crc` is the CRC-32 of all bytes before its own entry. With resource names of up to 183 characters the
- * list fits the first 512 bytes (up to 103 with every mark), so that a sector is written whole or not at
+ * `crc` is the CRC-32 of all bytes before its own entry. With resource names of up to 127 characters the
+ * list fits the first 512 bytes (up to 39 with every mark), so that a sector is written whole or not at
  * all; longer ones rely on the second copy (copies.ts).
  * Source: FreeBSD sbin/hastd/metadata.c, metadata_read() and metadata_write(); docs/protocol.md, Disk §2.
  */
@@ -16,6 +17,7 @@
 import { assert, unreachable } from "../base/assert.ts";
 import { crc32 } from "../base/crc32.ts";
 import { WireError } from "../wire/error.ts";
+import { type SyncedWord, syncedOf } from "../wire/handshake.ts";
 import { decodeNv, NV_UINT32, type NvList, NvWriter } from "../wire/nv.ts";
 
 /** Bytes of the metadata block, whatever the sector size. */
@@ -27,6 +29,16 @@ export type PreviousRole = "init" | "primary" | "secondary";
 
 /** What a node's copy of the data is worth. */
 export type CopyState = "new" | "uptodate" | "consistent" | "outdated" | "inconsistent";
+
+/**
+ * What is on record about this copy and its peer's, and absent where nothing is. Nothing is, either,
+ * once a FreeBSD primary has been connected: it forgets which extents differ (behaviour BD-1, BD-9).
+ *
+ * "written": they have been in step, so whatever was ever written is equal, or marked in one of the
+ * two maps. "filling": the same, and every extent was put in line to be copied, and some still are.
+ * "all": a full copy has ended since, so never-written areas are equal, too.
+ */
+export type Synced = SyncedWord;
 
 export interface Metadata {
   readonly resource: string;
@@ -43,6 +55,9 @@ export interface Metadata {
   readonly state: CopyState | null;
   /** Grows with every block we write. */
   readonly sequence: bigint | null;
+  readonly synced: Synced | null;
+  /** When this copy was first written without its peer, in ms since the Unix epoch; null = in step since. */
+  readonly aloneSince: number | null;
   /** An operator overruled the rules of promotion; until a synchronization has ended since. */
   readonly forced?: Forced | undefined;
   /** Written with `metaflush off`, and not closed in good order since: no map can be relied upon (S-21). */
@@ -125,6 +140,8 @@ export function encodeMetadata(metadata: Metadata): Uint8Array {
   if (metadata.state !== null && metadata.sequence !== null) {
     const { forced, unflushed } = metadata;
     nv.string("state", metadata.state).u64("sequence", metadata.sequence);
+    if (metadata.synced !== null) nv.string("synced", metadata.synced);
+    if (metadata.aloneSince !== null) nv.u64("alone", metadata.aloneSince);
     if (forced !== undefined) nv.string("forced", forced.state).u64("forcedat", forced.at);
     if (unflushed === true) nv.u8("unflushed", 1);
     nv.u32("crc", crc32(nv.finish()));
@@ -173,6 +190,8 @@ export function decodeMetadata(block: Uint8Array, resource: string | null): Meta
     prevrole: prevrole === "primary" || prevrole === "secondary" ? prevrole : "init",
     state,
     sequence,
+    synced: state === null ? null : syncedOf(list),
+    aloneSince: state === null || !list.exists("alone") ? null : size64(list, "alone"),
     ...marksOf(list),
   };
 }
@@ -252,12 +271,12 @@ function isCopyState(word: string): word is CopyState {
   );
 }
 
-/** A uint64 in bytes, which a number must hold exactly. */
+/** A uint64 which a number must hold exactly. */
 function size64(list: NvList, name: string): number {
   const value = list.u64(name);
   if (value === null) throw missing(name);
   if (value > Number.MAX_SAFE_INTEGER) {
-    throw new MetadataError("bad-value", `metadata key "${name}" is ${value}: more than 8 PiB`);
+    throw new MetadataError("bad-value", `metadata key "${name}" is ${value}: more than 2^53 - 1`);
   }
   return Number(value);
 }

@@ -48,6 +48,8 @@ function metadataOf(layout: Layout, changes: Partial<Metadata>): Metadata {
     prevrole: "primary",
     state: "uptodate",
     sequence: 1n,
+    synced: null,
+    aloneSince: null,
     ...changes,
   };
 }

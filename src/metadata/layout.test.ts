@@ -36,6 +36,8 @@ function describes(layout: Layout, changes: Partial<Metadata> = {}): Metadata {
     prevrole: "init",
     state: "new",
     sequence: 1n,
+    synced: null,
+    aloneSince: null,
     ...changes,
   };
 }

@@ -432,7 +432,13 @@ test("a peer that cannot keep the record is no peer for a primary without disk",
 // ---- the other side
 
 test("S-1: the peer counts one further than the primary can have on record, once", () => {
-  const own = { resuid: 7n, localcnt: 3n, remotecnt: 5n, state: "consistent" } as const;
+  const own = {
+    resuid: 7n,
+    localcnt: 3n,
+    remotecnt: 5n,
+    state: "consistent",
+    synced: "written",
+  } as const;
   expect.deepEqual(soleRecord(own, 5n, 3n), { ...own, localcnt: 4n, state: "uptodate" });
   expect.deepEqual(soleRecord(own, 5n, 2n), { ...own, localcnt: 3n, state: "uptodate" });
   // A primary with another count than the one we know is not in step with us.

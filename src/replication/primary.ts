@@ -30,6 +30,7 @@
  */
 
 import { assert } from "../base/assert.ts";
+import type { Synced } from "../metadata/block.ts";
 import type { Activemap } from "./activemap.ts";
 import type { Side } from "./sync-verdict.ts";
 
@@ -114,6 +115,9 @@ export interface PrimaryRecord {
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
   readonly state: DataState;
+  readonly synced: Synced | null;
+  /** Something was acknowledged without the peer, and they have not been in step since. */
+  readonly alone: boolean;
 }
 
 /** Effects, in order. Nothing here calls back into the core. */
@@ -127,8 +131,17 @@ export interface PrimaryOutbox {
   sendRequest(slot: number, kind: Kind): void;
   sendFlush(seq: number): void;
   sendKeepalive(): void;
-  /** Ours only: the peer shall store what its copy is worth, given our own counters. */
-  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void;
+  /**
+   * Ours only: the peer shall store what its copy is worth, given our own counters; with "uptodate"
+   * `synced` as well.
+   */
+  sendState(
+    seq: number,
+    state: ToldState,
+    localcnt: bigint,
+    remotecnt: bigint,
+    synced: Synced | null,
+  ): void;
   /** Tell the application; errno 0 or a Linux errno. The slot may live on. */
   answer(slot: number, errno: number): void;
   /** The slot is free: so is its memory. */
@@ -176,6 +189,8 @@ export interface PeerState {
   readonly states: boolean;
   /** The peer can keep the record for a primary without a disk: "sole". */
   readonly keeps: boolean;
+  /** What the peer has on record; null from a FreeBSD peer, which records no such thing. */
+  readonly synced: Synced | null;
 }
 
 /** Counts for status (behaviour §5.5). */
@@ -262,9 +277,11 @@ export class Primary {
   #peerZeroes = false;
   #peerStates = false;
   #peerKeeps = false;
+  #peerSynced: Synced | null = null;
   #stateSeq = 0;
   #stateSentAt = 0;
   #stateLocalcnt = 0n;
+  #stateSynced: Synced | null = null;
   /** The state message that the peer has not answered yet. */
   #stateAsked: "nothing" | ToldState = "nothing";
   /** The peer has stored that its copy is a resync's target: no copy begins before. */
@@ -324,6 +341,13 @@ export class Primary {
   #syncEnding: "no" | "flush" | "state" | "record" = "no";
   /** The flush that ends the pass began after its last copy. */
   #syncFlushFresh = false;
+  /** Every extent was put in line; to be recorded when the map on disk says so. */
+  #fillWanted = false;
+  /**
+   * What is in line, the peer has as well, as far as it was ever written: a full copy was asked for
+   * while both were in step, and nothing has failed since. So nobody has to do without the peer's copy.
+   */
+  #comparing = false;
   readonly #extent: Int32Array = new Int32Array(SYNC_WINDOW).fill(-1);
   readonly #extentNext: Float64Array = new Float64Array(SYNC_WINDOW);
   readonly #extentEnd: Float64Array = new Float64Array(SYNC_WINDOW);
@@ -597,7 +621,7 @@ export class Primary {
     const sendable = this.kind[slot] === WRITE || this.#peerZeroes || this.length[slot]! <= IO_MAX;
     if (this.#link !== "up" || !sendable) {
       this.#remote[slot] = FAILED;
-      this.map.schedule(this.offset[slot]!, this.length[slot]!);
+      this.#peerLacks(slot);
       return;
     }
     this.memsync[slot] = this.kind[slot] === WRITE && this.#effectiveMode === "memsync" ? 1 : 0;
@@ -700,7 +724,9 @@ export class Primary {
       this.statistics.readErrors++;
       // The peer's copy serves where it is known to be good.
       const peerGood =
-        this.#stale || !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
+        this.#stale ||
+        this.#comparing ||
+        !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
       if (peerGood) this.#readFromPeer(slot, out);
       else this.#finishRead(slot, errno, out);
       return;
@@ -778,7 +804,7 @@ export class Primary {
 
   /** The peer could not write (BD-2): it lacks this range now. */
   #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.map.schedule(this.offset[slot]!, this.length[slot]!);
+    this.#peerLacks(slot);
     this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     if (this.#answered[slot] === ANSWERED) {
       assert(!this.#stale);
@@ -790,6 +816,12 @@ export class Primary {
         `the peer could not write at offset ${this.offset[slot]} (error ${errno}); its copy is synchronized again from here`,
       );
     }
+  }
+
+  /** The nodes differ in this slot's range: it is copied at the next opportunity. */
+  #peerLacks(slot: number): void {
+    this.#comparing = false;
+    this.map.schedule(this.offset[slot]!, this.length[slot]!);
   }
 
   #forgetSeq(seq: number): void {
@@ -806,7 +838,7 @@ export class Primary {
     if (this.#answered[slot] !== ANSWERED) this.#maybeAnswer(slot, out);
     if (local < OK || remote < OK || this.#answered[slot] !== ANSWERED) return;
     // Both nodes are done with it. A failed leg leaves the extents in line for resync.
-    if (local === FAILED) this.map.schedule(this.offset[slot]!, this.length[slot]!);
+    if (local === FAILED) this.#peerLacks(slot);
     this.map.writeDone(this.offset[slot]!, this.length[slot]!);
     this.#free(slot, out);
   }
@@ -903,7 +935,7 @@ export class Primary {
     if (this.#marked || this.#marking || this.#handshaking) return;
     assert(!this.#stale);
     this.#marking = true;
-    this.#setRecord({ ...this.#record, localcnt: this.#record.localcnt + 1n }, out);
+    this.#setRecord({ ...this.#record, localcnt: this.#record.localcnt + 1n, alone: true }, out);
   }
 
   #setRecord(record: PrimaryRecord, out: PrimaryOutbox): void {
@@ -998,6 +1030,7 @@ export class Primary {
       }
       if (this.#active[index] === slot) index++;
     }
+    this.#maybeFilling(out);
     if (this.#link === "merging") this.#maybeMerged(out);
   }
 
@@ -1068,7 +1101,10 @@ export class Primary {
       this.map.flushFailed();
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again.
-      if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
+      if (this.#flushRemote === FAILED) {
+        this.#comparing = false;
+        this.map.scheduleUnflushed();
+      }
       if (this.#link === "up") this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     }
     if (this.#flushAnsweredEarly && !this.#flushCovers()) {
@@ -1116,7 +1152,9 @@ export class Primary {
   /** Is what was acknowledged before this round stable wherever the mode wants it? */
   #flushCovers(): boolean {
     // A stale primary has nothing that its peer lacks: what is in line flows this way.
-    if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;
+    if (this.#flushRemote !== FAILED) {
+      return this.#stale || this.#comparing || this.map.resyncCount === 0;
+    }
     // Alone, but with nothing that the peer could lack; what it lacked before this instance began
     // is unknown until they have flushed together (S-4b).
     const { dirtyCount, unflushedCount } = this.map;
@@ -1146,6 +1184,11 @@ export class Primary {
   /** Is a metadata write under way? */
   get recordPending(): boolean {
     return this.#recordWriting;
+  }
+
+  /** fullSync() has not reached the disk yet. */
+  get fillPending(): boolean {
+    return this.#fillWanted || this.#recordWriting;
   }
 
   handshakeFailed(out: PrimaryOutbox): void {
@@ -1181,6 +1224,7 @@ export class Primary {
     this.#peerZeroes = peer.zeroes;
     this.#peerStates = peer.states;
     this.#peerKeeps = peer.keeps;
+    this.#peerSynced = peer.synced;
     this.#peerKnows = false;
     this.#peerCannotFlush = false;
     this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
@@ -1197,6 +1241,10 @@ export class Primary {
       record = { ...record, localcnt, remotecnt: 0n };
     }
     if (peer.map !== null) this.map.merge(peer.map);
+    const whole = this.map.resyncCount === this.map.extentCount;
+    // Both new: whatever was ever written is marked.
+    if (peer.virgin && !whole) record = { ...record, synced: "written" };
+    if (whole && this.#syncedInStep() !== "all") this.#fillWanted = true;
     if (peer.source === "secondary") {
       // Stable before the first copy: a mix of old and new blocks must say so (BD-15).
       this.#stale = true;
@@ -1224,6 +1272,7 @@ export class Primary {
   #merged(out: PrimaryOutbox): void {
     this.#link = "up";
     this.#handshaking = false;
+    this.#maybeFilling(out);
     this.#lastSentAt = this.#nowMs;
     this.#resend(out);
     this.#peerErrors = 0;
@@ -1267,6 +1316,7 @@ export class Primary {
     this.#stateAsked = "nothing";
     this.#syncActive = false;
     this.#syncEnding = "no";
+    this.#comparing = false;
     this.map.scheduleUnflushed();
     this.map.abandonSyncing();
     this.#extent.fill(-1);
@@ -1320,6 +1370,39 @@ export class Primary {
 
   // ---- resync ------------------------------------------------------------------------------------
 
+  /**
+   * Puts every extent in line to be copied to the peer, never-written ones as well (BD-16). The
+   * application is not disturbed, and the peer stays as good as it was; what a crash leaves uncopied
+   * stays in line.
+   *
+   * @returns false where this copy is not whole itself, or its disk fails: then nothing changes
+   */
+  fullSync(out: PrimaryOutbox): boolean {
+    if (this.#stale || this.#disk !== "good") return false;
+    if (this.#record.synced === "filling") return true;
+    this.#comparing = this.#link === "up" && this.map.resyncCount === 0;
+    this.map.merge(new Uint8Array(this.map.regionSize).fill(0xff));
+    this.#fillWanted = true;
+    this.#maybeFilling(out);
+    return true;
+  }
+
+  /** Records the full copy once the map on disk holds all of it: not before, or it could be forgotten. */
+  #maybeFilling(out: PrimaryOutbox): void {
+    if (!this.#fillWanted || this.#mapWriting || this.map.mustWrite) return;
+    this.#fillWanted = false;
+    this.#setRecord({ ...this.#record, synced: "filling" }, out);
+  }
+
+  /** What both nodes may record when nothing is left to copy. */
+  #syncedInStep(): Synced | null {
+    const own = this.#record.synced;
+    if (own === "filling") return "all";
+    if (!this.#peerStates) return own;
+    if (own === null || this.#peerSynced === null) return null;
+    return own === "all" && this.#peerSynced === "all" ? "all" : "written";
+  }
+
   #beginPass(out: PrimaryOutbox): void {
     this.#syncActive = true;
     this.#syncCopiedAny = false;
@@ -1342,7 +1425,8 @@ export class Primary {
     }
     if (this.#nowMs < this.#syncRetryAt) return;
     if (this.#stateAsked !== "nothing") return;
-    if (this.#peerStates && !this.#stale && !this.#peerKnows && this.map.scheduledCount > 0) {
+    const knows = this.#stale || this.#peerKnows || this.#comparing;
+    if (this.#peerStates && !knows && this.map.scheduledCount > 0) {
       // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
       this.#sendState("inconsistent", out);
       return;
@@ -1466,6 +1550,7 @@ export class Primary {
       this.#syncCopiedAny = true;
     } else {
       this.#extentFailed[index] = 1;
+      this.#comparing = false;
     }
     this.#extentChunks[index]! -= 1;
     this.#free(slot, out);
@@ -1494,7 +1579,13 @@ export class Primary {
     // A mark on its way to the disk: neither node may rely on a counter that is not stable.
     if (this.#recordWriting) return;
     const record = this.#record;
-    const inStep = record.localcnt === this.#peerRemote && record.remotecnt === this.#peerLocal;
+    const synced = this.#syncedInStep();
+    const inStep =
+      record.localcnt === this.#peerRemote &&
+      record.remotecnt === this.#peerLocal &&
+      !record.alone &&
+      record.synced === synced &&
+      (this.#peerSynced === synced || !this.#peerStates);
     if (inStep && !this.#syncCopiedAny && record.state === "uptodate" && !this.#stale) {
       this.#syncActive = false;
       this.#marked = false;
@@ -1514,7 +1605,7 @@ export class Primary {
       this.#flushWanted = true;
       return;
     }
-    if (this.map.resyncCount > 0 || this.#recordWriting) {
+    if (this.map.resyncCount > 0 || this.#recordWriting || this.#fillWanted) {
       this.#syncEnding = "no";
       return;
     }
@@ -1539,7 +1630,9 @@ export class Primary {
     this.#marked = false;
     this.#syncEnding = "record";
     const { resuid } = this.#record;
-    this.#setRecord({ resuid, localcnt, remotecnt: this.#peerLocal, state: "uptodate" }, out);
+    const remotecnt = this.#peerLocal;
+    const synced = this.#syncedInStep();
+    this.#setRecord({ resuid, localcnt, remotecnt, state: "uptodate", synced, alone: false }, out);
   }
 
   #sendState(state: ToldState, out: PrimaryOutbox): void {
@@ -1550,7 +1643,9 @@ export class Primary {
     this.#stateSentAt = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
     this.#stateLocalcnt = this.#record.localcnt;
-    out.sendState(this.#stateSeq, state, this.#record.localcnt, this.#record.remotecnt);
+    const { localcnt, remotecnt } = this.#record;
+    this.#stateSynced = this.#syncedInStep();
+    out.sendState(this.#stateSeq, state, localcnt, remotecnt, this.#stateSynced);
   }
 
   #stateReplied(errno: number, out: PrimaryOutbox): void {
@@ -1568,6 +1663,7 @@ export class Primary {
       this.#peerKnows = true;
     } else {
       this.#peerRemote = this.#stateLocalcnt;
+      this.#peerSynced = this.#stateSynced;
       // Something went on alone while the message travelled: the pass is not over.
       const overtaken = this.#record.localcnt !== this.#stateLocalcnt;
       if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";
@@ -1783,7 +1879,8 @@ export class Primary {
       if (this.#appCount > 0 || this.#syncCount > 0 || this.#flushing || this.#recordWriting)
         return;
       if (this.#link === "merging") return;
-      if (this.#mode === "async" && this.map.resyncCount > 0 && !this.#marked && !this.#stale) {
+      const whole = this.#stale || this.#comparing || this.map.resyncCount === 0;
+      if (this.#mode === "async" && !whole && !this.#marked) {
         // What a killed predecessor had acknowledged may be among what was not copied (S-4e).
         this.#mark(out);
         return;

@@ -16,6 +16,7 @@
  */
 
 import { assert } from "../base/assert.ts";
+import type { Synced } from "../metadata/block.ts";
 import type { Activemap } from "./activemap.ts";
 import { type DataState, FLUSH, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "./primary.ts";
 import { type Side, syncVerdict } from "./sync-verdict.ts";
@@ -26,6 +27,7 @@ export interface SecondaryRecord {
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
   readonly state: DataState;
+  readonly synced: Synced | null;
 }
 
 export interface Hello {
@@ -35,6 +37,8 @@ export interface Hello {
   readonly resuid: bigint;
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
+  /** What the primary has on record; "unknown" of a FreeBSD primary, which records no such thing. */
+  readonly synced: Synced | null | "unknown";
 }
 
 export type Judgement =
@@ -67,20 +71,20 @@ export const SPLIT_BRAIN = "Split-brain condition!";
 export function judge(own: SecondaryRecord, peer: Hello): Judgement {
   if (own.resuid === 0n) {
     if (own.localcnt !== 0n) {
-      // We took writes before we ever met (S-18): neither copy may vanish silently.
-      return {
-        kind: "refuse",
-        message: SPLIT_BRAIN,
-        splitBrain: true,
-        reason: "this node holds data of its own from before the two nodes ever met",
-      };
+      return beforeTheyMet();
     }
     if (!peer.virgin) return fullCopy(own, peer);
-    const record = { ...own, resuid: peer.resuid };
+    const synced = peer.states ? ("written" as const) : null;
+    const record = { ...own, resuid: peer.resuid, synced };
     // Nothing was ever acknowledged here, but writes may have begun: the reference drops their bits.
     return { kind: "accept", source: "primary", virgin: true, map: "own-unless-empty", record };
   }
   if (own.resuid !== peer.resuid) {
+    // Created, and made primary once, but never written nor synchronized: it has nothing to lose.
+    if (neverWhole(own)) return fullCopy(own, peer);
+    if (own.synced === null && peer.synced === null && own.localcnt > 0n && peer.localcnt > 0n) {
+      return beforeTheyMet();
+    }
     const message = `Resource unique ID mismatch (primary=${peer.resuid}, secondary=${own.resuid}).`;
     return {
       kind: "refuse",
@@ -101,7 +105,7 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         source: verdict.from,
         virgin: false,
         map: "own",
-        record: outdatedBy(own, peer),
+        record: outdatedBy(own, peer) ?? forgottenBy(own, peer),
       };
     case "split-brain":
       return {
@@ -135,6 +139,21 @@ function outdatedBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
   return { ...own, state: "outdated" };
 }
 
+/** A FreeBSD primary forgets which extents differ: from now on no map can be believed whole. */
+function forgottenBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
+  return !peer.states && own.synced !== null ? { ...own, synced: null } : null;
+}
+
+/** Took writes before they ever met (S-18): neither copy may vanish silently. */
+function beforeTheyMet(): Judgement & { kind: "refuse" } {
+  return {
+    kind: "refuse",
+    message: SPLIT_BRAIN,
+    splitBrain: true,
+    reason: "this node holds data of its own from before the two nodes ever met",
+  };
+}
+
 function neverWhole(own: SecondaryRecord): boolean {
   const { localcnt, remotecnt, state } = own;
   return localcnt === 0n && remotecnt === 0n && (state === "new" || state === "inconsistent");
@@ -143,7 +162,7 @@ function neverWhole(own: SecondaryRecord): boolean {
 /** Everything comes from the primary; this copy is worth nothing until it says so. */
 function fullCopy(own: SecondaryRecord, peer: Hello): Judgement & { kind: "accept" } {
   const state = peer.states ? "inconsistent" : own.state;
-  const record = { ...own, resuid: peer.resuid, state };
+  const record = { ...own, resuid: peer.resuid, state, synced: null };
   return { kind: "accept", source: "primary", virgin: true, map: "full", record };
 }
 

@@ -9,12 +9,14 @@
  *            copy<i>, errmsg<i>, note<i>_0, note<i>_1, …        only if the request had `ext`
  *            error i16                                          global, where not 0
  *
- * `ext`, `force`, `copy<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and sends none.
+ * `ext`, `force`, `copy<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
+ * sends none. So are two commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
+ * needs `dryrun` u8, 0 or 1; and sync-full.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
  */
 
-import { assert } from "../base/assert.ts";
+import { assert, unreachable } from "../base/assert.ts";
 import { WireError } from "./error.ts";
 import { encodeFrame, PROTOCOL_VERSION } from "./frame.ts";
 import { decodeNv, type NvList, NvWriter } from "./nv.ts";
@@ -38,7 +40,15 @@ export type ControlRequest =
       /** Primary in spite of the rules of promotion. */
       readonly force?: true;
     }
-  | { readonly kind: "status"; readonly resources: readonly string[]; readonly extended: boolean };
+  | { readonly kind: "status"; readonly resources: readonly string[]; readonly extended: boolean }
+  /** Ours: `hastctl resolve --discard-local`. */
+  | {
+      readonly kind: "discard-local";
+      readonly resources: readonly string[];
+      readonly dryRun: boolean;
+    }
+  /** Ours: `hastctl sync --full`. */
+  | { readonly kind: "sync-full"; readonly resources: readonly string[] };
 
 /** A request that gets no values back. */
 export type ControlRefusal =
@@ -55,6 +65,16 @@ export interface SetRoleEntry {
   /** One sentence: why the role was refused or is not ready. Extended only. */
   readonly errmsg: string | null;
   /** Sentences for people. Extended only. */
+  readonly notes: readonly string[];
+}
+
+/** An answer to one of our own commands. */
+export interface DeedEntry {
+  readonly resource: string;
+  readonly outcome: { readonly kind: "done" } | { readonly kind: "failed"; readonly error: number };
+  /** Why not. */
+  readonly errmsg: string | null;
+  /** What was done, or would be. */
   readonly notes: readonly string[];
 }
 
@@ -112,6 +132,9 @@ export interface ControlReply<Entry> {
 
 const CMD_SET_ROLE = 1;
 const CMD_STATUS = 2;
+/** Ours; far from what FreeBSD might add. */
+const CMD_DISCARD_LOCAL = 64;
+const CMD_SYNC_FULL = 65;
 const ROLE_CODES: Readonly<Record<Role, number>> = { init: 1, primary: 2, secondary: 3 };
 
 /** Keys of a worker's part of a status entry: uint64 each, in the order sent. */
@@ -148,6 +171,13 @@ export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRe
     resources.push(resource);
   }
   if (resources.length === 0) return { kind: "refused", error: CONTROL_INVALID };
+  if (cmd === CMD_SYNC_FULL) return { kind: "sync-full", resources };
+  if (cmd === CMD_DISCARD_LOCAL) {
+    // Not to be guessed: one of the two cannot be taken back.
+    const dryRun = list.u8("dryrun");
+    if (dryRun !== 0 && dryRun !== 1) return { kind: "refused", error: CONTROL_INVALID };
+    return { kind: "discard-local", resources, dryRun: dryRun === 1 };
+  }
   const extended = list.u8("ext") === 1;
   if (cmd === CMD_SET_ROLE) {
     const role = roleOfCode(list.u8("role") ?? 0);
@@ -165,15 +195,27 @@ function forceOf(list: NvList): { readonly force?: true } {
 export function encodeControlRequest(request: ControlRequest): Uint8Array {
   assert(request.resources.length > 0);
   const nv = new NvWriter();
-  if (request.kind === "set-role") {
-    nv.u8("cmd", CMD_SET_ROLE).u8("role", ROLE_CODES[request.role]);
-  } else {
-    nv.u8("cmd", CMD_STATUS);
+  switch (request.kind) {
+    case "set-role":
+      nv.u8("cmd", CMD_SET_ROLE).u8("role", ROLE_CODES[request.role]);
+      break;
+    case "status":
+      nv.u8("cmd", CMD_STATUS);
+      break;
+    case "discard-local":
+      nv.u8("cmd", CMD_DISCARD_LOCAL);
+      nv.u8("dryrun", request.dryRun ? 1 : 0);
+      break;
+    case "sync-full":
+      nv.u8("cmd", CMD_SYNC_FULL);
+      break;
+    default:
+      unreachable(request);
   }
   for (const [index, resource] of request.resources.entries()) {
     nv.string(`resource${index}`, resource);
   }
-  if (request.extended) nv.u8("ext", 1);
+  if ("extended" in request && request.extended) nv.u8("ext", 1);
   if (request.kind === "set-role" && request.force === true) nv.u8("force", 1);
   return encodeFrame(PROTOCOL_VERSION, nv.finish());
 }
@@ -203,6 +245,16 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     const copy = entry.outcome.kind === "known" ? entry.outcome.status.copy : undefined;
     if (extended && copy !== undefined) nv.string(`copy${index}`, copy);
     if (extended) encodeRemarks(nv, index, entry);
+  }
+  return encodeReply(nv, reply.error);
+}
+
+export function encodeDeedReply(reply: ControlReply<DeedEntry>): Uint8Array {
+  const nv = new NvWriter();
+  for (const [index, entry] of reply.entries.entries()) {
+    nv.string(`resource${index}`, entry.resource);
+    if (entry.outcome.kind === "failed") nv.i16(`error${index}`, entry.outcome.error);
+    encodeRemarks(nv, index, entry);
   }
   return encodeReply(nv, reply.error);
 }
@@ -257,6 +309,18 @@ export function decodeSetRoleReply(nv: Uint8Array): ControlReply<SetRoleEntry> {
         error === CONTROL_OK
           ? { kind: "done", previousRole: roleOf(list, `role${index}`) }
           : { kind: "failed", error },
+      ...decodeRemarks(list, index),
+    };
+  });
+}
+
+/** @throws WireError */
+export function decodeDeedReply(nv: Uint8Array): ControlReply<DeedEntry> {
+  return decodeReply(nv, (list, index): DeedEntry => {
+    const error = list.i16(`error${index}`) ?? CONTROL_OK;
+    return {
+      resource: required(list, `resource${index}`),
+      outcome: error === CONTROL_OK ? { kind: "done" } : { kind: "failed", error },
       ...decodeRemarks(list, index),
     };
   });

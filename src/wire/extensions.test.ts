@@ -7,7 +7,7 @@ import { decodeNv } from "./nv.ts";
 import { decodeRequest, RequestHeader } from "./request.ts";
 
 test("STATE is a request like the others, with its seq and no payload", () => {
-  const message = encodeState(2, 2 ** 40 + 7, "inconsistent", (1n << 64n) - 1n);
+  const message = encodeState(2, 2 ** 40 + 7, "inconsistent", (1n << 64n) - 1n, 0n, "written");
   const header = new RequestHeader();
   expect.ok(decodeRequest(message, 0, message.length, header));
   expect.deepEqual([header.version, header.cmd, header.size], [2, CMD_STATE, 0]);
@@ -17,6 +17,7 @@ test("STATE is a request like the others, with its seq and no payload", () => {
   const nv = decodeNv(message.subarray(FRAME_HEADER_SIZE));
   expect.equal(nv.string("state"), "inconsistent");
   expect.equal(nv.u64("localcnt"), (1n << 64n) - 1n);
+  expect.equal(nv.string("synced"), "written");
 });
 
 test("only `sole` carries what the primary remembers of its peer's count", () => {

@@ -5,17 +5,18 @@
  *
  * EXT_STATE adds one request on connection A (answered like a FLUSH):
  *
- *   cmd u8 = 6 │ seq u64 │ state string │ localcnt u64 [│ remotecnt u64]
+ *   cmd u8 = 6 │ seq u64 │ state string │ localcnt u64 [│ remotecnt u64] [│ synced string]
  *
  * "inconsistent": a resync towards you begins; store that before you answer.
- * "uptodate": it has ended, and both of us have flushed; store that, and `localcnt` as your
- * remotecnt, in one metadata write.
+ * "uptodate": it has ended, and both of us have flushed; store that, `localcnt` as your remotecnt, and
+ * `synced`, in one metadata write.
  * "sole" (EXT_SOLE, with `remotecnt`): the primary has lost its disk. Your copy is "uptodate", and the
  * only one: count one further than `remotecnt`, and from now on mark extents in your own activemap, on
  * stable storage, before you write them. Store that before you answer.
  */
 
 import { encodeFrame } from "./frame.ts";
+import type { SyncedWord } from "./handshake.ts";
 import { NvWriter } from "./nv.ts";
 
 /** The STATE request. */
@@ -35,6 +36,7 @@ export function encodeState(
   state: "inconsistent" | "uptodate" | "sole",
   localcnt: bigint,
   remotecnt: bigint = 0n,
+  synced: SyncedWord | null = null,
 ): Uint8Array {
   const nv = new NvWriter();
   nv.u8("cmd", CMD_STATE);
@@ -42,5 +44,6 @@ export function encodeState(
   nv.string("state", state);
   nv.u64("localcnt", localcnt);
   if (state === "sole") nv.u64("remotecnt", remotecnt);
+  if (synced !== null) nv.string("synced", synced);
   return encodeFrame(version, nv.finish());
 }

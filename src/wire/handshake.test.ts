@@ -58,6 +58,7 @@ const VIRGIN: S2Accepted = {
   virgin: true,
   syncsrc: "primary",
   mapsize: 0,
+  synced: null,
 };
 
 function hole(): OutgoingPayload {
@@ -96,6 +97,7 @@ const EXAMPLES: readonly [what: string, message: Uint8Array, hex: string][] = [
       resuid: 0x0123456789abcdefn,
       localcnt: 0n,
       remotecnt: 0n,
+      remarks: null,
     }),
     `02a40000001109070000007265736f75726365000000000000000073686172656400000a0610000000746f6b65
      6e000000000102030405060708090a0b0c0d0e0f01070100000076697267696e00000100000000000000080708
@@ -131,6 +133,14 @@ for (const [what, message, expected] of EXAMPLES) {
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n });
 const text = fc.string({ minLength: 1 }).filter((each) => !each.includes("\0"));
 const token = fc.uint8Array({ minLength: TOKEN_SIZE, maxLength: TOKEN_SIZE });
+const synced = fc.constantFrom("written" as const, "filling" as const, "all" as const, null);
+const remarks = fc.option(
+  fc.record({
+    dirtyExtents: fc.maxSafeNat(),
+    synced,
+    aloneSince: fc.option(fc.maxSafeNat()),
+  }),
+);
 
 test("P1 and P2 survive encoding and decoding", () => {
   fc.assert(
@@ -147,12 +157,13 @@ test("P1 and P2 survive encoding and decoding", () => {
     resuid: u64.filter((each) => each !== 0n),
     localcnt: u64,
     remotecnt: u64,
+    remarks,
   });
   fc.assert(
     fc.property(record, fc.constantFrom(1, 2), (hello, version) => {
       const message = encodeP2(version, hello);
       expect.equal(message[0], version);
-      expect.deepEqual(decodeHello(nvOf(message)), { kind: "p2", ...hello });
+      expect.deepEqual(decodeHello(nvOf(message)), { kind: "p2", ...structuredClone(hello) });
     }),
   );
 });
@@ -187,6 +198,7 @@ test("S2 survives encoding and decoding, with its map", () => {
     ...counts,
     virgin: fc.boolean(),
     syncsrc: fc.constantFrom("primary" as const, "secondary" as const),
+    synced,
   });
   const algorithms = fc.tuple(fc.constantFrom(0, 1, 2), fc.constantFrom(0, 1, 2));
   const map = fc.oneof(fc.uint8Array({ maxLength: 600 }), fc.constant(new Uint8Array(512)));
@@ -218,6 +230,8 @@ test("a refusal of P2 is read whether the worker or the daemon sent it", () => {
     ...counts,
     errmsg: text,
     wait: fc.boolean(),
+    resuid: fc.option(u64),
+    remarks,
   });
   fc.assert(
     fc.property(refusal, (each) => {

@@ -4,11 +4,12 @@
  *
  *   A  P1  resource, version [, ext]                                primary → secondary's daemon
  *   A  S1  version, token [, ext]      or  errmsg [, wait]
- *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt
- *   A  S2  datasize, extentsize, localcnt, remotecnt [, virgin], syncsrc, mapsize [, payload keys, map]
- *                                      or  …, remotecnt, errmsg
+ *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt [, remarks]
+ *   A  S2  datasize, extentsize, localcnt, remotecnt [, virgin], syncsrc, mapsize [, synced]
+ *          [, payload keys, map]       or  …, remotecnt, errmsg [, resuid, remarks]
  *
- * `ext` is ours: a set of extensions (uint64) that P1 offers and S1 accepts; FreeBSD ignores it.
+ * `ext` is ours: a set of extensions (uint64) that P1 offers and S1 accepts; FreeBSD ignores it. So are
+ * the remarks, which nodes send that have agreed upon STATE: dirty u64 [, synced] [, alone u64].
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/hastd.c, listen_accept(), primary.c, init_remote(), and secondary.c,
  * init_remote(); wire protocol §6.
@@ -34,6 +35,18 @@ export const TOKEN_SIZE = 16;
 /** Exactly this text makes a FreeBSD primary raise its split-brain event. */
 export const SPLIT_BRAIN_ERRMSG = "Split-brain condition!";
 
+/** What a node has on record about its copy and the other's (metadata/block.ts). */
+export type SyncedWord = "written" | "filling" | "all";
+
+/** What a node says of its own copy, for the other one's operator. */
+export interface CopyRemarks {
+  /** Extents that its map marks: what it may have that the other lacks. */
+  readonly dirtyExtents: number;
+  readonly synced: SyncedWord | null;
+  /** When it first went on alone, in ms since the Unix epoch by its own clock; null = it has not. */
+  readonly aloneSince: number | null;
+}
+
 export interface P1 {
   readonly kind: "p1";
   readonly resource: string;
@@ -52,6 +65,8 @@ export interface P2 {
   readonly resuid: bigint; // 0n = missing: refuse it, once the token is checked
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
+  /** Null from a FreeBSD primary. */
+  readonly remarks: CopyRemarks | null;
 }
 
 export type S1 =
@@ -84,6 +99,8 @@ export interface S2Accepted {
   readonly syncsrc: "primary" | "secondary";
   /** Bytes of map before compression, 0 = none; the peer's claim, and it may exceed what our extents need. */
   readonly mapsize: number;
+  /** Null also from a FreeBSD secondary. */
+  readonly synced: SyncedWord | null;
 }
 
 /** A refusal by the secondary's worker; one by its daemon decodes to zeroes and the text. */
@@ -95,6 +112,9 @@ export interface S2Refused {
   readonly remotecnt: bigint;
   readonly errmsg: string;
   readonly wait: boolean;
+  /** Null from a FreeBSD secondary, and from a daemon. */
+  readonly resuid: bigint | null;
+  readonly remarks: CopyRemarks | null;
 }
 
 /**
@@ -123,6 +143,7 @@ export function decodeHello(nv: Uint8Array): P1 | P2 {
     resuid: list.u64("resuid") ?? 0n,
     localcnt: list.u64("localcnt") ?? 0n,
     remotecnt: list.u64("remotecnt") ?? 0n,
+    remarks: remarksOf(list),
   };
 }
 
@@ -140,6 +161,7 @@ export function encodeP2(version: number, hello: Omit<P2, "kind">): Uint8Array {
   const nv = new NvWriter().string("resource", hello.resource).bytes("token", hello.token);
   if (hello.virgin) nv.i8("virgin", 1);
   nv.u64("resuid", hello.resuid).u64("localcnt", hello.localcnt).u64("remotecnt", hello.remotecnt);
+  if (hello.remarks !== null) encodeRemarks(nv, hello.remarks);
   return encodeFrame(version, nv.finish());
 }
 
@@ -198,6 +220,8 @@ export function decodeS2(nv: Uint8Array): { readonly answer: S2; readonly payloa
       remotecnt: list.u64("remotecnt") ?? 0n,
       errmsg,
       wait: list.exists("wait"),
+      resuid: list.u64("resuid"),
+      remarks: remarksOf(list),
     };
     return { answer, payload };
   }
@@ -228,6 +252,7 @@ export function decodeS2(nv: Uint8Array): { readonly answer: S2; readonly payloa
     virgin: list.exists("virgin"),
     syncsrc: syncsrc === 1 ? "primary" : "secondary",
     mapsize,
+    synced: syncedOf(list),
   };
   return { answer, payload };
 }
@@ -246,10 +271,13 @@ export function encodeS2(version: number, answer: S2, payload: OutgoingPayload |
     assert(payload === null);
     nv.string("errmsg", answer.errmsg);
     if (answer.wait) nv.u8("wait", 1);
+    if (answer.resuid !== null) nv.u64("resuid", answer.resuid);
+    if (answer.remarks !== null) encodeRemarks(nv, answer.remarks);
     return encodeFrame(version, nv.finish());
   }
   if (answer.virgin) nv.i8("virgin", 1);
   nv.u8("syncsrc", answer.syncsrc === "primary" ? 1 : 2).u32("mapsize", answer.mapsize);
+  if (answer.synced !== null) nv.string("synced", answer.synced);
   assert(answer.mapsize > 0 === (payload !== null));
   if (payload === null) return encodeFrame(version, nv.finish());
 
@@ -264,6 +292,31 @@ export function encodeS2(version: number, answer: S2, payload: OutgoingPayload |
   message.set(frame);
   message.set(payload.bytes.subarray(payload.at, payload.at + payload.size), frame.length);
   return message;
+}
+
+function encodeRemarks(nv: NvWriter, remarks: CopyRemarks): void {
+  nv.u64("dirty", remarks.dirtyExtents);
+  if (remarks.synced !== null) nv.string("synced", remarks.synced);
+  if (remarks.aloneSince !== null) nv.u64("alone", remarks.aloneSince);
+}
+
+/** Null where there are none. They are for people to read: one that makes no sense is left out. */
+function remarksOf(list: NvList): CopyRemarks | null {
+  const dirtyExtents = count(list, "dirty");
+  if (dirtyExtents === null) return null;
+  return { dirtyExtents, synced: syncedOf(list), aloneSince: count(list, "alone") };
+}
+
+/** A word that we do not know promises nothing. */
+export function syncedOf(list: NvList): SyncedWord | null {
+  const word = list.string("synced");
+  return word === "written" || word === "filling" || word === "all" ? word : null;
+}
+
+/** A uint64 that a number holds exactly, or null. */
+function count(list: NvList, name: string): number | null {
+  const value = list.u64(name);
+  return value === null || value > Number.MAX_SAFE_INTEGER ? null : Number(value);
 }
 
 function payloadOf(nv: Uint8Array, list: NvList): PayloadHeader {

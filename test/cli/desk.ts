@@ -66,6 +66,12 @@ export async function runAtDesk(
         throw new Error("the test expects no role to be set");
       },
       status: async () => answer(config, given, asked),
+      discardLocal: () => {
+        throw new Error("the test expects nothing to be discarded");
+      },
+      syncFull: () => {
+        throw new Error("the test expects no synchronization");
+      },
     }),
     suggest: (name, rest) => `hastctl ${name} ${rest}`,
   };

@@ -6,7 +6,7 @@ import type { Answer, Control } from "../../src/cli/control-client.ts";
 import { parseOptions } from "../../src/cli/options.ts";
 import { readConfig } from "../../src/config/config.ts";
 import type { Component } from "../../src/platform/component.ts";
-import type { SetRoleEntry, StatusEntry } from "../../src/wire/control.ts";
+import type { DeedEntry, SetRoleEntry, StatusEntry } from "../../src/wire/control.ts";
 import { PatientClock } from "./patient-clock.ts";
 
 export interface Run {
@@ -20,6 +20,8 @@ export interface Given {
   readonly components?: ReadonlyMap<string, Component | Error>;
   readonly setRole?: Answer<SetRoleEntry>;
   readonly status?: Answer<StatusEntry>;
+  readonly discardLocal?: (dryRun: boolean) => Answer<DeedEntry>;
+  readonly syncFull?: Answer<DeedEntry>;
   /** Names of resources, each with local /disk/NAME. */
   readonly resources?: readonly string[];
 }
@@ -90,6 +92,14 @@ function controlOf(given: Given, asked: Asked): Control {
     status: async (names) => {
       asked.requests.push({ names });
       return given.status ?? unexpected();
+    },
+    discardLocal: async (names, dryRun) => {
+      asked.requests.push({ names, dryRun });
+      return given.discardLocal?.(dryRun) ?? unexpected();
+    },
+    syncFull: async (names) => {
+      asked.requests.push({ names });
+      return given.syncFull ?? unexpected();
     },
   };
 }

@@ -68,6 +68,9 @@ process.on("message", (unchecked, handle) => {
     case "status":
       if (resource !== "mute") tell({ kind: "status", id: message.id, report: REPORT });
       return;
+    case "discard":
+    case "sync":
+      return;
     case "stop":
       if (resource !== "stubborn") process.exit(0);
       return;

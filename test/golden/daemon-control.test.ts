@@ -108,6 +108,7 @@ test("the captured requests get the captured replies, byte for byte", async () =
     resuid: 1n,
     localcnt: 0n,
     remotecnt: 0n,
+    remarks: null,
   });
   await settle();
   await beta.expectCaptured("09-status-secondary-complete");

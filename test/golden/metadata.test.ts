@@ -59,6 +59,8 @@ for (const path of PATHS) {
       prevrole: field(capture.fields, "prevrole"),
       state: null,
       sequence: null,
+      synced: null,
+      aloneSince: null,
     });
     expect.deepEqual(encodeMetadata(metadata), zeroNamePadding(block));
   });

@@ -33,7 +33,7 @@ const MAP_OFFSET = 4096;
 
 function helloOf({ version, hello }: Pair): PeerHello {
   const { virgin, resuid, localcnt, remotecnt } = hello;
-  return { version, extensions: 0n, virgin, resuid, localcnt, remotecnt };
+  return { version, extensions: 0n, virgin, resuid, localcnt, remotecnt, remarks: null };
 }
 
 /** The id of a secondary that gave this answer. */

@@ -61,6 +61,8 @@ const BLANK: Stored = {
   localcnt: 0n,
   remotecnt: 0n,
   state: "new",
+  synced: null,
+  alone: false,
   prevrole: "init",
 };
 

@@ -8,7 +8,6 @@ import {
   judge,
   Secondary,
   type SecondaryOutbox,
-  type SecondaryRecord,
   soleRecord,
 } from "../../src/replication/secondary.ts";
 import {
@@ -49,8 +48,8 @@ export class Follower implements SecondaryOutbox {
     node.follower = this;
     wire.follower = this;
     node.disk.settle();
-    const { resuid, localcnt, remotecnt, state } = node.disk.record;
-    const counts = { resuid, localcnt, remotecnt, state };
+    const { resuid, localcnt, remotecnt, state, synced, alone } = node.disk.record;
+    const counts = { resuid, localcnt, remotecnt, state, synced };
     const judgement = judge(counts, hello);
     world.note(
       `${node.name}: judges ${words(node.disk.record)} for ${hello.localcnt}/${hello.remotecnt}: ${
@@ -76,7 +75,7 @@ export class Follower implements SecondaryOutbox {
     };
     const storeRecord = (): void => {
       if (judgement.record === null) answer();
-      else this.#store({ ...judgement.record, prevrole: "secondary" }, answer);
+      else this.#store({ ...judgement.record, alone, prevrole: "secondary" }, answer);
     };
     if (judgement.map !== "full") storeRecord();
     else {
@@ -144,13 +143,20 @@ export class Follower implements SecondaryOutbox {
     this.#settle();
   }
 
-  #told({ state, localcnt, remotecnt }: ToSecondary & { kind: "state" }): SecondaryRecord | null {
+  #told({
+    state,
+    localcnt,
+    remotecnt,
+    synced,
+  }: ToSecondary & { kind: "state" }): Omit<Stored, "prevrole"> | null {
     const { record } = this.node.disk;
     if (state === "inconsistent") return { ...record, state };
-    if (state === "uptodate") return { ...record, remotecnt: localcnt, state };
+    if (state === "uptodate") {
+      return { ...record, remotecnt: localcnt, state, synced, alone: false };
+    }
     const sole = soleRecord(record, localcnt, remotecnt);
     if (sole !== null && this.#kept === null) this.#keep();
-    return sole;
+    return sole === null ? null : { ...record, ...sole };
   }
 
   #keep(): void {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Stand-in for the primary's engine, around the real core. */
 
+import type { Synced } from "../../src/metadata/block.ts";
 import { Activemap } from "../../src/replication/activemap.ts";
 import {
   FLUSH,
@@ -67,12 +68,12 @@ export class Leader implements PrimaryOutbox {
       sectorSize: REGION,
     });
     this.map.load(bytes);
-    const { resuid, localcnt, remotecnt, state } = node.disk.record;
+    const { resuid, localcnt, remotecnt, state, synced, alone } = node.disk.record;
     this.core = new Primary({
       mode: world.mode,
       timeoutMs: TIMEOUT_MS,
       map: this.map,
-      record: { resuid, localcnt, remotecnt, state },
+      record: { resuid, localcnt, remotecnt, state, synced, alone },
       hasRemote: true,
     });
     this.core.onTick(world.nowMs, this);
@@ -247,11 +248,18 @@ export class Leader implements PrimaryOutbox {
     this.phase = "answer";
     this.wire = new Wire(this, this.world.other(this.node));
     this.world.wires.push(this.wire);
-    const { resuid, localcnt, remotecnt } = record;
+    const { resuid, localcnt, remotecnt, synced } = record;
     const states = this.world.states;
     this.wire.tellSecondary({
       kind: "hello",
-      hello: { states, virgin: this.virgin, resuid, localcnt, remotecnt },
+      hello: {
+        states,
+        virgin: this.virgin,
+        resuid,
+        localcnt,
+        remotecnt,
+        synced: states ? synced : "unknown",
+      },
     });
   }
 
@@ -285,6 +293,7 @@ export class Leader implements PrimaryOutbox {
             zeroes: world.zeroes,
             states: world.states,
             keeps: world.keeps,
+            synced: world.states ? own.synced : null,
           },
           this,
         );
@@ -353,8 +362,14 @@ export class Leader implements PrimaryOutbox {
     this.#send({ kind: "keepalive" });
   }
 
-  sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
-    this.#send({ kind: "state", seq, state, localcnt, remotecnt });
+  sendState(
+    seq: number,
+    state: ToldState,
+    localcnt: bigint,
+    remotecnt: bigint,
+    synced: Synced | null,
+  ): void {
+    this.#send({ kind: "state", seq, state, localcnt, remotecnt, synced });
   }
 
   disconnect(reason: string): void {

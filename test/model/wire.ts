@@ -4,6 +4,7 @@
  * some of it arrive still, and loses the rest.
  */
 
+import type { Synced } from "../../src/metadata/block.ts";
 import type { Kind, ToldState } from "../../src/replication/primary.ts";
 import type { Hello, Judgement, SecondaryRecord } from "../../src/replication/secondary.ts";
 import type { Random } from "./disk.ts";
@@ -28,6 +29,7 @@ export type ToSecondary =
       readonly state: ToldState;
       readonly localcnt: bigint;
       readonly remotecnt: bigint;
+      readonly synced: Synced | null;
     }
   | { readonly kind: "keepalive" }
   | { readonly kind: "eof" };

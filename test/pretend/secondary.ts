@@ -4,7 +4,7 @@
  * requests it hears, and answers them by itself or when the test does.
  */
 
-import { encodeS1, encodeS2, type S2 } from "../../src/wire/handshake.ts";
+import { encodeS1, encodeS2, type S2, type SyncedWord } from "../../src/wire/handshake.ts";
 import { OutgoingPayload, PayloadEncoder } from "../../src/wire/payload.ts";
 import { CMD_KEEPALIVE, CMD_READ, CMD_WRITE } from "../../src/wire/request.ts";
 import { type CapturedRequest, requestsOf } from "../golden/conversation.ts";
@@ -23,6 +23,7 @@ export interface SecondaryOptions {
   readonly virgin?: boolean;
   readonly syncsrc?: "primary" | "secondary";
   readonly map?: Uint8Array;
+  readonly synced?: SyncedWord;
   /** Says this instead of the first or the second answer. */
   readonly s1?: Uint8Array;
   readonly s2?: Uint8Array;
@@ -40,6 +41,7 @@ export function handshakeOf(options: SecondaryOptions): { s1: Uint8Array; s2: Ui
     virgin: options.virgin ?? false,
     syncsrc: options.syncsrc ?? "primary",
     mapsize: map?.length ?? 0,
+    synced: options.extensions ? (options.synced ?? "all") : null,
   };
   let payload: OutgoingPayload | null = null;
   if (map !== undefined) {

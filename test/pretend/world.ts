@@ -3,7 +3,12 @@
 
 import { ARENA_SIZE } from "../../src/engine/memory.ts";
 import type { EngineEnvironment, EngineHost } from "../../src/engine/primary-engine.ts";
-import type { CopyWorth, WorkerEvent, WorkerSettings } from "../../src/engine/worker-messages.ts";
+import type {
+  CopyWorth,
+  Divergence,
+  WorkerEvent,
+  WorkerSettings,
+} from "../../src/engine/worker-messages.ts";
 import { encodeMetadata, type Metadata } from "../../src/metadata/block.ts";
 import { freebsdLayout } from "../../src/metadata/layout.ts";
 import { nodeHashes } from "../../src/platform/node/hashes.ts";
@@ -18,6 +23,7 @@ export class RecordingHost implements EngineHost {
   /** What the local copy was worth, as it changed. */
   readonly copies: CopyWorth[] = [];
   readonly events: WorkerEvent[] = [];
+  readonly divergences: Divergence[] = [];
   readonly notices: string[] = [];
   readonly warnings: string[] = [];
   readonly errors: string[] = [];
@@ -28,6 +34,9 @@ export class RecordingHost implements EngineHost {
   }
   event(event: WorkerEvent): void {
     this.events.push(event);
+  }
+  diverged(divergence: Divergence): void {
+    this.divergences.push(divergence);
   }
   notice(text: string): void {
     this.notices.push(text);
@@ -134,6 +143,8 @@ export function createComponent(disk: PretendDisk, changes: Partial<Metadata> = 
     prevrole: "init",
     state: null,
     sequence: null,
+    synced: null,
+    aloneSince: null,
     ...changes,
   };
   disk.poke(0, encodeMetadata(metadata));

@@ -243,6 +243,8 @@ export class Machine implements Host {
       prevrole: "init",
       state: "new",
       sequence: 1n,
+      synced: null,
+      aloneSince: null,
     };
     this.badCells.clear(); // a new disk
     this.medium.format(encodeMetadata(metadata), wipe);

@@ -127,6 +127,7 @@ class RealDaemon {
         resuid: 1n,
         localcnt: 0n,
         remotecnt: 0n,
+        remarks: null,
       }),
     );
     return { a, b };

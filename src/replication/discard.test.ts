@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import fc from "fast-check";
+import { discardPlan, type Keeper } from "./discard.ts";
+import { judge, type SecondaryRecord } from "./secondary.ts";
+
+const OWN: SecondaryRecord = {
+  resuid: 7n,
+  localcnt: 2n,
+  remotecnt: 0n,
+  state: "consistent",
+  synced: "written",
+};
+const KEEPER: Keeper = { resuid: 7n, localcnt: 3n, remotecnt: 0n, synced: "written" };
+
+test("S-10: the counter that the peer expects is taken, and the maps' union is enough", () => {
+  expect.deepEqual(discardPlan(OWN, KEEPER), {
+    kind: "discard",
+    record: { ...OWN, localcnt: 0n, state: "outdated" },
+    fullBecause: null,
+  });
+});
+
+test("S-10: typed again, there is nothing left to discard, and nothing that waits to be discarded", () => {
+  const first = discardPlan(OWN, KEEPER);
+  expect.ok(first.kind === "discard");
+  expect.equal(discardPlan(first.record, KEEPER).kind, "nothing");
+  // Written again alone, by force: that is a new divergence, and nothing decides it beforehand.
+  const later = { ...first.record, localcnt: first.record.localcnt + 1n };
+  const judgement = judge(later, { ...KEEPER, states: true, virgin: false });
+  expect.ok(judgement.kind === "refuse" && judgement.splitBrain);
+});
+
+test("the union is not relied on where one of the nodes has no record that it is complete", () => {
+  const full = (own: Partial<SecondaryRecord>, keeper: Partial<Keeper> = {}): string => {
+    const plan = discardPlan({ ...OWN, ...own }, { ...KEEPER, ...keeper });
+    expect.ok(plan.kind === "discard");
+    expect.equal(plan.record.synced, null);
+    return plan.fullBecause ?? "the union is enough";
+  };
+  expect.match(full({ synced: null }), /this node has no record.*FreeBSD/);
+  expect.match(full({}, { synced: null }), /the other node has no record/);
+  expect.match(full({ resuid: 8n }), /before they ever met/);
+  expect.match(full({ resuid: 0n, synced: null }), /before they ever met/);
+  expect.match(full({ remotecnt: 4n }), /lost or rolled back/);
+});
+
+test("a FreeBSD primary that was never connected to this node tracks what it writes alone", () => {
+  const plan = discardPlan(OWN, { ...KEEPER, synced: "unknown" });
+  expect.ok(plan.kind === "discard" && plan.fullBecause === null);
+});
+
+const count = fc.bigInt({ min: 0n, max: 4n });
+const synced = fc.constantFrom("written" as const, "filling" as const, "all" as const, null);
+const states = ["new", "uptodate", "consistent", "outdated", "inconsistent"] as const;
+const copy = fc.record({
+  resuid: fc.constantFrom(0n, 7n, 8n),
+  localcnt: count,
+  remotecnt: count,
+  state: fc.constantFrom(...states),
+  synced,
+});
+const keeper = fc.record({
+  resuid: fc.constant(7n),
+  localcnt: count,
+  remotecnt: count,
+  synced: fc.oneof(synced, fc.constant("unknown" as const)),
+});
+
+test("whatever the counters: afterwards the ordinary table makes this copy the target", () => {
+  fc.assert(
+    fc.property(copy, keeper, (own, other) => {
+      const plan = discardPlan(own, other);
+      const after = plan.kind === "nothing" ? own : plan.record;
+      const judgement = judge(after, {
+        ...other,
+        states: other.synced !== "unknown",
+        virgin: false,
+      });
+      expect.ok(judgement.kind === "accept", `${judgement.kind}`);
+      expect.equal(judgement.source, "primary");
+      if (plan.kind === "discard") {
+        expect.equal(judgement.map, "own", "the map of ones, or ours, goes with S2");
+        expect.equal(after.state, "outdated");
+      }
+    }),
+    { numRuns: 5000 },
+  );
+});
