@@ -47,11 +47,13 @@ test("damaged and foreign metadata are refused in both roles, and left as they a
     foreign.write("another", foreign.indexOf(RESOURCE), "latin1");
     const huge = Buffer.from(good.subarray(0, 4096));
     huge.fill(0xff, huge.indexOf("datasize\0") + 16, huge.indexOf("datasize\0") + 24);
+    // The map, and the metadata's second copy in front of the data.
+    const blank = Buffer.alloc(MIB - 4096);
     const spoilt: readonly [string, Buffer, RegExp][] = [
       ["all zeroes", Buffer.alloc(MIB), /metadata|create/i],
       ["noise", Buffer.concat([noise, Buffer.alloc(MIB)]), /metadata/i],
-      ["another resource's", foreign, /another|metadata/i],
-      ["an impossible size", huge, /size|metadata/i],
+      ["another resource's", Buffer.concat([foreign, blank]), /another|metadata/i],
+      ["an impossible size", Buffer.concat([huge, blank]), /size|metadata/i],
     ];
     for (const [kind, block, why] of spoilt) {
       overwrite(alpha.local, 0, good);
@@ -61,8 +63,12 @@ test("damaged and foreign metadata are refused in both roles, and left as they a
       await refusesRole(alpha, "secondary", why);
       assert.equal(digest(alpha.local), before, `${kind} was changed`);
     }
+    // With the second copy left, there is nothing to refuse.
     overwrite(alpha.local, 0, good);
+    overwrite(alpha.local, 0, huge);
     await alpha.role("primary");
+    assert.match(alpha.logText(), /metadata block is damaged .*copy is used; it is written again/);
+    assert.deepEqual(readFileSync(alpha.local).subarray(0, 512), good.subarray(0, 512));
   }));
 
 test("a disk that has shrunk is refused", () =>
