@@ -927,3 +927,99 @@ test("status says what the copy is worth, to this hastd and now", async () => {
     /promoted by force at 2023-11-14T22:13:20Z, while this copy was inconsistent/,
   );
 });
+
+// ---- two copies that do not fit together
+
+/** A secondary that has just refused the primary with P2's counters 2/1. */
+async function diverged(world: World): Promise<{ a: FakeSocket; b: FakeSocket }> {
+  const sockets = await world.connect();
+  const own = { resuid: 7n, localcnt: 2n, remotecnt: 1n, remarks: null };
+  const worker = world.processes.last;
+  worker.says({
+    kind: "diverged",
+    divergence: {
+      splitBrain: true,
+      reason: "both nodes took writes while they were apart",
+      extentSize: 65536,
+      dataSize: 1 << 20,
+      own,
+      peer: own,
+      refusal: {
+        kind: "refused",
+        datasize: 1 << 20,
+        extentsize: 65536,
+        localcnt: 2n,
+        remotecnt: 1n,
+        errmsg: "Split-brain condition!",
+        wait: false,
+        resuid: null,
+        remarks: null,
+      },
+    },
+  });
+  worker.says({ kind: "event", event: "split-brain" });
+  worker.exit({ kind: "code", code: 78 });
+  await settle();
+  return sockets;
+}
+
+test("BD-34: a primary that asks again with the same counters is refused without worker and event", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await diverged(world);
+  for (let attempt = 0; attempt < 5; attempt++) {
+    await world.clock.advance(10_000);
+    const { a } = await world.connect();
+    assert.match(Buffer.from(a.written).toString("latin1"), /Split-brain condition!/);
+    assert.equal(a.state, "ended");
+  }
+  assert.equal(world.processes.workers.length, 1);
+  // Once a minute the disk is looked at again; and nobody is told twice.
+  await world.clock.advance(10_000);
+  await diverged(world);
+  assert.equal(world.processes.workers.length, 2);
+  assert.deepEqual(world.events, ["split-brain"]);
+  assert.match((await world.notes()).join("\n"), /hastctl resolve --discard-local --dry-run r0/);
+});
+
+test("BD-34: a primary whose counters have changed is judged anew at once", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await diverged(world);
+  const a = await world.p1();
+  const answer = decodeS1(a.written.subarray(FRAME_HEADER_SIZE));
+  assert.ok(answer.kind === "accepted");
+  const p2 = world.p2(answer.token, { localcnt: 3n });
+  assert.equal(world.resource.secondStep(new FakeSocket("10.0.0.2"), p2), null);
+  assert.equal(world.processes.workers.length, 2);
+});
+
+test("S-10: resolve hands the worker the counters that the refused primary sent, and is deaf meanwhile", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await diverged(world);
+  const resolved = world.resource.discardLocal(false);
+  await settle();
+  const worker = world.processes.last;
+  assert.deepEqual(worker.kinds, ["start", "discard"]);
+  assert.equal(world.resource.announcedRole, "init", "the primary comes again later");
+  worker.says({ kind: "discarded", plan: "discard", lines: ["so much"] });
+  worker.exit({ kind: "code", code: 0 });
+  assert.deepEqual(await resolved, { kind: "done", lines: ["so much"] });
+  assert.match((await world.notes()).join("\n"), /were thrown away/);
+  // The very same counters are judged anew now.
+  await world.connect();
+  assert.equal(world.processes.workers.length, 3);
+});
+
+test("a worker that dies while it resolves is the command's failure", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await diverged(world);
+  const resolved = world.resource.discardLocal(false);
+  await settle();
+  world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+  const { kind } = await resolved;
+  assert.equal(kind, "failed");
+  assert.equal(world.resource.announcedRole, "secondary");
+});

@@ -671,6 +671,8 @@ export class Resource implements WorkerOwner {
       if (!dryRun && outcome.plan === "discard") {
         // The other node is to be judged anew, and not told the same as before.
         this.#divergence = { ...divergence, refusal: null };
+        this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
+        this.#vouched = false;
         this.#note =
           "the changes of this node were thrown away; the other one's are copied here when it connects as " +
           `primary. If it is not: hastctl role primary ${name} on that node`;

@@ -4,11 +4,12 @@ import { test } from "node:test";
 import {
   CELL,
   EXTENT_CELLS,
+  IN_STEP,
   mapOf,
   PrimaryBench,
   TIMEOUT_MS,
 } from "../../test/replication-harness.ts";
-import { SLOT_COUNT, WRITE } from "./primary.ts";
+import { FLUSH, SLOT_COUNT, WRITE } from "./primary.ts";
 
 const EIO = 5;
 const ENOSPC = 28;
@@ -1569,4 +1570,33 @@ test("status counts slots by where they are", () => {
   expect.deepEqual(bench.core.queues(), { idle: 255, local: 1, send: 0, recv: 0, done: 0 });
   bench.local(0);
   expect.deepEqual(bench.core.queues(), { idle: 255, local: 0, send: 0, recv: 1, done: 0 });
+});
+
+// ---- a full copy, asked for ---------------------------------------------------------------------
+
+test("BD-16: a full copy puts every extent in line, is on record once the map is, and ends as `all`", () => {
+  const bench = new PrimaryBench();
+  bench.settle({ states: true });
+  bench.take();
+  expect.ok(bench.core.fullSync(bench));
+  expect.equal(bench.map.resyncCount, bench.map.extentCount);
+  expect.equal(bench.core.record.synced, "written", "not before the map on disk holds all of it");
+  bench.pump();
+  expect.equal(bench.core.record.synced, "filling");
+  const begun = bench.take();
+  expect.ok(!begun.some((line) => /send state/.test(line)), "the peer stays as good as it was");
+  // FLUSHes of the application need no mark: the peer has everything.
+  const flush = bench.submit(FLUSH, 0, 0);
+  bench.pump();
+  finishPass(bench, [...begun, ...bench.take()]);
+  expect.equal(bench.core.record.synced, "all");
+  expect.equal(bench.core.record.localcnt, IN_STEP.localcnt);
+  expect.ok(flush >= 0);
+});
+
+test("BD-16: a stale copy is not copied to the peer", () => {
+  const bench = new PrimaryBench({ dirty: [1], record: { state: "inconsistent" } });
+  bench.connect({ source: "secondary", localcnt: 1n });
+  expect.equal(bench.core.fullSync(bench), false);
+  expect.ok(bench.map.resyncCount < bench.map.extentCount);
 });
