@@ -268,3 +268,29 @@ test("S-21: after an unclean stop without metaflush every extent is marked, and 
   const mark = disk.history.findLastIndex(({ op, offset }) => op === "write" && offset === 0);
   expect.ok(flush < mark, "the map of ones comes first");
 });
+
+test("load() believes the disk, not what a failed flush has left in the page cache", async () => {
+  const { component, disk } = await open({ completion: "inside" });
+  const before = disk.peek(0, METADATA_SIZE);
+  component.writeRecord({ localcnt: 7n, state: "uptodate" });
+  disk.submit();
+  disk.abandon(ARENA);
+  disk.history.length = 0;
+  disk.forgetCached = () => {
+    const flushed = disk.history.map(({ op }) => op);
+    expect.deepEqual(flushed, ["flush"], "what can still be written is, first");
+    disk.poke(0, before);
+    return 0;
+  };
+  const next = new Component(disk, new Memory(ARENA));
+  await next.load("r0", () => {});
+  expect.equal(next.metadata.localcnt, 0n);
+
+  disk.abandon(ARENA);
+  disk.forgetCached = () => 5;
+  const last = new Component(disk, new Memory(ARENA));
+  await expect.rejects(
+    last.load("r0", () => {}),
+    /forgetting what is cached of .*Input\/output error/,
+  );
+});

@@ -77,7 +77,8 @@ export class Component implements DiskHandler {
 
   /**
    * Reads and checks the metadata. What a killed worker wrote may lie in the page cache only, so it is
-   * flushed before anybody relies on it, the map included. Where one of the two copies of the metadata is
+   * flushed before anybody relies on it, the map included; and what an earlier flush failed to write is
+   * there as well, counts as written and never will be, so the cache is not believed (invariant 6). Where one of the two copies of the metadata is
    * missing or damaged, it is written again; where the map was kept without flushes and not closed in
    * good order, every extent is marked (S-21).
    * @param warn hears of either
@@ -86,6 +87,8 @@ export class Component implements DiskHandler {
   async load(resource: string, warn: (text: string) => void): Promise<void> {
     const { path, mediaSize, sectorSize } = this.disk;
     await this.#flushNow();
+    const errno = this.disk.forgetCached();
+    if (errno !== 0) throw new Error(`forgetting what is cached of ${path}: ${errnoText(errno)}`);
     const media = { mediaSize, sectorSize };
     const found = await findMetadata(resource, media, (offset, length) =>
       this.#read(offset, length),

@@ -41,6 +41,13 @@ export interface Disk {
   zero(token: number, offset: number, length: number, punch: boolean): void;
   /** Everything completed before this call survives a power cut afterwards. */
   flush(token: number): void;
+  /**
+   * Forgets what is cached of the disk and needs no writing, so that reads show what the disk holds: what
+   * a flush has failed to write counts as written in Linux's page cache, and stays there. Synchronous;
+   * nothing is in flight.
+   * @returns 0 or a positive Linux errno
+   */
+  forgetCached(): number;
   /** Starts what has been queued since the last call. */
   submit(): void;
 

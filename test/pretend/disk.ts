@@ -35,6 +35,8 @@ export interface Medium {
   zero(offset: number, length: number): void;
   /** A flush starts. @returns what to call if it succeeds: all that was there now survives a power cut */
   flush(): () => void;
+  /** Reads show what the disk holds from now on, where its cache said otherwise. */
+  forgetCached(): void;
   allocation(
     offset: number,
     length: number,
@@ -116,6 +118,8 @@ class ChunkMedium implements Medium {
   flush(): () => void {
     return () => {};
   }
+
+  forgetCached(): void {}
 
   allocation(
     offset: number,
@@ -232,6 +236,12 @@ export class PretendDisk implements Disk {
 
   flush(token: number): void {
     this.#enqueue({ op: "flush", token, memory: -1, offset: 0, length: 0 });
+  }
+
+  forgetCached(): number {
+    assert(this.#running.size === 0 && this.#queue.length === 0);
+    this.#medium.forgetCached();
+    return 0;
   }
 
   #enqueue(request: DiskRequest): void {

@@ -553,6 +553,18 @@ export class History {
     this.#mustHold(copy, copy.must, "has lost its power, and");
   }
 
+  /** Failed flushes have lost what was in these cells, and a worker that opens its disk learns of it. */
+  forgotten(copy: Copy, cells: readonly number[]): void {
+    for (const cell of cells) {
+      copy.must[cell] = Math.min(copy.must[cell]!, copy.stable[cell]!);
+      copy.alone[cell] = copy.aloneStable[cell]!;
+      // Its clients are new, too.
+      copy.promised[cell] = copy.must[cell]!;
+      copy.view[cell] = copy.must[cell]!;
+    }
+    this.#mustHold(copy, copy.must, "has lost what it could not flush, and");
+  }
+
   /** The operator has created this copy anew. */
   recreated(copy: Copy): void {
     copy.forget();

@@ -209,7 +209,11 @@ export class Machine implements Host {
     this.clockRate = manners.clockRate;
     this.flushLoses = manners.flushLoses;
     const { sectorSize, cellCount } = shape;
-    this.medium = new SimMedium(name, { sectorSize, cellCount, dataStart: this.#dataStart });
+    this.medium = new SimMedium(
+      name,
+      { sectorSize, cellCount, dataStart: this.#dataStart },
+      surroundings.random,
+    );
     this.create(true);
   }
 
@@ -302,7 +306,7 @@ export class Machine implements Host {
   }
 
   powerCut(): void {
-    const { network, random } = this.surroundings;
+    const { network } = this.surroundings;
     const owners: Owner[] = [...this.workers];
     if (this.daemon !== null) owners.push(this.daemon);
     this.on = false;
@@ -311,7 +315,7 @@ export class Machine implements Host {
     if (this.daemon !== null) this.daemon.alive = false;
     this.daemon = null;
     network.vanish(this, owners);
-    this.medium.powerCut(random);
+    this.medium.powerCut();
     this.diskStuckUntilMs = 0;
   }
 

@@ -35,6 +35,7 @@ export class SimMedium implements Medium {
   readonly dataStart: number;
   readonly cellCount: number;
   readonly #name: string;
+  readonly #random: Random;
   /** What the cells hold now, as reads see it. */
   readonly cells: Int32Array;
   readonly #raw: Uint8Array;
@@ -46,11 +47,14 @@ export class SimMedium implements Medium {
   readonly touched: number[] = [];
   /** Told what becomes of each cell. */
   onCell: ((cell: number, what: string) => void) | null = null;
+  /** Told which cells forgetCached() has changed, or could have. */
+  onForgotten: ((cells: readonly number[]) => void) | null = null;
   /** Grows when something before the data area changes, or becomes stable. */
   rawChanges = 0;
 
-  constructor(name: string, shape: MediumShape) {
+  constructor(name: string, shape: MediumShape, random: Random) {
     this.#name = name;
+    this.#random = random;
     this.sectorSize = shape.sectorSize;
     this.dataStart = shape.dataStart;
     this.cellCount = shape.cellCount;
@@ -170,15 +174,35 @@ export class SimMedium implements Medium {
     for (const versions of this.#unstableRaw.values()) if (loses()) versions.lost = this.#count;
   }
 
+  /** What failed flushes left in the cache is gone: of such a sector, any version is what the disk holds. */
+  forgetCached(): void {
+    const forgotten: number[] = [];
+    for (const [cell, { values, written, lost }] of this.#unstable) {
+      if (written.at(-1)! > lost) continue;
+      this.cells[cell] = this.#random.pick(values);
+      this.touched.push(cell);
+      forgotten.push(cell);
+      this.#unstable.delete(cell);
+      this.onCell?.(cell, `${this.cells[cell]} is on the disk, of ${values.join(", ")}`);
+    }
+    for (const [sector, { values, written, lost }] of this.#unstableRaw) {
+      if (written.at(-1)! > lost) continue;
+      this.#raw.set(this.#random.pick(values), sector * this.sectorSize);
+      this.#unstableRaw.delete(sector);
+    }
+    this.rawChanges++;
+    if (forgotten.length > 0) this.onForgotten?.(forgotten);
+  }
+
   /** Of each sector, any version stays. */
-  powerCut(random: Random): void {
+  powerCut(): void {
     for (const [cell, { values }] of this.#unstable) {
-      this.cells[cell] = random.pick(values);
+      this.cells[cell] = this.#random.pick(values);
       this.touched.push(cell);
       this.onCell?.(cell, `${this.cells[cell]} is left, of ${values.join(", ")}`);
     }
     for (const [sector, { values }] of this.#unstableRaw) {
-      this.#raw.set(random.pick(values), sector * this.sectorSize);
+      this.#raw.set(this.#random.pick(values), sector * this.sectorSize);
     }
     this.#unstable.clear();
     this.#unstableRaw.clear();

@@ -105,12 +105,12 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     networkDelayMs: random.pick([0.1, 0.5, 5, 40]),
     burst: random.pick([131_072, 131_072, 16_384, 2_048]),
     diskDelayMs: random.pick([0.1, 0.5, 4]),
-    flushLoses: false, // nodes that believe their page cache afterwards would not survive it
     pieces: random.pick([0, 0.05, 0.5]),
     connections,
     depth: random.pick([1, 3, 8]),
     // Some thousands of requests.
     thinkMs: Math.max(random.pick([3, 20, 200]), (connections * chaosMs) / 6_000),
+    flushLoses: random.chance(0.5),
     ...knobs,
   };
   const faults = faultsOf(stream(seed, "faults"), chaosMs).filter(

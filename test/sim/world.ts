@@ -13,7 +13,6 @@
  *
  * Known limits of the code under test, which this world therefore keeps from:
  *   - a primary whose disk fails stops, or answers EIO: there is no diskless primary yet;
- *   - what a failed flush leaves in the page cache can still be flushed by a later one (`flushLoses`);
  *   - promotion of a copy that its peer has overtaken is not refused (S-2): such a bet is a split-brain in
  *     the making, which must be detected afterwards;
  *   - a primary that has lost its power, promoted again, is the source, although its peer may have kept
@@ -95,6 +94,10 @@ export class World implements Watcher {
     this.network.attach(this.machines);
     if (options.watch !== undefined) this.#watch(options.watch);
     this.history = new History(this.machines);
+    for (const machine of this.machines) {
+      const copy = this.history.copyOf(machine);
+      machine.medium.onForgotten = (cells) => this.history.forgotten(copy, cells);
+    }
     this.application = new Application(this, plan);
     this.operator = new Operator(this, stream(seed, "operator"));
     this.faults = new Faults(this);

@@ -10,7 +10,7 @@
  */
 import fs from "node:fs";
 import { assert } from "../../base/assert.ts";
-import { EINTR, EIO, fallocateAsync, lastErrno } from "./libc.ts";
+import { dropCleanPages, EINTR, EIO, fallocateAsync, lastErrno } from "./libc.ts";
 import { OP_READ, type OpenedDisk, QueuedDisk } from "./queued-disk.ts";
 import { TOKEN_COUNT, TokenQueue } from "./token-queue.ts";
 
@@ -41,6 +41,10 @@ export class BufferedDisk extends QueuedDisk {
   constructor(opened: OpenedDisk, engine: "sync" | "threadpool") {
     super(opened);
     this.engine = engine;
+  }
+
+  override forgetCached(): number {
+    return dropCleanPages(this.fd);
   }
 
   protected override startTransfer(token: number): void {

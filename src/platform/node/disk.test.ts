@@ -486,6 +486,49 @@ test("openDisk() names path, fact and remedy for what is no local component", ()
   }
 });
 
+for (const engine of ["sync", "threadpool", "io_uring"] as const) {
+  test(`engine ${engine}: after forgetCached() reads show what the disk holds`, async (t) => {
+    const file = makeFile(`forget-${engine}`, MIB);
+    const result = await withLoop(file, 512, async (device) => {
+      const cache = fs.openSync(device, "r");
+      const opened = open(device, engine);
+      const { disk, arena } = opened;
+      const seen = async (): Promise<number> => {
+        assert.equal(await opened.run((token) => disk.read(token, 0, 4096, 8192)), 0);
+        return arena[0]!;
+      };
+      fs.readSync(cache, Buffer.alloc(4096), 0, 4096, 8192);
+      assert.equal(await seen(), 0);
+      fs.writeFileSync(file, Buffer.alloc(MIB, 7)); // behind the back of the device's page cache
+      execFileSync("sync", [file]);
+      assert.equal(await seen(), engine === "io_uring" ? 7 : 0);
+      assert.equal(disk.forgetCached(), 0);
+      assert.equal(await seen(), 7);
+      await opened.close();
+      fs.closeSync(cache);
+      return true;
+    });
+    if (result === null) t.skip("losetup is not permitted");
+  });
+}
+
+test("forgetCached() drops the pages of a file", async (t) => {
+  const opened = open(makeFile("forget", MIB), "sync");
+  const { disk } = opened;
+  assert.equal(await opened.run((token) => disk.write(token, 0, 65536, 0)), 0);
+  assert.equal(await opened.run((token) => disk.flush(token)), 0);
+  const pages = (): number => {
+    const told = spawnSync("fincore", ["-nb", "-o", "PAGES", disk.path], { encoding: "utf8" });
+    return told.status === 0 ? Number(told.stdout) : -1;
+  };
+  const before = pages();
+  assert.equal(disk.forgetCached(), 0);
+  const after = pages();
+  await opened.close();
+  if (before <= 0) return t.skip("fincore is missing");
+  assert.equal(after, 0);
+});
+
 for (const sectorSize of [512, 4096]) {
   for (const engine of ["threadpool", "io_uring"] as const) {
     test(`engine ${engine} serves a block device with ${sectorSize}-byte sectors`, async (t) => {

@@ -12,6 +12,9 @@ const libc = koffi.load(null);
 const callFlock = libc.func("int flock(int fd, int operation)");
 const callFcntl = libc.func("int fcntl(int fd, int command, int argument)");
 const callFallocate = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
+const callFadvise = libc.func(
+  "int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)",
+);
 const callIoctl = libc.func("int ioctl(int fd, ulong request, void *argument)");
 const callLseek = libc.func("int64_t lseek(int fd, int64_t offset, int whence)");
 const callSyscall = libc.func(
@@ -70,6 +73,12 @@ export function setCloseOnExec(fd: number): number {
   const F_SETFD = 2;
   const FD_CLOEXEC = 1;
   return negativeErrno(callFcntl(fd, F_SETFD, FD_CLOEXEC));
+}
+
+/** Drops the clean pages of a whole file or block device from the page cache. @returns 0 or a positive errno */
+export function dropCleanPages(fd: number): number {
+  const POSIX_FADV_DONTNEED = 4;
+  return callFadvise(fd, 0, 0, POSIX_FADV_DONTNEED); // which returns its errno, unlike the others here
 }
 
 export const FALLOC_KEEP_SIZE = 1;

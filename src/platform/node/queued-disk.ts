@@ -248,6 +248,8 @@ export abstract class QueuedDisk implements Disk {
     if (!this.#submitting) this.#closeWhenDrained();
   }
 
+  abstract forgetCached(): number;
+
   allocation(
     offset: number,
     length: number,

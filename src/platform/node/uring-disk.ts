@@ -94,6 +94,10 @@ export class UringDisk extends QueuedDisk {
     return result;
   }
 
+  override forgetCached(): number {
+    return 0; // O_DIRECT: nothing is cached here
+  }
+
   protected override startTransfer(token: number): void {
     const progress = this.progress[token]!;
     const memory = this.memory[token]! + progress;
