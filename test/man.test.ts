@@ -148,7 +148,11 @@ test("hast.conf(5)'s defaults are the parser's", async () => {
     }
     const printed = [...out.matchAll(new RegExp(`^ *${keyword} (\\S+)$`, "gm"))];
     const values = printed.map(([, value]) => value).join(" ");
-    const inWords: Readonly<Record<string, string>> = { none: "", "the kernel's choice": "" };
+    const inWords: Readonly<Record<string, string>> = {
+      none: "",
+      "hastd's user": "",
+      "the kernel's choice": "",
+    };
     const expected = byDefault === "the name of the resource" ? "NAME" : byDefault;
     assert.ok(values === expected || values === inWords[byDefault], `${keyword}: ${values}`);
   }

@@ -20,7 +20,7 @@ import type { WorkerSettings } from "../engine/worker-messages.ts";
 import { explainMetadata, type Metadata, MetadataError, stateOf } from "../metadata/block.ts";
 import { findMetadata } from "../metadata/copies.ts";
 import { ComponentError, componentAdvice } from "../platform/component.ts";
-import type { Log } from "../platform/log.ts";
+import type { Log, LogDestination } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
 import { openComponent } from "../platform/node/component.ts";
@@ -33,11 +33,12 @@ import {
 import { nodeEntropy } from "../platform/node/entropy.ts";
 import { NodeHandshakeNet, NodeResolver } from "../platform/node/handshake-socket.ts";
 import { nodeIdentity } from "../platform/node/identity.ts";
-import { createStdioLog, createSyslogLog } from "../platform/node/log.ts";
+import { createLog, stderrIsJournal } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
 import { NodeProcesses } from "../platform/node/process.ts";
 import { readTextFile } from "../platform/node/text-file.ts";
+import { nodePrograms } from "../platform/node/watched-program.ts";
 
 type Given = Extract<Options, { kind: "run" }>;
 type RunOptions = Given & { readonly config: string };
@@ -83,13 +84,15 @@ async function serve(given: Given): Promise<void> {
   // The background daemon changes its directory, and may have to find the file again.
   const options = { ...given, config: path.resolve(given.config ?? CONFIG_PATH_DEFAULT) };
   const { foreground, debugLevel } = options;
+  const logOptions = { ident: TITLE, prefix: "", debugLevel };
+  const destination = destinationOf(options);
   // Until the daemon is up, the terminal hears about it.
-  const terminal = createStdioLog({ prefix: "", debugLevel });
+  const terminal = createLog(foreground ? destination : "stdio", logOptions);
   let pidfile: Pidfile | null = null;
   try {
     const config = loadConfig(options);
     pidfile = openPidfile(options, config, terminal);
-    const log = foreground ? terminal : createSyslogLog("hastd", { prefix: "", debugLevel });
+    const log = foreground ? terminal : createLog(destination, logOptions);
     const daemon = new Daemon(daemonSettings(config), {
       clock: nodeClock,
       entropy: nodeEntropy,
@@ -102,7 +105,8 @@ async function serve(given: Given): Promise<void> {
       resolver: new NodeResolver(),
       probe,
       log,
-      workerLog: foreground ? "stdio" : "syslog",
+      workerLog: destination,
+      hooks: { programs: nodePrograms },
     });
     const end = obeySignals(options, daemon, pidfile, log);
     const completeDetach = foreground ? () => undefined : beginDetach(end);
@@ -124,6 +128,12 @@ async function serve(given: Given): Promise<void> {
     pidfile?.remove();
     process.exit(error.exitCode);
   }
+}
+
+function destinationOf({ foreground, json }: Given): LogDestination {
+  if (!foreground) return "syslog";
+  if (json) return "json";
+  return stderrIsJournal(process.env["JOURNAL_STREAM"]) ? "journal" : "stdio";
 }
 
 function loadConfig(options: RunOptions): Config {

@@ -7,6 +7,7 @@ import {
   FakeLog,
   FakeProcesses,
   FakeStream,
+  NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
@@ -49,6 +50,7 @@ class World {
         probe: () => this.probe(),
         log: this.log,
         workerLog: "stdio",
+        hooks: NO_HOOKS,
         event: () => undefined,
       });
       this.resources.set(name, resource);

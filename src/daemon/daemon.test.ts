@@ -8,6 +8,7 @@ import {
   FakeResolver,
   FakeSocket,
   FakeStream,
+  NO_HOOKS,
   settingsOf,
   settle,
   USABLE,
@@ -44,6 +45,7 @@ class World {
         listen: ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"],
         listenByDefault: true,
         resources: [settingsOf("r0"), settingsOf("r1")],
+        hooks: NO_HOOKS.settings,
         ...settings,
       },
       {
@@ -67,6 +69,7 @@ class World {
         probe: async () => USABLE,
         log: this.log,
         workerLog: "stdio",
+        hooks: NO_HOOKS,
       },
     );
     this.processes.born = (worker) => worker.says({ kind: "ready" });

@@ -7,6 +7,7 @@ const DEFAULTS = {
   kind: "run",
   config: null,
   debugLevel: 0,
+  json: false,
   foreground: false,
   pidfile: null,
   node: null,
@@ -49,4 +50,9 @@ test("help and mistakes end in the usage", () => {
   for (const [line, complaint] of complaints) {
     assert.deepEqual(parse(line), { kind: "usage", complaint }, line);
   }
+});
+
+test("-j, JSON lines, is for the foreground", () => {
+  assert.deepEqual(parse("-Fj"), { ...DEFAULTS, foreground: true, json: true });
+  assert.deepEqual(parse("-j"), { kind: "usage", complaint: "-j goes with -F only" });
 });

@@ -61,6 +61,8 @@ export class ResourceWorker {
   #a: Stream | null = null;
   #b: Stream | null = null;
   #stopping = false;
+  /** Waits for the daemon's answer to "may-resync". */
+  #answered: ((refusal: string | null) => void) | null = null;
 
   constructor(host: WorkerHost) {
     this.#host = host;
@@ -100,6 +102,12 @@ export class ResourceWorker {
           this.#host.tell({ kind: "status", id: message.id, report: this.#engine.report() });
         }
         return;
+      case "resync-answer": {
+        const answered = this.#answered;
+        this.#answered = null;
+        answered?.(message.refusal);
+        return;
+      }
       case "stop":
         this.stop(STOP_GRACE_MS);
         return;
@@ -207,6 +215,12 @@ export class ResourceWorker {
       event: (event) => host.tell({ kind: "event", event }),
       copy: (copy) => host.tell({ kind: "copy", copy }),
       diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
+      mayResync: () =>
+        new Promise((resolve) => {
+          // Asked again only on a new connection: nobody waits for the earlier answer any more.
+          this.#answered = resolve;
+          host.tell({ kind: "may-resync" });
+        }),
       notice: (text) => log.notice(text),
       warning: (text) => log.warning(text),
       error: (text) => log.error(text),

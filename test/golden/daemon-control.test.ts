@@ -12,6 +12,7 @@ import {
   FakeProcesses,
   FakeSocket,
   FakeStream,
+  NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
@@ -42,6 +43,7 @@ class Node {
       probe: async () => USABLE,
       log,
       workerLog: "stdio",
+      hooks: NO_HOOKS,
       event: () => undefined,
     });
     this.server = new ControlServer({

@@ -41,6 +41,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
+import { NO_HOOKS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
@@ -375,6 +376,7 @@ export class SimDaemon implements Owner, Processes {
         listen: [`tcp://${machine.ip}:${PORT}`],
         listenByDefault: false,
         resources: [machine.settings],
+        hooks: NO_HOOKS.settings,
       },
       {
         clock,
@@ -389,6 +391,7 @@ export class SimDaemon implements Owner, Processes {
         },
         log: new SimLog(machine, watcher, ""),
         workerLog: "stdio",
+        hooks: NO_HOOKS,
       },
     );
     void this.#daemon.open();
