@@ -962,8 +962,11 @@ test("every effective role change is told to the hook, and a change that fails a
 test("BD-47: role changes and events of the worker are told in their order", async () => {
   const world = new World();
   world.hookSettings = { exec: "/sbin/hook", gate: null, timeoutMs: 60_000 };
+  world.processes.born = (worker) => {
+    worker.report = QUIET_REPORT;
+    worker.says({ kind: "ready" });
+  };
   await world.resource.changeRole("primary");
-  world.processes.last.report = QUIET_REPORT;
   world.processes.last.says({ kind: "event", event: "connect" });
   world.processes.last.says({ kind: "event", event: "syncstart" });
   for (let count = 0; count < 3; count++) {
