@@ -24,6 +24,7 @@ test("options are read as getopt(3) reads them", () => {
     config: "/x/hast.conf",
     debugLevel: 2,
     foreground: true,
+    json: false,
     pidfile: "/run/p",
     node: "a",
   });

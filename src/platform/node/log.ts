@@ -153,8 +153,9 @@ class Outlet {
 
   #put(line: Line): void {
     if (this.#lost > 0) {
-      const text = `${this.#lost} lines of this log were lost: nobody took them.`;
-      if (this.#sink({ level: "WARNING", debugLevel: 0, prefix: "", text })) this.#lost = 0;
+      const text = `lines lost before this one, since nobody took them: ${this.#lost}`;
+      // Of the same level, so that it goes where the line goes.
+      if (this.#sink({ ...line, text })) this.#lost = 0;
     }
     if (this.#lost > 0 || !this.#sink(line)) this.#lost++;
   }
