@@ -17,6 +17,7 @@ import { nodeEntropy } from "../platform/node/entropy.ts";
 import { nodeHashes } from "../platform/node/hashes.ts";
 import { createLog } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
+import { becomeUser, takeWorkerUser } from "../platform/node/privileges.ts";
 import { adoptSocket } from "../platform/node/socket-stream.ts";
 import { workerTitle } from "../platform/process.ts";
 
@@ -52,6 +53,7 @@ function streamOf(message: ToWorker, socket: Socket | undefined): Stream | null 
   return adoptSocket(socket, message.peer);
 }
 
+const user = takeWorkerUser();
 const arena = createArena(ARENA_SIZE);
 const worker = new ResourceWorker({
   environment: {
@@ -63,6 +65,9 @@ const worker = new ResourceWorker({
   },
   openDisk: ({ local }, warn) => openDisk(local, { arena, lock: true, warn }),
   openLog,
+  dropPrivileges: () => {
+    if (user !== null) becomeUser(user);
+  },
   tell,
   exit,
 });

@@ -28,7 +28,7 @@ const CONTROL_DEFAULT = "/var/run/hastctl";
 const PIDFILE_DEFAULT = "/var/run/hastd.pid";
 const LISTEN_DEFAULT: readonly string[] = ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"];
 /** The user of the original's workers. */
-const USER_DEFAULT = "hast";
+export const USER_DEFAULT = "hast";
 const CONTROLMODE_DEFAULT = 0o600;
 const CONTROLMODE_OF_GROUP = 0o660;
 const TIMEOUT_DEFAULT = 20; // seconds

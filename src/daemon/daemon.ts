@@ -16,7 +16,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeListener, HandshakeNet, Resolver } from "../platform/handshake-socket.ts";
 import type { Log, LogDestination } from "../platform/log.ts";
-import { type Listener, type Net, NetError } from "../platform/net.ts";
+import { type Listener, type Net, NetError, type SocketAccess } from "../platform/net.ts";
 import type { Processes } from "../platform/process.ts";
 import { DEFAULT_PORT, formatAddress, parseAddress } from "../wire/address.ts";
 import { Access } from "./access.ts";
@@ -63,6 +63,9 @@ export interface DaemonParts {
   readonly log: Log;
   readonly workerLog: LogDestination;
   readonly hooks: Omit<HookParts, "settings">;
+  readonly controlAccess: SocketAccess;
+  /** Ids of the users who may do everything through the control socket; others may ask for status. */
+  readonly administrators: readonly number[];
 }
 
 export class Daemon {
@@ -133,8 +136,13 @@ export class Daemon {
     try {
       this.#control = await this.#parts.net.listen(
         address,
-        (stream) => this.#controlServer.accept(stream),
+        (stream, user) => {
+          // Where there are no users, there is no one to keep out.
+          const trusted = user === null || this.#parts.administrators.includes(user);
+          this.#controlServer.accept(stream, trusted ? "everything" : "status only");
+        },
         (reason) => this.#parts.log.warning(`Cannot accept a control connection: ${reason}.`),
+        this.#parts.controlAccess,
       );
     } catch (error) {
       if (!(error instanceof NetError)) throw error;

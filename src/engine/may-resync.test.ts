@@ -48,6 +48,7 @@ async function meet(
     resuid: RESUID,
     localcnt: 0n,
     remotecnt: 0n,
+    remarks: null,
     ...hello,
   };
   const { settings, disk, environment, host } = world;

@@ -392,6 +392,8 @@ export class SimDaemon implements Owner, Processes {
         log: new SimLog(machine, watcher, ""),
         workerLog: "stdio",
         hooks: NO_HOOKS,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
     );
     void this.#daemon.open();
@@ -464,6 +466,7 @@ export class SimWorker implements Owner, WorkerProcess {
         hashes: nodeHashes,
       },
       openDisk: () => this.#openDisk(),
+      dropPrivileges: () => undefined,
       openLog: () => new SimLog(machine, watcher, prefix),
       tell: (message) => this.#tell(message),
       exit: (code) => this.#exit(code),

@@ -56,6 +56,7 @@ class RealDaemon {
         processes: new NodeProcesses({
           script: join(import.meta.dirname, "../daemon/stub-worker.ts"),
           output: "inherit",
+          user: null,
         }),
         net: nodeNet,
         handshakeNet: new NodeHandshakeNet(),
@@ -64,6 +65,8 @@ class RealDaemon {
         log: this.log,
         workerLog: "stdio",
         hooks: NO_HOOKS,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
     );
   }

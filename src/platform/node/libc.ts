@@ -23,6 +23,11 @@ const callMmap = libc.func(
 );
 const callMunmap = libc.func("int munmap(intptr_t at, size_t length)");
 const callGethostid = libc.func("long gethostid()");
+const callGetsockopt = libc.func(
+  "int getsockopt(int fd, int level, int name, void *value, void *size)",
+);
+const callGetpwnam = libc.func("void *getpwnam(str name)");
+const callGetgrnam = libc.func("void *getgrnam(str name)");
 const callSocket = libc.func("int socket(int domain, int type, int protocol)");
 const callSendto = libc.func(
   "int64_t sendto(int fd, void *bytes, size_t length, int flags, void *address, uint32_t addressLength)",
@@ -140,6 +145,33 @@ export function physicalSectorSize(fd: number): number {
  */
 export function hostId(): number {
   return Number(callGethostid()) >>> 0;
+}
+
+/** The user at the other end of a connected UNIX socket (SO_PEERCRED), or -1. */
+export function peerUser(fd: number): number {
+  const SOL_SOCKET = 1;
+  const SO_PEERCRED = 17;
+  // struct ucred: process, user, group.
+  const credentials = Buffer.alloc(12);
+  const size = Buffer.alloc(4);
+  size.writeUInt32LE(credentials.length);
+  const result = callGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, size);
+  return result === 0 ? credentials.readUInt32LE(4) : -1;
+}
+
+/** A user and its group, by name; null where there is none. May ask a directory server: at start only. */
+export function findUser(name: string): { readonly uid: number; readonly gid: number } | null {
+  // struct passwd: name, password, user, group, …
+  const entry = callGetpwnam(name);
+  if (entry === null) return null;
+  return { uid: koffi.decode(entry, 16, "uint32_t"), gid: koffi.decode(entry, 20, "uint32_t") };
+}
+
+/** A group by name; null where there is none. Likewise. */
+export function findGroup(name: string): number | null {
+  // struct group: name, password, group, …
+  const entry = callGetgrnam(name);
+  return entry === null ? null : koffi.decode(entry, 16, "uint32_t");
 }
 
 const AF_UNIX = 1;
