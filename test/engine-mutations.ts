@@ -454,8 +454,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a node is promoted under a live primary",
     defect: "S-11",
     ...RESOURCE,
-    find: `    if (wanted === "primary" && !forced && (await this.#hasLivePrimary())) {`,
-    replace: `    if (wanted === "primary" && this.#stopping && (await this.#hasLivePrimary())) {`,
+    find: `    if (await this.#hasLivePrimary()) return alive;`,
+    replace: `    if (this.#stopping && (await this.#hasLivePrimary())) return alive;`,
   },
   {
     name: "a new worker starts beside one that cannot be killed",

@@ -96,7 +96,8 @@ test("hastd(8)'s synopsis is what -h prints, and its options are described", () 
   inUsage.push({ flag: "--version", argument: null });
   assert.deepEqual(described.toSorted(byFlag), inUsage.toSorted(byFlag));
   for (const { flag, argument } of described) {
-    const parsed = parseOptions(argument === null ? [flag] : [flag, "x"]);
+    const alone = argument === null ? [flag] : [flag, "x"];
+    const parsed = parseOptions(flag === "-j" ? [flag, "-F"] : alone);
     assert.ok(parsed.kind !== "usage" || parsed.complaint === null, flag);
   }
   for (const letter of "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
@@ -148,7 +149,11 @@ test("hast.conf(5)'s defaults are the parser's", async () => {
     }
     const printed = [...out.matchAll(new RegExp(`^ *${keyword} (\\S+)$`, "gm"))];
     const values = printed.map(([, value]) => value).join(" ");
-    const inWords: Readonly<Record<string, string>> = { none: "", "the kernel's choice": "" };
+    const inWords: Readonly<Record<string, string>> = {
+      none: "",
+      "hastd's user": "",
+      "the kernel's choice": "",
+    };
     const expected = byDefault === "the name of the resource" ? "NAME" : byDefault;
     assert.ok(values === expected || values === inWords[byDefault], `${keyword}: ${values}`);
   }

@@ -11,8 +11,8 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { getSystemErrorMessage } from "node:util";
 import { formatComplaint } from "../config/complaint.ts";
-import { CONFIG_PATH_DEFAULT, type Config, readConfig } from "../config/config.ts";
-import { Daemon, StartError } from "../daemon/daemon.ts";
+import { CONFIG_PATH_DEFAULT, type Config, readConfig, USER_DEFAULT } from "../config/config.ts";
+import { Daemon, type DaemonParts, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
 import type { Probed } from "../daemon/resource.ts";
 import { daemonSettings } from "../daemon/settings.ts";
@@ -20,7 +20,7 @@ import type { WorkerSettings } from "../engine/worker-messages.ts";
 import { explainMetadata, type Metadata, MetadataError, stateOf } from "../metadata/block.ts";
 import { findMetadata } from "../metadata/copies.ts";
 import { ComponentError, componentAdvice } from "../platform/component.ts";
-import type { Log } from "../platform/log.ts";
+import type { Log, LogDestination } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
 import { openComponent } from "../platform/node/component.ts";
@@ -33,11 +33,14 @@ import {
 import { nodeEntropy } from "../platform/node/entropy.ts";
 import { NodeHandshakeNet, NodeResolver } from "../platform/node/handshake-socket.ts";
 import { nodeIdentity } from "../platform/node/identity.ts";
-import { createStdioLog, createSyslogLog } from "../platform/node/log.ts";
+import { findGroup, findUser } from "../platform/node/libc.ts";
+import { createLog, stderrIsJournal } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
+import type { WorkerUser } from "../platform/node/privileges.ts";
 import { NodeProcesses } from "../platform/node/process.ts";
 import { readTextFile } from "../platform/node/text-file.ts";
+import { nodePrograms } from "../platform/node/watched-program.ts";
 
 type Given = Extract<Options, { kind: "run" }>;
 type RunOptions = Given & { readonly config: string };
@@ -83,26 +86,31 @@ async function serve(given: Given): Promise<void> {
   // The background daemon changes its directory, and may have to find the file again.
   const options = { ...given, config: path.resolve(given.config ?? CONFIG_PATH_DEFAULT) };
   const { foreground, debugLevel } = options;
+  const logOptions = { ident: TITLE, prefix: "", debugLevel };
+  const destination = destinationOf(options);
   // Until the daemon is up, the terminal hears about it.
-  const terminal = createStdioLog({ prefix: "", debugLevel });
+  const terminal = createLog(foreground ? destination : "stdio", logOptions);
   let pidfile: Pidfile | null = null;
   try {
     const config = loadConfig(options);
     pidfile = openPidfile(options, config, terminal);
-    const log = foreground ? terminal : createSyslogLog("hastd", { prefix: "", debugLevel });
+    const log = foreground ? terminal : createLog(destination, logOptions);
     const daemon = new Daemon(daemonSettings(config), {
       clock: nodeClock,
       entropy: nodeEntropy,
       processes: new NodeProcesses({
         script: path.join(import.meta.dirname, "worker.ts"),
         output: foreground ? "inherit" : "ignore",
+        user: workerUser(config, log),
       }),
       net: nodeNet,
       handshakeNet: new NodeHandshakeNet(),
       resolver: new NodeResolver(),
       probe,
       log,
-      workerLog: foreground ? "stdio" : "syslog",
+      workerLog: destination,
+      hooks: { programs: nodePrograms },
+      ...controlRights(config),
     });
     const end = obeySignals(options, daemon, pidfile, log);
     const completeDetach = foreground ? () => undefined : beginDetach(end);
@@ -124,6 +132,47 @@ async function serve(given: Given): Promise<void> {
     pidfile?.remove();
     process.exit(error.exitCode);
   }
+}
+
+/** Who workers become: nobody else where we are not root, or may stay it. */
+function workerUser({ user }: Config, log: Log): WorkerUser | null {
+  if (process.getuid?.() !== 0 || user === "root") return null;
+  const found = findUser(user);
+  if (found !== null) return found;
+  const make = `useradd --system --no-create-home --shell /usr/sbin/nologin ${user}`;
+  if (user !== USER_DEFAULT) {
+    throw new StartError(
+      EX_CONFIG,
+      `There is no user ${user}, as hast.conf says. Make it: ${make}`,
+    );
+  }
+  log.notice(
+    `There is no user ${user}, so workers stay root. Make it: ${make}; or say in hast.conf that this is meant: user root`,
+  );
+  return null;
+}
+
+function controlRights(config: Config): Pick<DaemonParts, "controlAccess" | "administrators"> {
+  const { controlowner, controlgroup, controlmode } = config;
+  const owner = controlowner === null ? null : findUser(controlowner);
+  const group = controlgroup === null ? null : findGroup(controlgroup);
+  if (controlowner !== null && owner === null) {
+    throw new StartError(EX_CONFIG, `There is no user ${controlowner}: correct controlowner.`);
+  }
+  if (controlgroup !== null && group === null) {
+    throw new StartError(EX_CONFIG, `There is no group ${controlgroup}: correct controlgroup.`);
+  }
+  const own = process.getuid!();
+  return {
+    controlAccess: { mode: controlmode, user: owner?.uid ?? null, group },
+    administrators: [0, own, ...(owner === null ? [] : [owner.uid])],
+  };
+}
+
+function destinationOf({ foreground, json }: Given): LogDestination {
+  if (!foreground) return "syslog";
+  if (json) return "json";
+  return stderrIsJournal(process.env["JOURNAL_STREAM"]) ? "journal" : "stdio";
 }
 
 function loadConfig(options: RunOptions): Config {

@@ -15,8 +15,9 @@ import { nodeClock } from "../platform/node/clock.ts";
 import { openDisk } from "../platform/node/disk.ts";
 import { nodeEntropy } from "../platform/node/entropy.ts";
 import { nodeHashes } from "../platform/node/hashes.ts";
-import { createStdioLog, createSyslogLog } from "../platform/node/log.ts";
+import { createLog } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
+import { becomeUser, takeWorkerUser } from "../platform/node/privileges.ts";
 import { adoptSocket } from "../platform/node/socket-stream.ts";
 import { workerTitle } from "../platform/process.ts";
 
@@ -42,8 +43,8 @@ function exit(code: number, patience = 100): void {
 
 function openLog({ role, settings, debug, log }: Start): Log {
   process.title = workerTitle({ resource: settings.resource, role });
-  const options = { prefix: `[${settings.resource}] (${role}) `, debugLevel: debug };
-  return log === "stdio" ? createStdioLog(options) : createSyslogLog("hastd", options);
+  const prefix = `[${settings.resource}] (${role}) `;
+  return createLog(log, { ident: "hastd", prefix, debugLevel: debug });
 }
 
 /** To be called where the socket arrives: what is read before is lost. */
@@ -52,6 +53,7 @@ function streamOf(message: ToWorker, socket: Socket | undefined): Stream | null 
   return adoptSocket(socket, message.peer);
 }
 
+const user = takeWorkerUser();
 const arena = createArena(ARENA_SIZE);
 const worker = new ResourceWorker({
   environment: {
@@ -63,6 +65,9 @@ const worker = new ResourceWorker({
   },
   openDisk: ({ local }, warn) => openDisk(local, { arena, lock: true, warn }),
   openLog,
+  dropPrivileges: () => {
+    if (user !== null) becomeUser(user);
+  },
   tell,
   exit,
 });
@@ -76,7 +81,11 @@ process.on("SIGINT", () => worker.stop(STOP_GRACE_MS));
 process.on("SIGHUP", () => undefined);
 process.on("uncaughtException", (error) => {
   try {
-    worker.dying(error, EXIT_ASSERTION, createStdioLog({ prefix: "", debugLevel: 0 }));
+    worker.dying(
+      error,
+      EXIT_ASSERTION,
+      createLog("stdio", { ident: "hastd", prefix: "", debugLevel: 0 }),
+    );
   } finally {
     process.exit(EXIT_ASSERTION);
   }

@@ -57,6 +57,8 @@ const TABLE: readonly [string, string, string, string, "live" | "restarted"][] =
   ["compression", "hole", "compression lzf", "lzf", "live"],
   ["timeout", "20", "timeout 5", "5", "live"],
   ["exec", "none", "exec /hook", "/hook", "live"],
+  ["exectimeout", "60", "exectimeout 5", "5", "live"],
+  ["gate", "none", "gate /gate", "/gate", "live"],
   ["metaflush", "on", "metaflush off", "off", "live"],
 ];
 
@@ -122,10 +124,13 @@ test("a setting of the file changes every resource that inherits it", () => {
 
 test("the daemon's own settings change; the order of listen does not matter", () => {
   const from = "control /a pidfile /p listen 10.0.0.1 listen 10.0.0.2";
-  const to = "control /b pidfile /q listen 10.0.0.2 listen 10.0.0.1";
+  const to = "control /b controlgroup staff pidfile /q user nobody listen 10.0.0.2 listen 10.0.0.1";
   assert.deepEqual(verdict(from, to, "init").split("\n"), [
     "daemon: control /a>/b",
+    "daemon: controlgroup none>staff",
+    "daemon: controlmode 600>660",
     "daemon: pidfile /p>/q",
+    "daemon: user hast>nobody",
   ]);
   assert.equal(
     verdict(from, "control /a pidfile /p listen 10.0.0.1", "init"),

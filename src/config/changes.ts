@@ -5,8 +5,8 @@
  *   setting                                                  init, secondary   primary
  *   name, local, export, device                              restart           restart
  *   remote, source, replication, checksum, compression,
- *   timeout, exec, metaflush                                 restart           live
- *   control, pidfile, listen (of the daemon)                 live              live
+ *   timeout, exec, exectimeout, gate, metaflush              restart           live
+ *   control, control…, pidfile, user, listen (of the daemon) live              live
  *
  * A restart takes the role away, and gives it back under the new settings: all of them, those that
  * could have changed live included. `export` and `device` are ours; both make the disk disappear and
@@ -22,7 +22,14 @@ export type Role = "init" | "primary" | "secondary";
 /** A resource's settings; its name says which resource it is. */
 type ResourceSetting = Exclude<keyof ResourceConfig, "name">;
 /** The daemon's own settings. */
-type DaemonSetting = "control" | "pidfile" | "listen";
+type DaemonSetting =
+  | "control"
+  | "controlowner"
+  | "controlgroup"
+  | "controlmode"
+  | "pidfile"
+  | "user"
+  | "listen";
 
 /** A configuration in use. What is absent is not known, and not compared. */
 export interface Known extends Partial<Pick<Config, DaemonSetting>> {
@@ -73,12 +80,22 @@ const SETTINGS: Readonly<Record<ResourceSetting, { keyword: string; live: boolea
   compression: { keyword: "compression", live: true },
   timeout: { keyword: "timeout", live: true },
   exec: { keyword: "exec", live: true },
+  exectimeout: { keyword: "exectimeout", live: true },
+  gate: { keyword: "gate", live: true },
   metaflush: { keyword: "metaflush", live: true },
   export: { keyword: "export", live: false },
   device: { keyword: "device", live: false },
 };
 
-const DAEMON_SETTINGS: readonly DaemonSetting[] = ["control", "pidfile", "listen"];
+const DAEMON_SETTINGS: readonly DaemonSetting[] = [
+  "control",
+  "controlowner",
+  "controlgroup",
+  "controlmode",
+  "pidfile",
+  "user",
+  "listen",
+];
 
 /**
  * Compares two configurations for one node.
@@ -136,7 +153,11 @@ function daemonChanges(from: Known, to: Config): SettingChange[] {
   for (const keyword of DAEMON_SETTINGS) {
     const old = from[keyword];
     if (old === undefined) continue;
-    const change = { keyword, from: writtenList(old), to: writtenList(to[keyword]) };
+    const change = {
+      keyword,
+      from: writtenOfDaemon(keyword, old),
+      to: writtenOfDaemon(keyword, to[keyword]),
+    };
     if (change.from !== change.to) changes.push(change);
   }
   return changes;
@@ -148,7 +169,17 @@ function written(value: string | number | boolean | null): string {
   return `${value}`;
 }
 
-/** The order of several addresses means nothing. */
-function writtenList(value: string | readonly string[]): string {
-  return typeof value === "string" ? value : value.toSorted().join(" ");
+function writtenOfDaemon(
+  keyword: DaemonSetting,
+  value: string | number | null | readonly string[],
+): string {
+  if (keyword === "controlmode") return writtenMode(Number(value));
+  // The order of several addresses means nothing.
+  if (typeof value === "object" && value !== null) return value.toSorted().join(" ");
+  return written(value);
+}
+
+/** 0o660 → "660" */
+export function writtenMode(mode: number): string {
+  return mode.toString(8).padStart(3, "0");
 }

@@ -50,7 +50,11 @@ test("everything left out has the original's default (behaviour §15)", () => {
   assert.deepEqual(config(resource("r0")), {
     file: "hast.conf",
     control: "/var/run/hastctl",
+    controlowner: null,
+    controlgroup: null,
+    controlmode: 0o600,
     pidfile: "/var/run/hastd.pid",
+    user: "hast",
     listen: ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"],
     listenByDefault: true,
     resources: [
@@ -65,6 +69,8 @@ test("everything left out has the original's default (behaviour §15)", () => {
         compression: "hole",
         timeout: 20,
         exec: null,
+        gate: null,
+        exectimeout: 60,
         metaflush: true,
         export: "unix:///run/hast/r0.sock",
         device: "none",
@@ -86,13 +92,15 @@ test("a configuration is frozen, all through", () => {
 
 test("global settings count for resources above them too", () => {
   const settings =
-    "replication async checksum sha256 compression lzf timeout 3 exec /h metaflush off device fuse";
+    "replication async checksum sha256 compression lzf timeout 3 exec /h gate /g exectimeout 4 metaflush off device fuse";
   const found = only(resource("r0") + settings);
   assert.equal(found.replication, "async");
   assert.equal(found.checksum, "sha256");
   assert.equal(found.compression, "lzf");
   assert.equal(found.timeout, 3);
   assert.equal(found.exec, "/h");
+  assert.equal(found.gate, "/g");
+  assert.equal(found.exectimeout, 4);
   assert.equal(found.metaflush, false);
   assert.equal(found.device, "fuse");
 });
@@ -395,4 +403,15 @@ test("a text cut anywhere gives a configuration or complaints", () => {
 test("parseConfig() knows no node: its complaints are those that any node would have", () => {
   assert.deepEqual(parseConfig("resource r0 { on beta { } }", "f").complaints, []);
   assert.equal(parseConfig("timeout 0", "f").complaints.length, 1);
+});
+
+test("the control socket is open to a group where one is named, and as controlmode says where it is given", () => {
+  const modeOf = (text: string) => config(text).controlmode;
+  assert.equal(modeOf("controlgroup staff"), 0o660);
+  assert.equal(modeOf("controlgroup staff controlmode 600"), 0o600);
+  assert.equal(modeOf("controlmode 0640"), 0o640);
+  for (const mode of ["66", "689", "1777", "rw", "0x1"]) {
+    const [complaint] = complaints(`controlmode ${mode}`);
+    assert.match(complaint!, /"controlmode" is three octal digits, such as 660/);
+  }
 });

@@ -27,7 +27,12 @@ export const CONFIG_PATH_DEFAULT = "/etc/hast.conf";
 const CONTROL_DEFAULT = "/var/run/hastctl";
 const PIDFILE_DEFAULT = "/var/run/hastd.pid";
 const LISTEN_DEFAULT: readonly string[] = ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"];
+/** The user of the original's workers. */
+export const USER_DEFAULT = "hast";
+const CONTROLMODE_DEFAULT = 0o600;
+const CONTROLMODE_OF_GROUP = 0o660;
 const TIMEOUT_DEFAULT = 20; // seconds
+const EXECTIMEOUT_DEFAULT = 60; // seconds
 /** IANA's port for NBD, for a TCP `export` that names none. */
 const NBD_PORT = 10809;
 /** Bytes of a UNIX socket's path that Linux accepts. */
@@ -58,8 +63,12 @@ export interface ResourceConfig {
   readonly compression: Compression;
   /** Seconds, > 0. */
   readonly timeout: number;
-  /** Absolute path of the hook, or null. */
+  /** Absolute path of the program told of events, or null. */
   readonly exec: string | null;
+  /** Absolute path of the program asked before a promotion and before a resync overwrites this node, or null. */
+  readonly gate: string | null;
+  /** Seconds, > 0, for either to end. */
+  readonly exectimeout: number;
   readonly metaflush: boolean;
   /** Where the NBD server listens: "unix:///path" or "tcp://host:port". Unlike any other resource's. */
   readonly export: string;
@@ -70,7 +79,15 @@ export interface Config {
   readonly file: string;
   /** UNIX address of the control socket as written: "/path", "unix:///path" or "uds:///path". */
   readonly control: string;
+  /** Name of the user who owns the control socket, besides root; null for the daemon's. */
+  readonly controlowner: string | null;
+  /** Name of the group whose members may ask for status, or null. */
+  readonly controlgroup: string | null;
+  /** Permission bits of the control socket. */
+  readonly controlmode: number;
   readonly pidfile: string;
+  /** Name of the user that workers run as once they have opened what they need; "root" to stay root. */
+  readonly user: string;
   /** Addresses as written, each once. */
   readonly listen: readonly string[];
   /** Nobody asked for these addresses: a missing address family is no error. */
@@ -126,9 +143,16 @@ export function resolveConfig(parsed: Parsed, identity: NodeIdentity): ConfigRes
 
   const layers = globalLayers(tree, isHere);
   const listen = layers.toReversed().flatMap((layer) => layer.listen.map(({ value }) => value));
+  const controlgroup = strongest(layers, "controlgroup")?.value ?? null;
   const config: Config = {
     file,
     control: strongest(layers, "control")?.value ?? CONTROL_DEFAULT,
+    controlowner: strongest(layers, "controlowner")?.value ?? null,
+    controlgroup,
+    controlmode:
+      strongest(layers, "controlmode")?.value ??
+      (controlgroup === null ? CONTROLMODE_DEFAULT : CONTROLMODE_OF_GROUP),
+    user: strongest(layers, "user")?.value ?? USER_DEFAULT,
     pidfile: strongest(layers, "pidfile")?.value ?? PIDFILE_DEFAULT,
     listen: Object.freeze(listen.length > 0 ? [...new Set(listen)] : [...LISTEN_DEFAULT]),
     listenByDefault: listen.length === 0,
@@ -202,6 +226,8 @@ function resolveResource(view: View, report: Report): ResourceConfig | null {
     compression: strongest(layers, "compression")?.value ?? "hole",
     timeout: strongest(layers, "timeout")?.value ?? TIMEOUT_DEFAULT,
     exec: strongest(layers, "exec")?.value ?? null,
+    gate: strongest(layers, "gate")?.value ?? null,
+    exectimeout: strongest(layers, "exectimeout")?.value ?? EXECTIMEOUT_DEFAULT,
     metaflush: strongest(layers, "metaflush")?.value ?? true,
     export: exported.value,
     device: strongest(layers, "device")?.value ?? "none",

@@ -13,8 +13,9 @@ function read(text: string): Config {
 
 const PLAIN = "resource r { on alpha { local /d remote none } }";
 const FULL = `
-  control /c pidfile /p listen 10.0.0.1 on alpha { listen 10.0.0.9:99 }
-  exec /hook timeout 3 checksum sha256 export tcp://127.0.0.1
+  control /c controlowner ops controlgroup staff controlmode 640 pidfile /p user nobody
+  listen 10.0.0.1 on alpha { listen 10.0.0.9:99 }
+  exec /hook gate /gate exectimeout 7 timeout 3 checksum sha256 export tcp://127.0.0.1
   resource r { compression lzf replication async metaflush off device fuse
     on alpha { name n local /d remote fd00::1 source fd00::2 } }`;
 
@@ -33,5 +34,8 @@ test("every statement is there, and a second time nothing changes", () => {
     assert.match(text, new RegExp(`^ *${keyword} \\S+$`, "m"), keyword);
   }
   assert.equal(formatConfig(read(text), "alpha"), text);
-  assert.match(formatConfig(read(PLAIN), "alpha"), /# no exec\n[\s\S]*# no source\n/);
+  assert.match(
+    formatConfig(read(PLAIN), "alpha"),
+    /# no exec\n {4}# no gate\n[\s\S]*# no source\n/,
+  );
 });

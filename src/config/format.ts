@@ -3,13 +3,18 @@
  * A configuration written out as the hast.conf that says all of it: nothing inherited, nothing left to
  * a default. Read again, it is the same configuration.
  */
+import { writtenMode } from "./changes.ts";
 import type { Config, ResourceConfig } from "./config.ts";
 
 /** @param node the name under which its sections stand */
 export function formatConfig(config: Config, node: string): string {
   const lines = [
     `control ${config.control}`,
+    config.controlowner === null ? "# no controlowner" : `controlowner ${config.controlowner}`,
+    config.controlgroup === null ? "# no controlgroup" : `controlgroup ${config.controlgroup}`,
+    `controlmode ${writtenMode(config.controlmode)}`,
     `pidfile ${config.pidfile}`,
+    `user ${config.user}`,
     ...config.listen.map((address) => `listen ${address}`),
     ...config.resources.flatMap((resource) => ["", ...resourceLines(resource, node)]),
   ];
@@ -24,6 +29,8 @@ function resourceLines(resource: ResourceConfig, node: string): string[] {
     `    compression ${resource.compression}`,
     `    timeout ${resource.timeout}`,
     resource.exec === null ? "    # no exec" : `    exec ${resource.exec}`,
+    resource.gate === null ? "    # no gate" : `    gate ${resource.gate}`,
+    `    exectimeout ${resource.exectimeout}`,
     `    on ${node} {`,
     `        name ${resource.provname}`,
     `        local ${resource.local}`,

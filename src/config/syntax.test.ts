@@ -96,6 +96,12 @@ test("parseSyntax() accepts each statement where the table says, and nowhere els
     checksum: "none",
     compression: "none",
     timeout: "5",
+    exectimeout: "5",
+    gate: "/x",
+    user: "x",
+    controlowner: "x",
+    controlgroup: "x",
+    controlmode: "660",
     metaflush: "on",
     device: "auto",
     name: "x",
@@ -151,7 +157,7 @@ resource r1 {
 test("an unknown statement is named together with what is possible there, and costs one complaint", () => {
   assert.deepEqual(inResource("lokal /dev/x on"), [
     '2:1 unknown statement "lokal"; in a resource section there can be replication, checksum, ' +
-      "compression, timeout, exec, metaflush, name, local, remote, export, device or on",
+      "compression, timeout, exec, exectimeout, gate, metaflush, name, local, remote, export, device or on",
   ]);
   assert.equal(
     complaints("ressource r0 {\n local /x\n on a { remote none }\n}\ntimeout 5").length,

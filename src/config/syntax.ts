@@ -6,8 +6,8 @@
  *   resource = "resource" NAME "{" { setting | "on" NODE "{" … "}" } "}"
  *   setting  = KEYWORD VALUE
  *
- * STATEMENTS says which keyword is accepted where. Beyond the original: `export` and `device`,
- * `remote` at resource level, every error of a file in one go, and values checked as they are read.
+ * STATEMENTS says which keyword is accepted where. Beyond the original: `export`, `device`, `gate`,
+ * `exectimeout`, `user` and `control…`, `remote` at resource level, every error of a file in one go, and values checked as they are read.
  * Source: FreeBSD sbin/hastd/parse.y; behaviour §15.
  */
 import { unreachable } from "../base/assert.ts";
@@ -30,7 +30,13 @@ export interface Setting<Value> {
 /** What one section says; absent = not said here. Of a repeated statement the last one counts. */
 export interface Settings {
   control?: Setting<string>;
+  /** Names of the user and the group of the control socket. */
+  controlowner?: Setting<string>;
+  controlgroup?: Setting<string>;
+  /** Permission bits. */
+  controlmode?: Setting<number>;
   pidfile?: Setting<string>;
+  user?: Setting<string>;
   /** Accumulates. */
   readonly listen: Setting<string>[];
   /** Statements whose value made no sense: complained about, so not missing. */
@@ -40,6 +46,8 @@ export interface Settings {
   compression?: Setting<Compression>;
   timeout?: Setting<number>;
   exec?: Setting<string>;
+  exectimeout?: Setting<number>;
+  gate?: Setting<string>;
   metaflush?: Setting<boolean>;
   name?: Setting<string>;
   local?: Setting<string>;
@@ -75,13 +83,19 @@ type Keyword = Exclude<keyof Settings, "unsound">;
 /** Where each statement is accepted. */
 export const STATEMENTS: Readonly<Record<Keyword, readonly Level[]>> = {
   control: ["global", "node"],
+  controlowner: ["global", "node"],
+  controlgroup: ["global", "node"],
+  controlmode: ["global", "node"],
   pidfile: ["global", "node"],
+  user: ["global", "node"],
   listen: ["global", "node"],
   replication: ["global", "resource"],
   checksum: ["global", "resource"],
   compression: ["global", "resource"],
   timeout: ["global", "resource"],
   exec: ["global", "resource"],
+  exectimeout: ["global", "resource"],
+  gate: ["global", "resource"],
   metaflush: ["global", "resource", "resource-node"],
   name: ["resource", "resource-node"],
   local: ["resource", "resource-node"],
@@ -91,7 +105,7 @@ export const STATEMENTS: Readonly<Record<Keyword, readonly Level[]>> = {
   device: ["global", "node", "resource", "resource-node"],
 };
 
-/** Words the original reserves, so never a name or a path. `export` and `device` stay usable. */
+/** Words the original reserves, so never a name or a path. Our own keywords stay usable. */
 const RESERVED: ReadonlySet<string> = new Set(
   (
     "control pidfile listen replication checksum compression timeout exec metaflush resource " +
@@ -274,6 +288,7 @@ class Parser {
         break;
       case "pidfile":
       case "exec":
+      case "gate":
       case "local":
         if (this.#checkText(keyword, token) && this.#checkPath(keyword, token)) {
           settings[keyword] = { value: token.text, at };
@@ -282,9 +297,22 @@ class Parser {
       case "name":
         if (this.#checkName(token, "a value of name")) settings.name = { value: token.text, at };
         break;
-      case "timeout": {
-        const value = this.#timeout(token);
-        if (value !== null) settings.timeout = { value, at };
+      case "user":
+      case "controlowner":
+      case "controlgroup":
+        if (this.#checkName(token, `a value of ${keyword}`)) {
+          settings[keyword] = { value: token.text, at };
+        }
+        break;
+      case "controlmode": {
+        const value = this.#mode(token);
+        if (value !== null) settings.controlmode = { value, at };
+        break;
+      }
+      case "timeout":
+      case "exectimeout": {
+        const value = this.#timeout(keyword, token);
+        if (value !== null) settings[keyword] = { value, at };
         break;
       }
       case "metaflush": {
@@ -328,10 +356,17 @@ class Parser {
     return null;
   }
 
-  #timeout(token: Token): number | null {
+  #timeout(keyword: "timeout" | "exectimeout", token: Token): number | null {
     const value = /^[0-9]+$/.test(token.text) ? Number(token.text) : 0;
     if (value >= 1 && value <= TIMEOUT_MAX) return value;
-    const message = `"timeout" is a number of seconds from 1 to ${TIMEOUT_MAX}, not "${token.text}"`;
+    const message = `"${keyword}" is a number of seconds from 1 to ${TIMEOUT_MAX}, not "${token.text}"`;
+    this.#complain(token.at, message);
+    return null;
+  }
+
+  #mode(token: Token): number | null {
+    if (/^0?[0-7]{3}$/.test(token.text)) return Number.parseInt(token.text, 8);
+    const message = `"controlmode" is three octal digits, such as 660, not "${token.text}"`;
     this.#complain(token.at, message);
     return null;
   }

@@ -7,6 +7,7 @@ import {
   FakeLog,
   FakeProcesses,
   FakeStream,
+  NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
@@ -25,6 +26,7 @@ import {
   ControlServer,
   REPLY_TIMEOUT_MS,
   REQUEST_TIMEOUT_MS,
+  type Rights,
 } from "./control-server.ts";
 import { type Probed, Resource } from "./resource.ts";
 
@@ -38,6 +40,7 @@ class World {
     log: this.log,
     resources: () => this.resources,
   });
+  rights: Rights = "everything";
   probe: () => Promise<Probed> = async () => USABLE;
 
   constructor(...names: string[]) {
@@ -49,6 +52,7 @@ class World {
         probe: () => this.probe(),
         log: this.log,
         workerLog: "stdio",
+        hooks: NO_HOOKS,
         event: () => undefined,
       });
       this.resources.set(name, resource);
@@ -58,7 +62,7 @@ class World {
 
   connect(): FakeStream {
     const stream = new FakeStream();
-    this.server.accept(stream);
+    this.server.accept(stream, this.rights);
     return stream;
   }
 
@@ -243,4 +247,15 @@ test("any bytes leave the daemon serving", async () => {
       },
     ),
   );
+});
+
+test("a client that may only look is told so, and changes nothing", async () => {
+  const world = new World("r0");
+  world.rights = "status only";
+  const refused = decodeSetRoleReply(await waitFor(world.ask(primary("r0"))));
+  assert.equal(refused.entries[0]!.outcome.kind, "failed");
+  assert.match(refused.entries[0]!.errmsg!, /status and list.*as root/);
+  assert.equal(world.resources.get("r0")!.role, "init");
+  const { entries } = decodeStatusReply(await waitFor(world.ask(status("r0"))));
+  assert.equal(entries[0]!.outcome.kind, "known");
 });

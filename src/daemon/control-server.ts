@@ -39,6 +39,9 @@ export const CLIENTS_MAX = 256;
 /** Where `resource0` has this name, every resource is meant. */
 const ALL = "all";
 
+/** What a client may do. */
+export type Rights = "everything" | "status only";
+
 export interface ControlServerParts {
   readonly clock: Clock;
   readonly log: Log;
@@ -54,13 +57,17 @@ export class ControlServer {
     this.#parts = parts;
   }
 
-  accept(stream: Stream): void {
+  accept(stream: Stream, rights: Rights): void {
     if (this.#clients.size >= CLIENTS_MAX) {
       this.#parts.log.warning(`Control connection closed: there are ${CLIENTS_MAX} already.`);
       stream.destroy();
       return;
     }
-    const client = new Client(stream, this.#parts, (request) => this.#answer(request));
+    const client = new Client(stream, this.#parts, (request) =>
+      rights === "everything" || request.kind === "status"
+        ? this.#answer(request)
+        : this.#forbid(request),
+    );
     this.#clients.add(client);
     client.start(() => this.#clients.delete(client));
   }
@@ -110,6 +117,22 @@ export class ControlServer {
     }
     const outcome = { kind: "failed", error: CONTROL_INVALID } as const;
     return { resource: name, outcome, errmsg: resolution.reason, notes: [] };
+  }
+
+  /** What a client gets that may only look. */
+  async #forbid(request: ControlRequest): Promise<Uint8Array> {
+    this.#parts.log.warning("A change asked for by a user who may only ask for status is refused.");
+    const entries = request.resources.map((resource) => ({
+      resource,
+      outcome: { kind: "failed", error: CONTROL_INVALID } as const,
+      errmsg:
+        "You may ask for status and list here, and no more. Ask again as root, or as the " +
+        "controlowner of hast.conf.",
+      notes: [],
+    }));
+    return request.kind === "set-role"
+      ? encodeSetRoleReply({ error: CONTROL_OK, entries }, request.extended)
+      : encodeDeedReply({ error: CONTROL_OK, entries });
   }
 
   async #status(name: string): Promise<StatusEntry> {

@@ -8,6 +8,7 @@ import {
   FakeResolver,
   FakeSocket,
   FakeStream,
+  NO_HOOKS,
   settingsOf,
   settle,
   USABLE,
@@ -27,7 +28,7 @@ class World {
   readonly open: string[] = [];
   /** Addresses that cannot be bound, and why. */
   readonly unavailable = new Map<string, string>();
-  control: (stream: Stream) => void = () => assert.fail();
+  control: (stream: Stream, user: number | null) => void = () => assert.fail();
   peer: (socket: HandshakeSocket) => void = () => assert.fail();
   readonly daemon: Daemon;
 
@@ -44,6 +45,7 @@ class World {
         listen: ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"],
         listenByDefault: true,
         resources: [settingsOf("r0"), settingsOf("r1")],
+        hooks: NO_HOOKS.settings,
         ...settings,
       },
       {
@@ -67,6 +69,9 @@ class World {
         probe: async () => USABLE,
         log: this.log,
         workerLog: "stdio",
+        hooks: NO_HOOKS,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
     );
     this.processes.born = (worker) => worker.says({ kind: "ready" });
@@ -126,7 +131,7 @@ test("both doors lead to the resources", async () => {
   const world = new World();
   await world.daemon.open();
   const stream = new FakeStream();
-  world.control(stream);
+  world.control(stream, 0);
   stream.feed(encodeControlRequest({ kind: "status", resources: ["all"], extended: false }));
   await settle();
   const { entries } = decodeStatusReply(stream.written.subarray(FRAME_HEADER_SIZE));

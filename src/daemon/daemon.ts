@@ -15,13 +15,14 @@ import type { WorkerEvent, WorkerSettings } from "../engine/worker-messages.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeListener, HandshakeNet, Resolver } from "../platform/handshake-socket.ts";
-import type { Log } from "../platform/log.ts";
-import { type Listener, type Net, NetError } from "../platform/net.ts";
+import type { Log, LogDestination } from "../platform/log.ts";
+import { type Listener, type Net, NetError, type SocketAccess } from "../platform/net.ts";
 import type { Processes } from "../platform/process.ts";
 import { DEFAULT_PORT, formatAddress, parseAddress } from "../wire/address.ts";
 import { Access } from "./access.ts";
 import { ControlServer } from "./control-server.ts";
 import { HandshakeServer } from "./handshake-server.ts";
+import type { HookParts, HookSettings } from "./hooks.ts";
 import { type Probed, Resource } from "./resource.ts";
 
 /** How long the workers may take to finish when the daemon is told to stop. */
@@ -48,6 +49,7 @@ export interface DaemonSettings {
   /** Nobody asked for these addresses: a missing address family is no error. */
   readonly listenByDefault: boolean;
   readonly resources: readonly WorkerSettings[];
+  readonly hooks: (resource: string) => HookSettings;
 }
 
 export interface DaemonParts {
@@ -59,7 +61,11 @@ export interface DaemonParts {
   readonly resolver: Resolver;
   readonly probe: (settings: WorkerSettings) => Promise<Probed>;
   readonly log: Log;
-  readonly workerLog: "stdio" | "syslog";
+  readonly workerLog: LogDestination;
+  readonly hooks: Omit<HookParts, "settings">;
+  readonly controlAccess: SocketAccess;
+  /** Ids of the users who may do everything through the control socket; others may ask for status. */
+  readonly administrators: readonly number[];
 }
 
 export class Daemon {
@@ -84,6 +90,7 @@ export class Daemon {
       log,
       workerLog: parts.workerLog,
       event: (resource: Resource, event: WorkerEvent) => this.#workerEvent(resource, event),
+      hooks: { ...parts.hooks, settings: settings.hooks },
     };
     this.#resources = new Map(
       settings.resources.map((each) => [each.resource, new Resource(each, surroundings)]),
@@ -129,8 +136,13 @@ export class Daemon {
     try {
       this.#control = await this.#parts.net.listen(
         address,
-        (stream) => this.#controlServer.accept(stream),
+        (stream, user) => {
+          // Where there are no users, there is no one to keep out.
+          const trusted = user === null || this.#parts.administrators.includes(user);
+          this.#controlServer.accept(stream, trusted ? "everything" : "status only");
+        },
         (reason) => this.#parts.log.warning(`Cannot accept a control connection: ${reason}.`),
+        this.#parts.controlAccess,
       );
     } catch (error) {
       if (!(error instanceof NetError)) throw error;

@@ -8,6 +8,7 @@ import {
   FakeProcesses,
   FakeResolver,
   FakeSocket,
+  NO_HOOKS,
   settingsOf,
   settle,
   USABLE,
@@ -33,6 +34,7 @@ class World {
     probe: async () => USABLE,
     log: this.log,
     workerLog: "stdio",
+    hooks: NO_HOOKS,
     event: () => undefined,
   });
   readonly server = new HandshakeServer({

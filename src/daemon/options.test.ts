@@ -7,6 +7,7 @@ const DEFAULTS = {
   kind: "run",
   config: null,
   debugLevel: 0,
+  json: false,
   foreground: false,
   pidfile: null,
   node: null,
@@ -23,6 +24,7 @@ test("options are read as getopt(3) reads them", () => {
     config: "/x/hast.conf",
     debugLevel: 2,
     foreground: true,
+    json: false,
     pidfile: "/run/p",
     node: "a",
   });
@@ -49,4 +51,9 @@ test("help and mistakes end in the usage", () => {
   for (const [line, complaint] of complaints) {
     assert.deepEqual(parse(line), { kind: "usage", complaint }, line);
   }
+});
+
+test("-j, JSON lines, is for the foreground", () => {
+  assert.deepEqual(parse("-Fj"), { ...DEFAULTS, foreground: true, json: true });
+  assert.deepEqual(parse("-j"), { kind: "usage", complaint: "-j goes with -F only" });
 });

@@ -2,7 +2,7 @@
 /** hastd's command line. Source: FreeBSD sbin/hastd/hastd.c, main(); hastd(8). */
 
 export const USAGE: string =
-  "usage: hastd [-dFh] [-c config] [-n node] [-P pidfile]\n       hastd --version\n";
+  "usage: hastd [-dFhj] [-c config] [-n node] [-P pidfile]\n       hastd --version\n";
 
 export type Options =
   | {
@@ -13,6 +13,8 @@ export type Options =
       readonly debugLevel: number;
       /** -F */
       readonly foreground: boolean;
+      /** -j: log lines are JSON objects. */
+      readonly json: boolean;
       /** -P, or null. */
       readonly pidfile: string | null;
       /** -n, or null. */
@@ -29,6 +31,7 @@ export function parseOptions(argv: readonly string[]): Options {
   let node: string | null = null;
   let debugLevel = 0;
   let foreground = false;
+  let json = false;
 
   let index = 0;
   for (; index < argv.length; index++) {
@@ -47,6 +50,9 @@ export function parseOptions(argv: readonly string[]): Options {
           continue;
         case "F":
           foreground = true;
+          continue;
+        case "j":
+          json = true;
           continue;
         case "h":
           return { kind: "usage", complaint: null };
@@ -72,7 +78,9 @@ export function parseOptions(argv: readonly string[]): Options {
   }
   const surplus = argv[index];
   if (surplus !== undefined) return mistake(`hastd takes no arguments, but was given ${surplus}`);
-  return { kind: "run", config, debugLevel, foreground, pidfile, node };
+  // The background daemon has no output.
+  if (json && !foreground) return mistake("-j goes with -F only");
+  return { kind: "run", config, debugLevel, foreground, json, pidfile, node };
 }
 
 function mistake(complaint: string): Options {

@@ -5,6 +5,7 @@ import {
   FakeClock,
   FakeLog,
   FakeProcesses,
+  FakePrograms,
   FakeSocket,
   type FakeWorker,
   QUIET_REPORT,
@@ -15,6 +16,7 @@ import {
 import type { WorkerEvent } from "../engine/worker-messages.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, type P2, type S1 } from "../wire/handshake.ts";
+import type { HookSettings } from "./hooks.ts";
 import { type Probed, READY_TIMEOUT_MS, Resource, STOP_GRACE_MS } from "./resource.ts";
 
 class World {
@@ -22,6 +24,8 @@ class World {
   readonly processes = new FakeProcesses();
   readonly log = new FakeLog();
   readonly events: WorkerEvent[] = [];
+  readonly programs = new FakePrograms();
+  hookSettings: HookSettings = { exec: null, gate: null, timeoutMs: 60_000 };
   probe: () => Promise<Probed> = async () => USABLE;
   readonly resource = new Resource(settingsOf("r0"), {
     clock: this.clock,
@@ -30,6 +34,10 @@ class World {
     probe: () => this.probe(),
     log: this.log,
     workerLog: "stdio",
+    hooks: {
+      programs: this.programs,
+      settings: () => this.hookSettings,
+    },
     event: (_resource, event) => this.events.push(event),
   });
   tokenCount = 0;
@@ -1022,4 +1030,126 @@ test("a worker that dies while it resolves is the command's failure", async () =
   const { kind } = await resolved;
   assert.equal(kind, "failed");
   assert.equal(world.resource.announcedRole, "secondary");
+});
+
+// --- Hooks.
+
+test("every effective role change is told to the hook, and a change that fails as one to init", async () => {
+  const world = new World();
+  world.hookSettings = { exec: "/sbin/hook", gate: null, timeoutMs: 60_000 };
+  const told = async () => {
+    await settle();
+    if (world.programs.started.at(-1)?.running) await world.programs.last.exit(0);
+    return world.programs.calls.at(-1);
+  };
+  await world.resource.changeRole("secondary");
+  assert.equal(await told(), "role r0 init secondary");
+  await world.resource.changeRole("secondary");
+  await settle();
+  assert.equal(world.programs.started.length, 1);
+  world.processes.born = (worker) => worker.exit({ kind: "code", code: 66 });
+  await world.resource.changeRole("primary");
+  assert.equal(await told(), "role r0 secondary init");
+  await world.resource.changeRole("primary");
+  await settle();
+  assert.equal(world.programs.started.length, 2);
+});
+
+test("BD-47: role changes and events of the worker are told in their order", async () => {
+  const world = new World();
+  world.hookSettings = { exec: "/sbin/hook", gate: null, timeoutMs: 60_000 };
+  world.processes.born = (worker) => {
+    worker.report = QUIET_REPORT;
+    worker.says({ kind: "ready" });
+  };
+  await world.resource.changeRole("primary");
+  world.processes.last.says({ kind: "event", event: "connect" });
+  world.processes.last.says({ kind: "event", event: "syncstart" });
+  for (let count = 0; count < 3; count++) {
+    await settle();
+    await world.programs.last.exit(0);
+  }
+  assert.deepEqual(world.programs.calls, ["role r0 init primary", "connect r0", "syncstart r0"]);
+});
+
+test("a gate that refuses a promotion leaves the role, and its worker, as they are", async () => {
+  const world = new World();
+  world.hookSettings = { exec: null, gate: "/sbin/gate", timeoutMs: 60_000 };
+  await world.resource.changeRole("secondary");
+  assert.equal(world.programs.started.length, 0);
+  const change = world.resource.changeRole("primary");
+  await settle();
+  assert.deepEqual(world.programs.calls, ["prerole r0 secondary primary"]);
+  assert.equal(world.processes.workers.length, 0);
+  world.programs.last.prints("not on a Sunday");
+  await world.programs.last.exit(1);
+  assert.deepEqual(await change, {
+    kind: "failed",
+    previousRole: "secondary",
+    reason:
+      "the gate /sbin/gate refuses it (exit code 1): not on a Sunday. " +
+      "When it would agree: hastctl role primary r0",
+  });
+  assert.equal(world.resource.role, "secondary");
+});
+
+test("S-11: a primary that comes back while the gate thinks keeps this node from promotion", async () => {
+  const world = new World();
+  world.hookSettings = { exec: null, gate: "/sbin/gate", timeoutMs: 60_000 };
+  await world.resource.changeRole("secondary");
+  const change = world.resource.changeRole("primary");
+  await settle();
+  await world.connect();
+  world.processes.last.report = { ...QUIET_REPORT, silentMs: 0 };
+  await world.programs.last.exit(0);
+  await world.clock.advance(4_000);
+  const { kind } = await change;
+  assert.equal(kind, "failed");
+  assert.equal(world.resource.role, "secondary");
+});
+
+test("a worker that asks for leave to be overwritten gets the gate's answer", async () => {
+  const world = new World();
+  world.hookSettings = { exec: null, gate: "/sbin/gate", timeoutMs: 60_000 };
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  const worker = world.processes.last;
+  worker.report = QUIET_REPORT;
+  worker.says({ kind: "may-resync" });
+  await settle();
+  assert.deepEqual(world.programs.calls, ["presync r0"]);
+  assert(!worker.kinds.includes("resync-answer"));
+  await world.programs.last.exit(0);
+  assert.deepEqual(worker.sent.at(-1), { kind: "resync-answer", refusal: null });
+});
+
+test("leave that comes when the primary has lost patience is for its next attempt", async () => {
+  const world = new World();
+  world.hookSettings = { exec: null, gate: "/sbin/gate", timeoutMs: 60_000 };
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.says({ kind: "may-resync" });
+  await settle();
+  // The primary comes again, which ends the worker that waits.
+  await world.connect();
+  await world.programs.last.exit(0);
+  const second = world.processes.last;
+  second.says({ kind: "may-resync" });
+  await settle();
+  assert.deepEqual(world.programs.calls, ["presync r0"]);
+  assert.deepEqual(second.sent.at(-1), { kind: "resync-answer", refusal: null });
+});
+
+test("stop() lets hooks that wait run", async () => {
+  const world = new World();
+  world.hookSettings = { exec: "/sbin/hook", gate: null, timeoutMs: 60_000 };
+  await world.resource.changeRole("secondary");
+  await world.resource.changeRole("init");
+  const stopped = world.resource.stop(10_000);
+  for (let count = 0; count < 2; count++) {
+    await settle();
+    await world.programs.last.exit(0);
+  }
+  await stopped;
+  assert.deepEqual(world.programs.calls, ["role r0 init secondary", "role r0 secondary init"]);
 });

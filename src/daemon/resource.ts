@@ -26,7 +26,7 @@ import {
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
-import type { Log } from "../platform/log.ts";
+import type { Log, LogDestination } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
 import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
@@ -39,6 +39,7 @@ import {
   type S2Refused,
   TOKEN_SIZE,
 } from "../wire/handshake.ts";
+import { type HookParts, Hooks } from "./hooks.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
 
 /** How long a worker may take to finish what it accepted, in a role change or for a new connection. */
@@ -83,9 +84,10 @@ export interface ResourceSurroundings {
   readonly probe: (settings: WorkerSettings) => Promise<Probed>;
   /** Where log lines of this resource go; its prefix is replaced as the role changes. */
   readonly log: Log;
-  readonly workerLog: "stdio" | "syslog";
+  readonly workerLog: LogDestination;
   /** Where events of workers go: connect, disconnect, … */
   readonly event: (resource: Resource, event: WorkerEvent) => void;
+  readonly hooks: HookParts;
 }
 
 /** What reading a local component's metadata gave: the worth of its copy, or why it cannot be used. */
@@ -116,6 +118,7 @@ interface Attempt {
 export class Resource implements WorkerOwner {
   readonly settings: WorkerSettings;
   readonly #surroundings: ResourceSurroundings;
+  readonly #hooks: Hooks;
   #log: Log;
   #role: Role = "init";
   /** Where a role change under way leads. */
@@ -146,6 +149,7 @@ export class Resource implements WorkerOwner {
     this.settings = settings;
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
+    this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#setRole("init");
   }
 
@@ -193,12 +197,12 @@ export class Resource implements WorkerOwner {
     if (wanted === previousRole) return await this.#keepRole(wanted);
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
-    if (wanted === "primary" && !forced && (await this.#hasLivePrimary())) {
-      const reason =
-        `the primary at ${this.settings.remote} is connected and alive, so this node stays secondary. ` +
-        `Demote that one first; there: hastctl role secondary ${this.name}`;
-      this.#log.error(`Role primary refused: ${reason}`);
-      return { kind: "failed", previousRole, reason };
+    if (wanted === "primary" && !forced) {
+      const reason = await this.#promotionRefusal();
+      if (reason !== null) {
+        this.#log.error(`Role primary refused: ${reason}`);
+        return { kind: "failed", previousRole, reason };
+      }
     }
     if (wanted === "primary" && forced) {
       this.#log.warning(
@@ -217,6 +221,7 @@ export class Resource implements WorkerOwner {
     if (failure === null) {
       this.#note = null;
       this.#log.info(`Role changed from ${previousRole} to ${wanted}.`);
+      this.#hooks.roleChanged(previousRole, wanted);
       return { kind: "done", previousRole };
     }
     const reason = typeof failure === "string" ? failure : failure.refusal;
@@ -226,7 +231,23 @@ export class Resource implements WorkerOwner {
       `Role ${wanted} refused; the role is ${role === previousRole ? "still" : "now"} ${role}: ${reason}`,
     );
     this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
+    if (role !== previousRole) this.#hooks.roleChanged(previousRole, role);
     return { kind: "failed", previousRole, reason };
+  }
+
+  /** Why this node must not become primary, or null. The role stays as it is. */
+  async #promotionRefusal(): Promise<string | null> {
+    const alive =
+      `the primary at ${this.settings.remote} is connected and alive, so this node stays secondary. ` +
+      `Demote that one first; there: hastctl role secondary ${this.name}`;
+    if (await this.#hasLivePrimary()) return alive;
+    if (!this.#hooks.hasGate) return null;
+    const refusal = await this.#hooks.mayPromote(this.#role);
+    if (refusal !== null) {
+      return `${refusal}. When it would agree: hastctl role primary ${this.name}`;
+    }
+    // The gate may have taken long enough for the other node to come back.
+    return (await this.#hasLivePrimary()) ? alive : null;
   }
 
   /**
@@ -397,6 +418,15 @@ export class Resource implements WorkerOwner {
       this.#forgetDivergence();
     }
     this.#surroundings.event(this, event);
+    this.#hooks.workerEvent(event);
+  }
+
+  workerAsks(worker: Worker): void {
+    void this.#hooks
+      .mayResync(() => worker.wanted)
+      .then((refusal) => {
+        if (worker.wanted) worker.answerResync(refusal);
+      });
   }
 
   workerDiverged(worker: Worker, divergence: Divergence): void {
@@ -475,6 +505,10 @@ export class Resource implements WorkerOwner {
     this.#stopping = true;
     this.#cancelRestart();
     this.#dropAttempt("hastd is stopping");
+    await Promise.all([this.#hooks.close(graceMs), this.#stopWorker(graceMs)]);
+  }
+
+  async #stopWorker(graceMs: number): Promise<void> {
     const worker = this.#worker;
     if (worker === null) return;
     if ((await worker.stop(graceMs)) === "stuck") {

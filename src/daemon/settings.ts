@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** hast.conf, as the main daemon and its workers need it. */
 
+import { assert } from "../base/assert.ts";
 import type { Config, ResourceConfig } from "../config/config.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
 import type { DaemonSettings } from "./daemon.ts";
@@ -11,6 +12,12 @@ export function daemonSettings(config: Config): DaemonSettings {
     listen: config.listen,
     listenByDefault: config.listenByDefault,
     resources: config.resources.map(workerSettings),
+    hooks: (name) => {
+      const resource = config.resources.find((each) => each.name === name);
+      assert(resource !== undefined);
+      const { exec, gate, exectimeout } = resource;
+      return { exec, gate, timeoutMs: exectimeout * 1000 };
+    },
   };
 }
 

@@ -49,6 +49,8 @@ export interface WorkerOwner {
   /** What its local copy is worth: before it is ready, and whenever that changes. */
   workerCopy(worker: Worker, copy: CopyWorth): void;
   workerDiverged(worker: Worker, divergence: Divergence): void;
+  /** May a resync overwrite this node's copy? To be answered with answerResync(). */
+  workerAsks(worker: Worker): void;
   /** The last call. */
   workerGone(worker: Worker, end: WorkerEnd): void;
 }
@@ -199,6 +201,16 @@ export class Worker {
     return killed === "done" ? "gone" : "stuck";
   }
 
+  /** Whether the process still lives, and has not been told to go. */
+  get wanted(): boolean {
+    return this.#end === null && !this.#requested;
+  }
+
+  /** @param refusal null: a resync may overwrite this node's copy; or why not */
+  answerResync(refusal: string | null): void {
+    this.#send({ kind: "resync-answer", refusal });
+  }
+
   #send(message: ToWorker): void {
     this.#process.send(message);
   }
@@ -232,6 +244,9 @@ export class Worker {
       case "sync":
         this.#syncAnswer = message.refusal;
         this.#release(this.#syncWaiters);
+        return;
+      case "may-resync":
+        this.#owner.workerAsks(this);
         return;
       case "status": {
         const question = this.#question;

@@ -76,7 +76,12 @@ const RETRY_DIVERGED_MS = 10_000;
 /** Bytes of map that a peer may make us keep: 2^31 extents, the most there are. */
 const MAP_SIZE_MAX: number = 256 * 1024 * 1024;
 
+/** How the refusal of a resync by a gate begins, on either node. */
+export const RESYNC_REFUSED = "Synchronization refused";
+
 export interface PeerLinkHandler {
+  /** The peer's data is newer: may it overwrite this node's? Resolves with null or why not, perhaps minutes later. */
+  mayResync(): Promise<string | null>;
   /** A handshake ended well: merge, then requests may follow. */
   accepted(peer: PeerState): void;
   /** An attempt ended without a connection. `wait`: the peer is primary, and may be on its way down. */
@@ -112,7 +117,7 @@ export interface PeerLinkOptions {
   readonly extentSize: number;
 }
 
-type State = "idle" | "connecting" | "hello" | "counters" | "second" | "answer" | "up";
+type State = "idle" | "connecting" | "hello" | "counters" | "second" | "answer" | "leave" | "up";
 
 export class PeerLink {
   readonly #options: PeerLinkOptions;
@@ -128,6 +133,8 @@ export class PeerLink {
   /** Why the last connection ended. */
   #lostReason = "";
   #latchedMs = 0;
+  /** The answer, awaited or not yet used, to whether this node's copy may be overwritten. */
+  #leave: Promise<string | null> | null = null;
 
   #a: Stream | null = null;
   #b: Stream | null = null;
@@ -407,12 +414,37 @@ export class PeerLink {
       return;
     }
     this.#cancelTimer();
+    // A copy that is being overwritten already is not worth a question.
+    const target =
+      answer.syncsrc === "secondary" && this.#options.core.record.state !== "inconsistent";
+    if (target) this.#askLeave(answer, map);
+    else this.#begin(answer, map);
+  }
+
+  /**
+   * Asks whether this node's copy may be overwritten. A peer that finds the wait too long closes the
+   * connection; the answer then counts for the next one.
+   */
+  #askLeave(answer: S2Accepted, map: Uint8Array | null): void {
+    this.#state = "leave";
+    const attempt = this.#attempt;
+    this.#leave ??= this.#handler.mayResync();
+    void this.#leave.then((refusal) => {
+      if (attempt !== this.#attempt) return;
+      this.#leave = null;
+      if (refusal === null) this.#begin(answer, map);
+      else this.#close(`${RESYNC_REFUSED} on this node: ${refusal}`, RETRY_LATCHED_MS, false);
+    });
+  }
+
+  /** Puts the connection in use. */
+  #begin(answer: S2Accepted, map: Uint8Array | null): void {
     this.#state = "up";
     this.#upSince = this.#options.clock.now();
     this.#lastFailure = "";
     this.#lostReason = "";
     this.#outgoing = new Outgoing(this.#a!, this.#options.memory);
-    reader.up(this.#outgoing);
+    this.#aReader!.up(this.#outgoing);
     this.#handler.accepted({
       version: this.#version,
       localcnt: answer.localcnt,
@@ -504,7 +536,7 @@ export class PeerLink {
       this.#handler.diverged(splitBrain, null, { resuid, localcnt, remotecnt, remarks });
       return;
     }
-    const latched = /not configured|No access/.test(errmsg);
+    const latched = /not configured|No access|Synchronization refused/.test(errmsg);
     this.#close(errmsg, wait ? RETRY_WAIT_MS : latched ? RETRY_LATCHED_MS : this.#backoff(), wait);
   }
 

@@ -92,6 +92,8 @@ export interface EngineHost {
   event(event: WorkerEvent): void;
   /** The two copies do not fit together. */
   diverged(divergence: Divergence): void;
+  /** Asks whether a resync may overwrite this node's copy. Resolves with null or why not, perhaps minutes later. */
+  mayResync(): Promise<string | null>;
   notice(text: string): void;
   warning(text: string): void;
   error(text: string): void;
@@ -742,6 +744,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   // ---- PeerLinkHandler ------------------------------------------------------------------------
+
+  mayResync(): Promise<string | null> {
+    return this.#host.mayResync();
+  }
 
   accepted(peer: PeerState): void {
     this.#divergence = null;

@@ -52,6 +52,7 @@ import { Component, type ComponentHandler, type MapChanges, unsupported } from "
 import { ownFacts } from "./divergence.ts";
 import { Inbox, Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
+import { RESYNC_REFUSED } from "./peer-link.ts";
 import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
 import { RequestFailures } from "./request-failures.ts";
 import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
@@ -204,6 +205,14 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       this.#refuse(judgement, await this.#component.loadMap());
       return;
     }
+    if (await this.#overwrites(judgement)) {
+      const refusal = await this.#host.mayResync();
+      if (this.#state !== "starting") return; // the primary did not wait
+      if (refusal !== null) {
+        this.#refuseResync(refusal);
+        return;
+      }
+    }
     if (judgement.map === "full") {
       const errno = await this.#storeFullMap();
       if (errno !== 0) {
@@ -221,6 +230,18 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       }
     }
     await this.#answer(judgement);
+  }
+
+  /**
+   * Whether this copy lacks what the primary has, or may have what it lacks: then a resync overwrites it.
+   * One that is being overwritten already does not count.
+   */
+  async #overwrites(judgement: Judgement & { kind: "accept" }): Promise<boolean> {
+    const { metadata } = this.#component;
+    if (judgement.source !== "primary" || metadata.state === "inconsistent") return false;
+    if (judgement.map === "full" || this.#hello.localcnt > metadata.remotecnt) return true;
+    const map = await this.#component.loadMap();
+    return map.some((byte) => byte !== 0);
   }
 
   #storeFullMap(): Promise<number> {
@@ -245,6 +266,28 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #tellCopy(): void {
     const { metadata } = this.#component;
     this.#host.copy({ state: stateOf(metadata), forced: metadata.forced ?? null });
+  }
+
+  /** The gate has said no: nothing is wrong with either copy. */
+  #refuseResync(reason: string): void {
+    const { metadata } = this.#component;
+    this.#host.error(`${RESYNC_REFUSED}: ${reason}.`);
+    this.#a.start(new Quiet());
+    this.#b.start(new Quiet());
+    const refusal: S2Refused = {
+      kind: "refused",
+      datasize: metadata.datasize,
+      extentsize: metadata.extentsize,
+      localcnt: metadata.localcnt,
+      remotecnt: metadata.remotecnt,
+      errmsg: `${RESYNC_REFUSED} on the other node: ${reason}`,
+      wait: false,
+      resuid: null,
+      remarks: null,
+    };
+    this.#a.write(encodeS2(this.#version, refusal, null));
+    this.#a.end();
+    this.#finish(EXIT_REFUSED, `${RESYNC_REFUSED.toLowerCase()}: ${reason}`);
   }
 
   #refuse(judgement: Judgement & { kind: "refuse" }, map: Uint8Array): void {

@@ -2,6 +2,7 @@
 /** What the main daemon and a resource's worker say to each other, over the worker's IPC channel. */
 
 import type { CopyState, Forced } from "../metadata/block.ts";
+import type { LogDestination } from "../platform/log.ts";
 import type { DiscardPlan } from "../replication/discard.ts";
 import type { Trust } from "../replication/promotion.ts";
 import type { CopyRemarks, S2Refused } from "../wire/handshake.ts";
@@ -77,7 +78,7 @@ export type ToWorker =
       /** Lines of debug wanted: 0 none, 1 lifecycle, 2 per request. */
       readonly debug: number;
       /** Where log lines go. */
-      readonly log: "stdio" | "syslog";
+      readonly log: LogDestination;
       /** Set for a secondary. */
       readonly hello: PeerHello | null;
       /** What hastd knows of the copy beyond its metadata; a secondary does not look at it. */
@@ -90,6 +91,8 @@ export type ToWorker =
   | { readonly kind: "discard"; readonly keeper: CopyFacts; readonly dryRun: boolean }
   /** A primary: copy every extent to the peer. */
   | { readonly kind: "sync" }
+  /** Answers "may-resync": null, or why not. */
+  | { readonly kind: "resync-answer"; readonly refusal: string | null }
   /** Finish what was accepted, then exit 0. The daemon kills a worker that takes too long. */
   | { readonly kind: "stop" };
 
@@ -131,6 +134,8 @@ export type FromWorker =
     }
   /** All of a full copy is on record; or why it was refused. */
   | { readonly kind: "sync"; readonly refusal: string | null }
+  /** A resync is about to overwrite this node's copy. The worker waits for the answer, for minutes if need be. */
+  | { readonly kind: "may-resync" }
   | { readonly kind: "status"; readonly id: number; readonly report: WorkerReport };
 
 /** A worker's part of a status reply (spec: wire protocol §12.4). Counts since the worker started. */

@@ -27,6 +27,7 @@ const EXIT_OK = 0;
 /** The component, its metadata or its map cannot be used (behaviour §2.1). */
 const EXIT_COMPONENT = 66;
 const EXIT_EXPORT = 71;
+const EXIT_PRIVILEGES = 78;
 /** Worth another attempt: the connection went, or another process has the disk. */
 const EXIT_AGAIN = 75;
 /** How long a stopping primary waits for its peer. */
@@ -47,6 +48,8 @@ export interface WorkerHost {
   openDisk(settings: WorkerSettings, warn: (text: string) => void): Disk;
   /** Called once, with the first message. */
   openLog(start: Start): Log;
+  /** Gives up what only root may do. @throws Error if that fails */
+  dropPrivileges(): void;
   /** To the daemon. */
   tell(message: FromWorker): void;
   /** Ends the process, after everything told has been delivered. */
@@ -61,6 +64,8 @@ export class ResourceWorker {
   #a: Stream | null = null;
   #b: Stream | null = null;
   #stopping = false;
+  /** Waits for the daemon's answer to "may-resync". */
+  #answered: ((refusal: string | null) => void) | null = null;
 
   constructor(host: WorkerHost) {
     this.#host = host;
@@ -100,6 +105,12 @@ export class ResourceWorker {
           this.#host.tell({ kind: "status", id: message.id, report: this.#engine.report() });
         }
         return;
+      case "resync-answer": {
+        const answered = this.#answered;
+        this.#answered = null;
+        answered?.(message.refusal);
+        return;
+      }
       case "stop":
         this.stop(STOP_GRACE_MS);
         return;
@@ -135,6 +146,8 @@ export class ResourceWorker {
       this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error, start.settings)}`);
       return;
     }
+    // The disk is open, and clients have a place to connect to; a peer needs no privileges.
+    if (!this.#dropPrivileges()) return;
     this.#host.tell({ kind: "ready" });
     if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
@@ -149,6 +162,7 @@ export class ResourceWorker {
       const { environment } = this.#host;
       const host = this.#engineHost();
       this.#engine = await SecondaryEngine.open(settings, hello, disk, a, b, environment, host);
+      if (!this.#dropPrivileges()) return;
       await this.#engine.start();
     } catch (error) {
       this.#fail(EXIT_COMPONENT, textOf(error, settings));
@@ -163,7 +177,7 @@ export class ResourceWorker {
     if (start === null) return;
     const { settings } = start;
     const disk = await this.#open(settings);
-    if (disk === null) return;
+    if (disk === null || !this.#dropPrivileges()) return;
     const { arena } = this.#host.environment;
     const { resource } = settings;
     try {
@@ -177,6 +191,18 @@ export class ResourceWorker {
       return;
     }
     disk.close(() => this.#host.exit(EXIT_OK));
+  }
+
+  /** @returns whether that succeeded; if not, the worker ends */
+  #dropPrivileges(): boolean {
+    try {
+      this.#host.dropPrivileges();
+      return true;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#fail(EXIT_PRIVILEGES, `the worker's privileges could not be dropped: ${reason}`);
+      return false;
+    }
   }
 
   /** Null if the worker ends instead. */
@@ -207,6 +233,12 @@ export class ResourceWorker {
       event: (event) => host.tell({ kind: "event", event }),
       copy: (copy) => host.tell({ kind: "copy", copy }),
       diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
+      mayResync: () =>
+        new Promise((resolve) => {
+          // Asked again only on a new connection: nobody waits for the earlier answer any more.
+          this.#answered = resolve;
+          host.tell({ kind: "may-resync" });
+        }),
       notice: (text) => log.notice(text),
       warning: (text) => log.warning(text),
       error: (text) => log.error(text),

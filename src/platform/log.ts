@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Lines for the operator. Source: FreeBSD lib/libpjdlog/pjdlog.c; behaviour §14. */
 
+/**
+ * Where lines go: the terminal, as text or as JSON objects; syslog; or the journal of systemd, where it
+ * reads our output anyway.
+ */
+export type LogDestination = "stdio" | "json" | "syslog" | "journal";
+
 export interface Log {
   error(text: string): void;
   warning(text: string): void;

@@ -49,6 +49,15 @@ export interface Listener {
   close(): void;
 }
 
+/** Who may use a UNIX socket. */
+export interface SocketAccess {
+  /** Permission bits. */
+  readonly mode: number;
+  /** Ids of its owner and its group; null for our own. */
+  readonly user: number | null;
+  readonly group: number | null;
+}
+
 export interface ConnectOptions {
   /** Local address to connect from, as in hast.conf `source`, or null. */
   readonly source: string | null;
@@ -70,12 +79,16 @@ export interface Net {
    * Listens; rejects with {@link NetError} when the address cannot be bound. A stale unix socket is
    * replaced; its directory is made if only that is missing.
    *
+   * @param accepted `user` is the id of the user who connected to a UNIX socket, -1 if the kernel does
+   *   not say; null for TCP
    * @param failed a connection could not be accepted (no descriptors left, …); listening goes on
+   * @param access of a UNIX socket; left out, it is our own user's alone
    */
   listen(
     address: string,
-    accepted: (stream: Stream) => void,
+    accepted: (stream: Stream, user: number | null) => void,
     failed: (reason: string) => void,
+    access?: SocketAccess,
   ): Promise<Listener>;
 }
 

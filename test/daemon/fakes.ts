@@ -2,6 +2,7 @@
 /** A pretend world for the main daemon: a clock that is turned by hand, workers and sockets that record. */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { HookParts } from "../../src/daemon/hooks.ts";
 import type { Probed } from "../../src/daemon/resource.ts";
 import type {
   FromWorker,
@@ -24,6 +25,11 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
+import type {
+  ProgramHandler,
+  Programs,
+  RunningProgram,
+} from "../../src/platform/watched-program.ts";
 
 /** Lets everything that is ready run. */
 export async function settle(): Promise<void> {
@@ -357,6 +363,75 @@ export class FakeLog implements Log {
 
 /** A component whose metadata can be read. */
 export const USABLE: Probed = { kind: "usable", copy: { state: "uptodate", forced: null } };
+
+/** A program that was started, and ends when the test says so. */
+export class FakeProgram implements RunningProgram {
+  readonly argv: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly pid: number;
+  readonly kills: string[] = [];
+  readonly #handler: ProgramHandler;
+  running = true;
+
+  constructor(
+    argv: readonly string[],
+    environment: Readonly<Record<string, string>>,
+    pid: number,
+    handler: ProgramHandler,
+  ) {
+    this.argv = argv;
+    this.environment = environment;
+    this.pid = pid;
+    this.#handler = handler;
+  }
+
+  prints(text: string, stream: "stdout" | "stderr" = "stdout"): void {
+    this.#handler.line(stream, text);
+  }
+
+  async exit(code: number): Promise<void> {
+    await this.ends({ kind: "code", code });
+  }
+
+  async ends(exit: ProcessExit): Promise<void> {
+    this.running = false;
+    this.#handler.exited(exit);
+    await settle();
+  }
+
+  kill(signal: "SIGTERM" | "SIGKILL"): void {
+    this.kills.push(signal);
+  }
+}
+
+export class FakePrograms implements Programs {
+  readonly started: FakeProgram[] = [];
+
+  start(
+    argv: readonly string[],
+    environment: Readonly<Record<string, string>>,
+    handler: ProgramHandler,
+  ): RunningProgram {
+    const program = new FakeProgram(argv, environment, 500 + this.started.length, handler);
+    this.started.push(program);
+    return program;
+  }
+
+  get last(): FakeProgram {
+    return this.started.at(-1)!;
+  }
+
+  /** What was started, without the path, one line each. */
+  get calls(): readonly string[] {
+    return this.started.map(({ argv }) => argv.slice(1).join(" "));
+  }
+}
+
+/** For resources without hooks. */
+export const NO_HOOKS: HookParts = {
+  programs: new FakePrograms(),
+  settings: () => ({ exec: null, gate: null, timeoutMs: 60_000 }),
+};
 
 export function settingsOf(name: string, changes: Partial<WorkerSettings> = {}): WorkerSettings {
   return {

@@ -12,6 +12,7 @@ import {
   FakeProcesses,
   FakeSocket,
   FakeStream,
+  NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
@@ -42,6 +43,7 @@ class Node {
       probe: async () => USABLE,
       log,
       workerLog: "stdio",
+      hooks: NO_HOOKS,
       event: () => undefined,
     });
     this.server = new ControlServer({
@@ -55,7 +57,7 @@ class Node {
   /** Sends a request as captured. @returns what came back */
   async ask(request: Uint8Array): Promise<Uint8Array> {
     const stream = new FakeStream();
-    this.server.accept(stream);
+    this.server.accept(stream, "everything");
     stream.feed(request);
     for (let turn = 0; turn < 20 && stream.state === "open"; turn++) await settle();
     expect.notEqual(stream.state, "open");

@@ -13,6 +13,7 @@ import {
   FakeProcesses,
   FakeResolver,
   FakeSocket,
+  NO_HOOKS,
   settingsOf,
   settle,
   USABLE,
@@ -38,6 +39,7 @@ class Node {
       probe: async () => USABLE,
       log,
       workerLog: "stdio",
+      hooks: NO_HOOKS,
       event: () => undefined,
     } as const;
     const add = (name: string, remote: string) =>

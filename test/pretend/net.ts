@@ -415,7 +415,7 @@ export type Answer = FarEnd | string | "silence";
 export class PretendNet implements Net {
   readonly #events: Poster;
   readonly #clock: Clock;
-  readonly #accepted: Map<string, (stream: Stream) => void> = new Map();
+  readonly #accepted: Map<string, (stream: Stream, user: number | null) => void> = new Map();
   /** Decides about connection attempts of the subject; `count` begins at 1. */
   onConnect: (address: string, count: number) => Answer = () => "connection refused";
   connectCount = 0;
@@ -452,7 +452,10 @@ export class PretendNet implements Net {
     };
   }
 
-  listen(address: string, accepted: (stream: Stream) => void): Promise<Listener> {
+  listen(
+    address: string,
+    accepted: (stream: Stream, user: number | null) => void,
+  ): Promise<Listener> {
     this.#accepted.set(address, accepted);
     return Promise.resolve({ address, close: () => this.#accepted.delete(address) });
   }
@@ -462,7 +465,7 @@ export class PretendNet implements Net {
     const accepted = this.#accepted.get(address);
     if (accepted === undefined) throw new Error(`nobody listens at ${address}`);
     const connection = pretendConnection(this.#events, "a client");
-    this.#events.post(() => accepted(connection.near));
+    this.#events.post(() => accepted(connection.near, 0));
     return connection;
   }
 

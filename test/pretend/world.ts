@@ -38,6 +38,15 @@ export class RecordingHost implements EngineHost {
   diverged(divergence: Divergence): void {
     this.divergences.push(divergence);
   }
+  /** What the gate says. */
+  resyncRefusal: Promise<string | null> = Promise.resolve(null);
+  /** How often it was asked. */
+  resyncAsked = 0;
+
+  mayResync(): Promise<string | null> {
+    this.resyncAsked++;
+    return this.resyncRefusal;
+  }
   notice(text: string): void {
     this.notices.push(text);
   }

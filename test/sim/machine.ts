@@ -41,6 +41,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
+import { NO_HOOKS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
@@ -379,6 +380,7 @@ export class SimDaemon implements Owner, Processes {
         listen: [`tcp://${machine.ip}:${PORT}`],
         listenByDefault: false,
         resources: [machine.settings],
+        hooks: NO_HOOKS.settings,
       },
       {
         clock,
@@ -393,6 +395,9 @@ export class SimDaemon implements Owner, Processes {
         },
         log: new SimLog(machine, watcher, ""),
         workerLog: "stdio",
+        hooks: NO_HOOKS,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
     );
     void this.#daemon.open();
@@ -465,6 +470,7 @@ export class SimWorker implements Owner, WorkerProcess {
         hashes: nodeHashes,
       },
       openDisk: () => this.#openDisk(),
+      dropPrivileges: () => undefined,
       openLog: () => new SimLog(machine, watcher, prefix),
       tell: (message) => this.#tell(message),
       exit: (code) => this.#exit(code),

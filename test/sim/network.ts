@@ -371,9 +371,12 @@ export class ProcessNet implements Net, HandshakeNet {
     return this.#network.connect(this.#owner, this.#clock, address, options.timeoutMs, done);
   }
 
-  listen(address: string, accepted: (stream: Stream) => void): Promise<Listener> {
+  listen(
+    address: string,
+    accepted: (stream: Stream, user: number | null) => void,
+  ): Promise<Listener> {
     try {
-      const close = this.#network.listen(this.#owner, address, accepted);
+      const close = this.#network.listen(this.#owner, address, (end) => accepted(end, 0));
       return Promise.resolve({ address, close });
     } catch (error) {
       return Promise.reject(error);

@@ -15,6 +15,9 @@ export interface CommandOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly cwd?: string;
   readonly stdin?: string;
+  /** Ids of the user and the group it runs as; left out, ours. */
+  readonly uid?: number;
+  readonly gid?: number;
   /** Then it is killed, and that is an error; default 60 s. */
   readonly withinMs?: number;
 }
@@ -31,6 +34,8 @@ export function runCommand(
     const child = spawn(program, args, {
       env: options.env ?? process.env,
       cwd: options.cwd,
+      ...(options.uid === undefined ? {} : { uid: options.uid }),
+      ...(options.gid === undefined ? {} : { gid: options.gid }),
       stdio: ["pipe", "pipe", "pipe"],
     });
     let stdout = "";

@@ -26,7 +26,7 @@ import {
 } from "../../src/wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../../src/wire/handshake.ts";
-import { FakeLog, settingsOf, USABLE } from "../daemon/fakes.ts";
+import { FakeLog, NO_HOOKS, settingsOf, USABLE } from "../daemon/fakes.ts";
 import { signal } from "./marked-processes.ts";
 import { until } from "./until.ts";
 
@@ -48,6 +48,7 @@ class RealDaemon {
         listen: [`tcp4://${HOST}:${port}`],
         listenByDefault: false,
         resources: names.map((name) => settingsOf(name, { remote: `tcp4://${HOST}:1` })),
+        hooks: NO_HOOKS.settings,
       },
       {
         clock: nodeClock,
@@ -55,6 +56,7 @@ class RealDaemon {
         processes: new NodeProcesses({
           script: join(import.meta.dirname, "../daemon/stub-worker.ts"),
           output: "inherit",
+          user: null,
         }),
         net: nodeNet,
         handshakeNet: new NodeHandshakeNet(),
@@ -62,6 +64,9 @@ class RealDaemon {
         probe: async () => USABLE,
         log: this.log,
         workerLog: "stdio",
+        hooks: NO_HOOKS,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
     );
   }

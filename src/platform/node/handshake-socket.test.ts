@@ -58,7 +58,7 @@ async function read(socket: Socket, length: number): Promise<string> {
 }
 
 function stubWorker(t: TestContext, resource: string) {
-  const processes = new NodeProcesses({ script: STUB, output: "inherit" });
+  const processes = new NodeProcesses({ script: STUB, output: "inherit", user: null });
   const messages: unknown[] = [];
   const exited = Promise.withResolvers<ProcessExit>();
   const worker: WorkerProcess = processes.spawn(

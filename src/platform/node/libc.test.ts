@@ -12,6 +12,8 @@ import {
   FALLOC_KEEP_SIZE,
   FALLOC_PUNCH_HOLE,
   fallocateAsync,
+  findGroup,
+  findUser,
   flockExclusive,
   hostId,
   lastErrno,
@@ -77,4 +79,11 @@ test("blockDeviceSize() refuses a regular file", () => {
 test("hostId() is what hostid(1) prints", (t) => {
   if (spawnSync("hostid").error) return t.skip("no hostid(1)");
   assert.equal(hostId(), Number.parseInt(execFileSync("hostid").toString(), 16));
+});
+
+test("users and groups are found by name", () => {
+  assert.deepEqual(findUser("root"), { uid: 0, gid: 0 });
+  assert.equal(findUser("nobody-of-that-name"), null);
+  assert.equal(findGroup("root"), 0);
+  assert.equal(findGroup("nobody-of-that-name"), null);
 });

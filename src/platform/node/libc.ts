@@ -26,9 +26,16 @@ const callMmap = libc.func(
 );
 const callMunmap = libc.func("int munmap(intptr_t at, size_t length)");
 const callGethostid = libc.func("long gethostid()");
-const callStrdup = libc.func("void *strdup(str text)");
-const callOpenlog = libc.func("void openlog(void *ident, int option, int facility)");
-const callSyslog = libc.func("void syslog(int priority, str format, str text)");
+const callGetsockopt = libc.func(
+  "int getsockopt(int fd, int level, int name, void *value, void *size)",
+);
+const callGetpwnam = libc.func("void *getpwnam(str name)");
+const callGetgrnam = libc.func("void *getgrnam(str name)");
+const callSocket = libc.func("int socket(int domain, int type, int protocol)");
+const callSendto = libc.func(
+  "int64_t sendto(int fd, void *bytes, size_t length, int flags, void *address, uint32_t addressLength)",
+);
+const callPoll = libc.func("int poll(void *descriptors, ulong count, int timeout)");
 
 /** errno values that the platform code tells apart. */
 export const EINTR = 4;
@@ -149,17 +156,67 @@ export function hostId(): number {
   return Number(callGethostid()) >>> 0;
 }
 
-/** Names this process to syslog, facility daemon, with its pid. Once per process. */
-export function openSyslog(ident: string): void {
-  const LOG_PID = 1;
-  const LOG_DAEMON = 3 << 3;
-  // syslog keeps the pointer, so the text must outlive this call: strdup, never freed.
-  callOpenlog(callStrdup(ident), LOG_PID, LOG_DAEMON);
+/** The user at the other end of a connected UNIX socket (SO_PEERCRED), or -1. */
+export function peerUser(fd: number): number {
+  const SOL_SOCKET = 1;
+  const SO_PEERCRED = 17;
+  // struct ucred: process, user, group.
+  const credentials = Buffer.alloc(12);
+  const size = Buffer.alloc(4);
+  size.writeUInt32LE(credentials.length);
+  const result = callGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, size);
+  return result === 0 ? credentials.readUInt32LE(4) : -1;
 }
 
-/** @param priority 3 error, 4 warning, 5 notice, 6 info, 7 debug */
-export function syslog(priority: number, text: string): void {
-  callSyslog(priority, "%s", text);
+/** A user and its group, by name; null where there is none. May ask a directory server: at start only. */
+export function findUser(name: string): { readonly uid: number; readonly gid: number } | null {
+  // struct passwd: name, password, user, group, …
+  const entry = callGetpwnam(name);
+  if (entry === null) return null;
+  return { uid: koffi.decode(entry, 16, "uint32_t"), gid: koffi.decode(entry, 20, "uint32_t") };
+}
+
+/** A group by name; null where there is none. Likewise. */
+export function findGroup(name: string): number | null {
+  // struct group: name, password, group, …
+  const entry = callGetgrnam(name);
+  return entry === null ? null : koffi.decode(entry, 16, "uint32_t");
+}
+
+const AF_UNIX = 1;
+
+/** An unconnected datagram socket for paths. @returns a descriptor or -errno */
+export function unixDatagramSocket(): number {
+  const SOCK_DGRAM = 2;
+  const SOCK_CLOEXEC = 0o2000000;
+  return negativeErrno(callSocket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+}
+
+/** struct sockaddr_un of a path of at most 107 bytes. */
+export function unixAddress(path: string): Uint8Array {
+  const name = Buffer.from(path);
+  const address = Buffer.alloc(110);
+  address.writeUInt16LE(AF_UNIX);
+  address.set(name, 2);
+  return address.subarray(0, 2 + name.length + 1);
+}
+
+/** Sends one datagram, if that is possible without waiting. @returns how many bytes, or -errno */
+export function sendDatagram(fd: number, bytes: Uint8Array, address: Uint8Array): number {
+  const MSG_DONTWAIT = 0x40;
+  const MSG_NOSIGNAL = 0x4000;
+  const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  return negativeErrno(Number(callSendto(fd, bytes, bytes.length, flags, address, address.length)));
+}
+
+/** Whether a write of at most 4096 bytes to `fd` would not wait. */
+export function isWritable(fd: number): boolean {
+  const POLLOUT = 4;
+  // struct pollfd: descriptor, events wanted, events found.
+  const descriptor = Buffer.alloc(8);
+  descriptor.writeInt32LE(fd, 0);
+  descriptor.writeInt16LE(POLLOUT, 4);
+  return callPoll(descriptor, 1, 0) === 1 && (descriptor.readInt16LE(6) & POLLOUT) !== 0;
 }
 
 // Since io_uring, new system calls have one number on every architecture.

@@ -540,3 +540,28 @@ test("a TCP stream finds out by itself that its peer's machine has died", async 
   server.close();
   assert.match(line?.[5] ?? "", /^02:/);
 });
+
+test("a UNIX socket gets the owner, group and mode asked for, and its clients are known by user", async (t) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hast-access-"));
+  t.after(() => fs.rmSync(directory, { recursive: true }));
+  const file = path.join(directory, "ctl");
+  const users: (number | null)[] = [];
+  const own = { user: process.getuid!(), group: process.getgid!() };
+  const listener = await nodeNet.listen(
+    `unix://${file}`,
+    (stream, user) => {
+      users.push(user);
+      stream.destroy();
+    },
+    () => undefined,
+    { mode: 0o640, ...own },
+  );
+  t.after(() => listener.close());
+  const { mode, uid, gid } = fs.statSync(file);
+  assert.deepEqual([mode & 0o777, uid, gid], [0o640, own.user, own.group]);
+  const client = net.connect(file);
+  client.on("error", () => undefined);
+  client.resume();
+  await new Promise((resolve) => client.once("close", resolve));
+  assert.deepEqual(users, [process.getuid!()]);
+});

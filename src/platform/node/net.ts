@@ -19,8 +19,10 @@ import {
   type Net,
   NetError,
   type NetFailure,
+  type SocketAccess,
   type Stream,
 } from "../net.ts";
+import { peerUser } from "./libc.ts";
 import { failureText } from "./net-failure.ts";
 import { adoptSocket } from "./socket-stream.ts";
 
@@ -31,6 +33,7 @@ const BACKLOG = 128;
 
 /** Only the owner of the daemon may open the disks it offers. */
 const UNIX_SOCKET_MODE = 0o600;
+const OWN_ACCESS: SocketAccess = { mode: UNIX_SOCKET_MODE, user: null, group: null };
 
 function connect(
   text: string,
@@ -129,8 +132,9 @@ function withPort(address: Address): Address {
 
 async function listen(
   text: string,
-  accepted: (stream: Stream) => void,
+  accepted: (stream: Stream, user: number | null) => void,
   failed: (reason: string) => void,
+  access: SocketAccess = OWN_ACCESS,
 ): Promise<Listener> {
   let address: Address;
   try {
@@ -140,14 +144,14 @@ async function listen(
     throw new NetError("EINVAL", error.message, { cause: error });
   }
   return address.kind === "unix"
-    ? await listenUnix(address.path, accepted, failed)
+    ? await listenUnix(address.path, accepted, failed, access)
     : await listenTcp(address, text, accepted, failed);
 }
 
 async function listenTcp(
   address: Extract<Address, { kind: "tcp" }>,
   text: string,
-  accepted: (stream: Stream) => void,
+  accepted: (stream: Stream, user: null) => void,
   failed: (reason: string) => void,
 ): Promise<Listener> {
   const host = await new Promise<string>((fulfil, reject) =>
@@ -156,7 +160,7 @@ async function listenTcp(
       else reject(new NetError("EINVAL", `Cannot listen on ${text}: ${failure}.`));
     }),
   );
-  const server = createServer((socket) => peerOf(socket), accepted);
+  const server = createServer((socket) => accepted(adoptSocket(socket, peerOf(socket)), null));
   // ipv6Only, since tcp4://0.0.0.0 and tcp6://[::] are listened on side by side.
   const options = {
     host,
@@ -176,11 +180,15 @@ async function listenTcp(
 
 async function listenUnix(
   file: string,
-  accepted: (stream: Stream) => void,
+  accepted: (stream: Stream, user: number) => void,
   failed: (reason: string) => void,
+  access: SocketAccess,
 ): Promise<Listener> {
   const address = `unix://${file}`;
-  const server = createServer(() => address, accepted);
+  const server = createServer((socket) => {
+    const user = userOf(socket);
+    accepted(adoptSocket(socket, address), user);
+  });
   makeDirectory(path.dirname(file), address);
   try {
     await bindUnix(server, file, address);
@@ -188,6 +196,20 @@ async function listenUnix(
     if (!(error instanceof NetError) || error.code !== "EADDRINUSE") throw error;
     await removeStaleSocket(file);
     await bindUnix(server, file, address);
+  }
+  try {
+    // Its owner first: until then it is our own user's alone.
+    fs.chownSync(file, access.user ?? -1, access.group ?? -1);
+    fs.chmodSync(file, access.mode);
+  } catch (error) {
+    server.close();
+    const { code } = error as NodeJS.ErrnoException;
+    throw new NetError(
+      code ?? "EIO",
+      `Cannot give ${file} its owner and permissions: ${failureText(error as NodeJS.ErrnoException)}. ` +
+        "Run hastd as root, or leave controlowner and controlgroup out of hast.conf.",
+      { cause: error },
+    );
   }
   server.on("error", (error: NodeJS.ErrnoException) => failed(failureText(error)));
   // Node unlinks the path when the server closes.
@@ -248,13 +270,15 @@ async function removeStaleSocket(file: string): Promise<void> {
   fs.rmSync(file, { force: true });
 }
 
-function createServer(
-  peer: (socket: net.Socket) => string,
-  accepted: (stream: Stream) => void,
-): net.Server {
-  return net.createServer({ pauseOnConnect: true }, (socket) =>
-    accepted(adoptSocket(socket, peer(socket))),
-  );
+function createServer(accepted: (socket: net.Socket) => void): net.Server {
+  return net.createServer({ pauseOnConnect: true }, accepted);
+}
+
+/** Who connected to a UNIX socket; -1 if the kernel does not say. */
+function userOf(socket: net.Socket): number {
+  // Node's internal, see socket-stream.ts.
+  const fd = (socket as unknown as { _handle: { fd: number } | null })._handle?.fd ?? -1;
+  return peerUser(fd);
 }
 
 /**

@@ -16,12 +16,15 @@ import {
   workerTitle,
 } from "../process.ts";
 import { NodeHandshakeSocket, type ReleasedSocket } from "./handshake-socket.ts";
+import { type WorkerUser, workerUserVariable } from "./privileges.ts";
 
 export interface NodeProcessesOptions {
   /** Absolute path of the program the worker runs. */
   readonly script: string;
   /** Whether its stdout and stderr are ours; else /dev/null. */
   readonly output: "inherit" | "ignore";
+  /** Who they are to become once they have opened what they need; null: nobody else. */
+  readonly user: WorkerUser | null;
 }
 
 export class NodeProcesses implements Processes {
@@ -32,7 +35,7 @@ export class NodeProcesses implements Processes {
   }
 
   spawn(identity: WorkerIdentity, handler: ProcessHandler): WorkerProcess {
-    const { script, output } = this.#options;
+    const { script, output, user } = this.#options;
     let child: ChildProcess;
     try {
       child = spawn(
@@ -42,6 +45,7 @@ export class NodeProcesses implements Processes {
         ["--disable-sigusr1", script, workerTitle(identity)],
         {
           stdio: ["ignore", output, output, "ipc"],
+          env: user === null ? process.env : { ...process.env, ...workerUserVariable(user) },
           serialization: "advanced",
           // A session of its own: Ctrl-C reaches us alone, and we stop the workers in good order.
           detached: true,

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** The question before a resync overwrites this node's copy, in both roles. */
+
+import { strict as expect } from "node:assert";
+import { test } from "node:test";
+import { messageAt } from "../../test/golden/vectors.ts";
+import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
+import { sameBytes } from "../../test/pretend/same-bytes.ts";
+import { PretendSecondary } from "../../test/pretend/secondary.ts";
+import { createComponent, dirtyArena, World } from "../../test/pretend/world.ts";
+import { METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import { EXT_STATE } from "../wire/extensions.ts";
+import { decodeS2, type S2 } from "../wire/handshake.ts";
+import { PrimaryEngine } from "./primary-engine.ts";
+import { SecondaryEngine } from "./secondary-engine.ts";
+import type { PeerHello } from "./worker-messages.ts";
+
+const ARENA = dirtyArena();
+const RESUID = 77n;
+const MAP_AT = 4096;
+
+// ---- as secondary -------------------------------------------------------------------------------
+
+interface Met {
+  readonly world: World;
+  readonly engine: SecondaryEngine;
+  readonly a: FarEnd;
+  readonly before: Uint8Array;
+  /** What was answered, or null so far. */
+  answer(): S2 | null;
+}
+
+async function meet(
+  hello: Partial<PeerHello>,
+  metadata: Partial<Metadata> = {},
+  prepare: (world: World) => void = () => undefined,
+): Promise<Met> {
+  const world = new World({ arena: ARENA });
+  createComponent(world.disk, { resuid: RESUID, state: "consistent", sequence: 1n, ...metadata });
+  prepare(world);
+  const before = contentOf(world);
+  const a = pretendConnection(world.events, "tcp://primary (a)");
+  const b = pretendConnection(world.events, "tcp://primary (b)");
+  const whole: PeerHello = {
+    version: 2,
+    extensions: EXT_STATE,
+    virgin: false,
+    resuid: RESUID,
+    localcnt: 0n,
+    remotecnt: 0n,
+    remarks: null,
+    ...hello,
+  };
+  const { settings, disk, environment, host } = world;
+  const engine = await world.until(
+    SecondaryEngine.open(settings, whole, disk, a.near, b.near, environment, host),
+  );
+  void engine.start();
+  await world.events.settle();
+  let answer: S2 | null = null;
+  return {
+    world,
+    engine,
+    a,
+    before,
+    answer: () => {
+      const heard = a.takeHeard();
+      if (heard.length > 0) answer = decodeS2(messageAt(heard, 0)!.nv).answer;
+      return answer;
+    },
+  };
+}
+
+/** All but the second copy of the metadata, which is repaired whenever a component is opened. */
+function contentOf({ disk }: World): Uint8Array {
+  const content = disk.peek(0, disk.mediaSize).slice();
+  return content.fill(0, 2048, METADATA_SIZE);
+}
+
+/** When this copy is the target, and when it is not: what the primary says, what we say, asked? */
+const CASES: readonly (readonly [
+  string,
+  Partial<PeerHello>,
+  Partial<Metadata>,
+  (world: World) => void,
+  boolean,
+])[] = [
+  ["a primary in step", {}, {}, () => undefined, false],
+  ["a primary that wrote alone", { localcnt: 1n }, {}, () => undefined, true],
+  ["a map of our own", {}, {}, (world) => world.disk.poke(MAP_AT, Uint8Array.of(1)), true],
+  ["we wrote alone", {}, { localcnt: 1n }, () => undefined, false],
+  ["a component created anew", {}, { resuid: 0n, state: "new" }, () => undefined, true],
+  [
+    "a copy that is a mixture already",
+    { localcnt: 1n },
+    { state: "inconsistent" },
+    () => undefined,
+    false,
+  ],
+];
+
+for (const [what, hello, metadata, prepare, asked] of CASES) {
+  test(`${what}: the gate is ${asked ? "" : "not "}asked before this copy is overwritten`, async () => {
+    const { world, answer } = await meet(hello, metadata, prepare);
+    expect.equal(world.host.resyncAsked, asked ? 1 : 0);
+    expect.equal(answer()?.kind, "accepted");
+  });
+}
+
+test("nothing is written and nothing answered before the gate has agreed", async () => {
+  const said = Promise.withResolvers<string | null>();
+  const { world, answer, before } = await meet({}, { resuid: 0n, state: "new" }, (it) => {
+    it.host.resyncRefusal = said.promise;
+  });
+  expect.equal(answer(), null);
+  sameBytes(contentOf(world), before);
+  said.resolve(null);
+  await world.events.settle();
+  expect.equal(answer()?.kind, "accepted");
+});
+
+test("a gate that refuses: the primary hears why, this node's operator too, and nothing is written", async () => {
+  const { world, answer, before } = await meet({ localcnt: 1n }, {}, (it) => {
+    it.host.resyncRefusal = Promise.resolve("the gate /g refuses it (exit code 1): no space");
+  });
+  const heard = answer();
+  expect.ok(heard?.kind === "refused");
+  expect.equal(
+    heard.errmsg,
+    "Synchronization refused on the other node: the gate /g refuses it (exit code 1): no space",
+  );
+  expect.equal(world.host.exit?.code, 78);
+  expect.match(world.host.exit.reason, /no space/);
+  expect.match(world.host.errors.join(), /no space/);
+  sameBytes(contentOf(world), before);
+});
+
+test("a secondary that is stopped while the gate thinks ends at once, and the answer changes nothing", async () => {
+  const said = Promise.withResolvers<string | null>();
+  const { world, engine, before } = await meet({ localcnt: 1n }, {}, (it) => {
+    it.host.resyncRefusal = said.promise;
+  });
+  engine.stop();
+  await world.events.settle();
+  expect.equal(world.host.exit?.code, 0);
+  said.resolve(null);
+  await world.events.settle();
+  sameBytes(contentOf(world), before);
+});
+
+// ---- as primary ---------------------------------------------------------------------------------
+
+/** A primary whose peer wrote alone: what the peer has is newer. */
+async function lead(
+  refusal: Promise<string | null>,
+  metadata: Partial<Metadata> = {},
+): Promise<{ world: World; engine: PrimaryEngine; peers: PretendSecondary[] }> {
+  const world = new World({ arena: ARENA });
+  world.host.resyncRefusal = refusal;
+  const { datasize } = createComponent(world.disk, {
+    resuid: RESUID,
+    state: "uptodate",
+    sequence: 1n,
+    ...metadata,
+  });
+  const peers: PretendSecondary[] = [];
+  world.net.onConnect = () => {
+    const last = peers.at(-1);
+    if (last?.wantsSecond) return last.connect();
+    const map = new Uint8Array(512).fill(1, 0, 1);
+    const options = { datasize, localcnt: 1n, syncsrc: "secondary", map } as const;
+    const peer = new PretendSecondary(world.events, { ...options, extensions: EXT_STATE });
+    peers.push(peer);
+    return peer.connect();
+  };
+  const { settings, disk, environment, host } = world;
+  const engine = await world.until(PrimaryEngine.open(settings, disk, environment, host));
+  await world.until(engine.start());
+  await world.events.settle();
+  return { world, engine, peers };
+}
+
+test("a primary asks before it takes the peer's newer data", async () => {
+  const said = Promise.withResolvers<string | null>();
+  const { world, engine, peers } = await lead(said.promise);
+  expect.equal(world.host.resyncAsked, 1);
+  expect.equal(engine.report().status, "degraded");
+  expect.equal(peers[0]!.heard.length, 0);
+  said.resolve(null);
+  await world.events.settle();
+  expect.equal(engine.report().status, "complete");
+  expect.ok(world.host.events.includes("connect"));
+});
+
+test("a primary whose gate refuses does not connect, says why, and tries again seldom", async () => {
+  const { world, engine, peers } = await lead(Promise.resolve("the gate /g refuses it"));
+  expect.equal(engine.report().status, "degraded");
+  expect.match(
+    engine.report().notes.join("\n"),
+    /not connected: Synchronization refused on this node: the gate \/g refuses it/,
+  );
+  await world.clock.pass(29_000);
+  expect.equal(peers.length, 1);
+  await world.clock.pass(2_000);
+  expect.equal(peers.length, 2);
+  expect.equal(world.host.resyncAsked, 2);
+});
+
+test("leave that comes after the peer has lost patience is for the next connection", async () => {
+  const said = Promise.withResolvers<string | null>();
+  const { world, engine, peers } = await lead(said.promise);
+  peers[0]!.leave();
+  await world.events.settle();
+  said.resolve(null);
+  await world.clock.pass(1_000);
+  expect.equal(peers.length, 2);
+  expect.equal(world.host.resyncAsked, 1);
+  expect.equal(engine.report().status, "complete");
+});
+
+test("a primary whose copy is a mixture already goes on without asking", async () => {
+  const { world, engine } = await lead(Promise.resolve("no"), {
+    state: "inconsistent",
+    prevrole: "primary",
+  });
+  expect.equal(world.host.resyncAsked, 0);
+  expect.equal(engine.report().status, "complete");
+});
