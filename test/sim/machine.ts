@@ -22,12 +22,14 @@ import type {
   WorkerSettings,
 } from "../../src/engine/worker-messages.ts";
 import {
+  COPY_SIZE_MAX,
   decodeMetadata,
   encodeMetadata,
   METADATA_SIZE,
   type Metadata,
 } from "../../src/metadata/block.ts";
-import { mapBytes } from "../../src/metadata/layout.ts";
+import { copyOffset } from "../../src/metadata/copies.ts";
+import { type Layout, mapBytes } from "../../src/metadata/layout.ts";
 import { type Disk, DiskError } from "../../src/platform/disk.ts";
 import type { Entropy } from "../../src/platform/entropy.ts";
 import type { HandshakeSocket } from "../../src/platform/handshake-socket.ts";
@@ -214,7 +216,8 @@ export class Machine implements Host {
   }
 
   get #dataStart(): number {
-    return METADATA_SIZE + 4096 * Math.ceil(this.mapSize / 4096);
+    const mapEnd = METADATA_SIZE + 4096 * Math.ceil(this.mapSize / 4096);
+    return this.shape.gap ? 65536 * Math.ceil((mapEnd + METADATA_SIZE) / 65536) : mapEnd;
   }
 
   /** Bytes of the map on disk. */
@@ -248,13 +251,35 @@ export class Machine implements Host {
     this.medium.format(encodeMetadata(metadata), wipe);
   }
 
-  /** What the metadata could be after a power cut, the present one last. */
+  /** What the metadata could be after a power cut, in either copy, the block's present one last. */
   recordVersions(): Metadata[] {
-    return this.medium.rawVersions(0).map((sector) => {
+    const block = this.#versionsAt(0, 0);
+    const at = copyOffset(this.#layout, this.extentCount);
+    const within = at % this.shape.sectorSize;
+    const copies = this.#versionsAt((at - within) / this.shape.sectorSize, within);
+    return [...copies, ...block]
+      .filter((bytes) => bytes.some((byte) => byte !== 0)) // never written
+      .map((bytes) => decodeMetadata(bytes, RESOURCE));
+  }
+
+  #versionsAt(sector: number, within: number): Uint8Array[] {
+    return this.medium.rawVersions(sector).map((bytes) => {
       const block = new Uint8Array(METADATA_SIZE);
-      block.set(sector);
-      return decodeMetadata(block, RESOURCE);
+      block.set(bytes.subarray(within, within + COPY_SIZE_MAX));
+      return block;
     });
+  }
+
+  get #layout(): Layout {
+    const { cellCount, sectorSize } = this.shape;
+    return {
+      kind: "header",
+      metadataOffset: 0,
+      mapOffset: METADATA_SIZE,
+      mapSize: this.mapSize,
+      localoff: this.#dataStart,
+      datasize: cellCount * sectorSize,
+    };
   }
 
   get record(): Metadata {

@@ -52,6 +52,8 @@ export interface Shape {
   readonly cellCount: number;
   readonly extentSize: number; // bytes
   readonly keepdirty: number;
+  /** Room before the data, where the second copy of the metadata lies; else it is in the block's tail. */
+  readonly gap: boolean;
 }
 
 export interface Plan {
@@ -98,7 +100,7 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     checksum: random.pick(["none", "none", "crc32", "sha256"] as const),
     compression: random.pick(["none", "none", "hole", "lzf"] as const),
     timeout: random.pick([5, 20]),
-    shape: { sectorSize, cellCount, extentSize, keepdirty },
+    shape: { sectorSize, cellCount, extentSize, keepdirty, gap: random.chance(0.5) },
     legacy: random.chance(0.15),
     clockRates: [rate(), rate()] as const,
     chaosMs,
