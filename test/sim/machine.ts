@@ -56,6 +56,7 @@ import {
 } from "./network.ts";
 import type { Shape } from "./plan.ts";
 import { ProcessClock, type Timeline } from "./timeline.ts";
+import type { Cells } from "./trace.ts";
 
 const RESOURCE = "r0";
 const PORT = 8457;
@@ -65,7 +66,7 @@ const ENOSPC = 28;
 
 /** Whoever wants to know what happens on machines. */
 export interface Watcher {
-  note(text: string): void;
+  note(text: string, about?: Cells | "detail" | null): void;
   told(worker: SimWorker, message: FromWorker): void;
   /** A line for the operator, above debug. */
   said(machine: Machine, text: string): void;
@@ -135,7 +136,7 @@ class SimLog implements Log {
     this.#say("info", text);
   }
   debug(_level: number, text: string): void {
-    this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${text}`);
+    this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${text}`, "detail");
   }
   #say(level: string, text: string): void {
     this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${level}: ${text}`);
@@ -170,6 +171,7 @@ export interface MachineManners {
   readonly clockRate: number;
   /** A failed flush loses part of what was in the cache, although reads still show it. */
   readonly flushLoses: boolean;
+  readonly flushLies: boolean;
 }
 
 export class Machine implements Host {
@@ -212,6 +214,7 @@ export class Machine implements Host {
     this.flushLoses = manners.flushLoses;
     const { sectorSize, cellCount } = shape;
     this.medium = new SimMedium(name, { sectorSize, cellCount, dataStart: this.#dataStart });
+    this.medium.flushLies = manners.flushLies;
     this.create(true);
   }
 
@@ -367,6 +370,13 @@ export class Machine implements Host {
       else this.badCells.delete(cell);
     }
     return hit;
+  }
+
+  /** Null for a request that is not about the data alone. */
+  cellsOf({ op, offset, length }: RunningRequest): Cells | null {
+    const { dataStart, sectorSize } = this.medium;
+    if (op === "flush" || offset < dataStart) return null;
+    return { from: (offset - dataStart) / sectorSize, count: length / sectorSize };
   }
 
   diskDelay(): number {
@@ -592,7 +602,7 @@ export class SimWorker implements Owner, WorkerProcess {
     const noSpace = full && request.op === "write";
     if (!noSpace && !bad && !random.chance(rate)) return 0;
     const what = `${request.op} of ${request.length} bytes at ${request.offset}`;
-    watcher.note(`${this}: ${noSpace ? "ENOSPC" : "EIO"}: ${what}`);
+    watcher.note(`${this}: ${noSpace ? "ENOSPC" : "EIO"}: ${what}`, this.host.cellsOf(request));
     if (request.op !== "flush") this.#partly(request);
     else if (this.host.flushLoses) this.host.medium.loseSome(() => random.chance(0.5));
     watcher.diskFault(this, request);

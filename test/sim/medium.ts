@@ -46,6 +46,7 @@ export class SimMedium implements Medium {
   readonly touched: number[] = [];
   /** Told what becomes of each cell. */
   onCell: ((cell: number, what: string) => void) | null = null;
+  flushLies = false;
   /** Grows when something before the data area changes, or becomes stable. */
   rawChanges = 0;
 
@@ -154,6 +155,7 @@ export class SimMedium implements Medium {
   }
 
   flush(): () => void {
+    if (this.flushLies) return () => {};
     const begun = this.#count;
     return () => {
       for (const cell of settle(this.#unstable, begun)) {
