@@ -46,11 +46,11 @@ for (const { seed, why } of knownSeeds()) {
 }
 
 test("one seed decides everything: the same story twice", async () => {
-  const runs = [await new World(5, arenas).run(), await new World(5, new Arenas()).run()];
+  const runs = [await new World(1, arenas).run(), await new World(1, new Arenas()).run()];
   assert.ok(runs[0]!.trace.count > 1_000, "hardly anything has happened");
   assert.equal(runs[0]!.trace.hash, runs[1]!.trace.hash);
   assert.equal(runs[0]!.events, runs[1]!.events);
-  const other = await new World(6, arenas).run();
+  const other = await new World(3, arenas).run();
   assert.notEqual(runs[0]!.trace.hash, other.trace.hash);
 });
 

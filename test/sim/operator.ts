@@ -75,6 +75,13 @@ export class Operator {
     this.#replace = this.#world.other(this.wanted);
   }
 
+  /** Waits for a node to change its role. */
+  get busy(): boolean {
+    return this.#world.machines.some(
+      (machine) => machine.resource !== null && this.#changing.get(machine) === machine.resource,
+    );
+  }
+
   sawSplitBrain(): void {
     this.#splitBrain = true;
   }

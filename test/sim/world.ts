@@ -301,6 +301,7 @@ export class World implements Watcher {
     const { primary } = this.operator.wanted;
     const engine = primary?.primaryEngine ?? null;
     if (primary === null || engine === null) return `no primary on ${this.operator.wanted.name}`;
+    if (this.operator.busy) return "a role change is under way";
     const { core } = engine;
     if (!core.connected) return "not connected";
     if (core.stale) return "the primary's copy is not whole";
