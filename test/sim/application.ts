@@ -202,7 +202,7 @@ class User implements ClientHandler {
         return;
       }
       if (random.chance(0.002)) {
-        this.#world.note(`a client leaves ${this.#machine!.name}`);
+        this.#world.note(`a client leaves ${this.#machine!.name}`, "detail");
         connection.leave(random.chance(0.5));
         this.#forget();
         this.look();
@@ -258,7 +258,7 @@ class User implements ClientHandler {
       fillCells(payload, from, sectorSize, op.id);
       request = { ...wanted, payload };
     }
-    this.#world.note(`${op.worker}: ${describe(op)} #${op.id}`);
+    this.#world.note(`${op.worker}: ${describe(op)} #${op.id}`, op);
     const expected = kind === "read" ? count * sectorSize : -1;
     const cookie = this.#connection!.send(request, expected);
     this.#inFlight.set(cookie, { op, sentMs: timeline.nowMs });
@@ -270,6 +270,7 @@ class User implements ClientHandler {
     this.#inFlight.delete(cookie);
     this.#world.note(
       `${op.worker}: ${describe(op)} #${op.id} ${error === 0 ? "ok" : `error ${error}`}`,
+      op,
     );
     this.#world.history.answered(op, error, data);
     if (error !== 0 && this.#toRead !== null) {

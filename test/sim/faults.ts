@@ -18,9 +18,9 @@ export class Faults {
 
   start(): void {
     const { plan, timeline } = this.#world;
-    for (const [index, planned] of plan.faults.entries()) {
+    for (const planned of plan.faults) {
       timeline.after(planned.atMs, () => {
-        if (this.#world.chaos) new Fault(this.#world, planned, index).happen();
+        if (this.#world.chaos) new Fault(this.#world, planned).happen();
       });
     }
   }
@@ -33,19 +33,19 @@ export class Faults {
 class Fault {
   readonly #world: World;
   readonly #kind: FaultKind;
-  readonly #index: number;
+  readonly #number: number;
   readonly #random: Random;
 
-  constructor(world: World, planned: PlannedFault, index: number) {
+  constructor(world: World, planned: PlannedFault) {
     this.#world = world;
     this.#kind = planned.kind;
-    this.#index = index;
+    this.#number = planned.number;
     this.#random = new Random(planned.seed);
   }
 
   #happens(what: string): void {
     this.#world.faults.count(this.#kind);
-    this.#world.note(`FAULT ${this.#index}: ${what}`);
+    this.#world.note(`FAULT ${this.#number}: ${what}`);
   }
 
   /** How long it lasts, ms. */

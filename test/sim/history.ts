@@ -16,8 +16,8 @@
  *   stable   what a power cut may leave must not be older
  *   alone    acknowledged here while the other node had no part in it: never to be overwritten from there
  *
- * A primary that is the target of a synchronization shows what its peer has: its clients are owed `promised`,
- * and `view` with what they have read on top of it.
+ * A primary that is the target of a synchronization, or whose disk fails, shows what its peer has: its
+ * clients are owed `promised`, and `view` with what they have read on top of it.
  */
 
 import { type Mode, type Primary, SLOT_COUNT } from "../../src/replication/primary.ts";
@@ -73,6 +73,8 @@ export class Copy {
   /** The primary's worker that has the disk open. */
   leader: SimWorker | null = null;
   connected = false;
+  /** Serves from the other node. */
+  diskless = false;
   /** Which connection as primary this is, or was the last. */
   epoch = 0;
   inStep = false;
@@ -128,7 +130,11 @@ export class Counts {
   backlog = 0;
   received = 0;
   excused = 0;
+  overPeer = 0;
+  diskless = 0;
   promotions = 0;
+  refusals = 0;
+  forced = 0;
   handshakes = 0;
   fromSecondary = 0;
   inSteps = 0;
@@ -329,18 +335,22 @@ export class History {
     const { copy } = op;
     const other = this.other(copy);
     const { core } = copy;
+    let lacking = -1;
     for (let cell = op.from; cell < op.from + op.count; cell++) {
-      copy.must[cell] = Math.max(copy.must[cell]!, op.start);
       copy.promised[cell] = Math.max(copy.promised[cell]!, op.start);
       if (op.start > copy.view[cell]!) {
         copy.view[cell] = op.start;
         copy.seenValue[cell] = -1;
       }
-      if (!this.#holds(copy, cell, op.start)) {
-        throw new Violation(
-          `${copy.name}: ${describe(op)} is acknowledged, but cell ${cell} here is ${this.#describe(copy, cell)}`,
-        );
+      if (this.#holds(copy, cell, op.start)) {
+        copy.must[cell] = Math.max(copy.must[cell]!, op.start);
+      } else {
+        lacking = cell;
       }
+    }
+    if (lacking >= 0) {
+      this.#writtenOverPeer(op, lacking);
+      return;
     }
     if (this.#holdsOp(other, op)) {
       this.counts.joint++;
@@ -382,6 +392,30 @@ export class History {
     }
   }
 
+  /** This node's disk has failed the write: the other node's copy is the only one (S-1, S-7). */
+  #writtenOverPeer(op: Op, lacking: number): void {
+    const { copy } = op;
+    const other = this.other(copy);
+    this.counts.overPeer++;
+    if (!this.#holdsOp(other, op)) {
+      if (copy.excuse && copy.core?.stale) return; // it had it
+      throw new Violation(
+        `${copy.name}: ${describe(op)} is acknowledged, but cell ${lacking} here is ` +
+          `${this.#describe(copy, lacking)}, and ${other.name} lacks it, too`,
+      );
+    }
+    if (!this.#isStaleOnRecord(copy)) {
+      throw new Violation(
+        `${copy.name}: ${describe(op)} is acknowledged, but cell ${lacking} here is ` +
+          `${this.#describe(copy, lacking)}, and no record says so (counts ${this.#counters()})`,
+      );
+    }
+    this.#owe(other, op);
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      other.alone[cell] = Math.max(other.alone[cell]!, op.start);
+    }
+  }
+
   /** The other node seems to have this write, but it is perhaps still on its way. */
   #doubt(copy: Copy, op: Op): void {
     for (let cell = op.from; cell < op.from + op.count; cell++) {
@@ -416,6 +450,10 @@ export class History {
         );
       }
       if (this.#holdsStably(other, cell, wanted)) {
+        if (stale && !this.#holdsStably(copy, cell, wanted)) {
+          other.alone[cell] = Math.max(other.alone[cell]!, wanted);
+          other.aloneStable[cell] = Math.max(other.aloneStable[cell]!, wanted);
+        }
         const sure = promised || this.#surelyHolds(other, cell, wanted);
         if (sure) other.stable[cell] = Math.max(other.stable[cell]!, wanted);
         if (promised && wanted >= copy.doubtful[cell]!) copy.doubtful[cell] = 0;
@@ -462,6 +500,12 @@ export class History {
     return backwards || own.isStrangerTo(other) || (own.unpaired && !other.unpaired);
   }
 
+  /** Is it certain, whatever happens now, that this copy is known to lack something? */
+  #isStaleOnRecord(copy: Copy): boolean {
+    const own = this.#marker(copy);
+    return own.inconsistent || this.#marker(this.other(copy)).localLeast > own.remoteMost;
+  }
+
   #counters(): string {
     return this.#markers.map((marker) => marker.toString()).join(", ");
   }
@@ -478,6 +522,7 @@ export class History {
     copy.seenValue.fill(-1);
     copy.doubtful.fill(0);
     copy.connected = false;
+    copy.diskless = false;
     copy.inStep = false;
     copy.excuse = false;
     copy.led = true;
@@ -592,6 +637,11 @@ export class History {
           this.#accepted(copy, core);
         }
       }
+      if (core.diskless && !copy.diskless) {
+        this.counts.diskless++;
+        this.other(copy).led = true; // it counts on its own from here on
+      }
+      copy.diskless = core.diskless;
       this.#deliver(copy);
       // Nothing is on its way.
       if (core.connected && core.queues().idle === SLOT_COUNT) copy.doubtful.fill(0);
@@ -757,6 +807,7 @@ class Marker {
   #local: Range = { least: 0n, most: 0n };
   #remote: Range = { least: 0n, most: 0n };
   #resuids: ReadonlySet<bigint> = new Set();
+  #inconsistent = false;
   #countsAt = -1;
   #map: Uint8Array = new Uint8Array(0);
   #mapAt = -1;
@@ -773,6 +824,7 @@ class Marker {
     this.#local = range(records.map(({ localcnt }) => localcnt));
     this.#remote = range(records.map(({ remotecnt }) => remotecnt));
     this.#resuids = new Set(records.map(({ resuid }) => resuid));
+    this.#inconsistent = records.every(({ state }) => state === "inconsistent");
   }
 
   /** Do the two have nothing to do with each other? */
@@ -801,6 +853,11 @@ class Marker {
   get remoteMost(): bigint {
     this.#refresh();
     return this.#remote.most;
+  }
+
+  get inconsistent(): boolean {
+    this.#refresh();
+    return this.#inconsistent;
   }
 
   get unpaired(): boolean {

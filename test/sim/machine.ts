@@ -22,12 +22,14 @@ import type {
   WorkerSettings,
 } from "../../src/engine/worker-messages.ts";
 import {
+  COPY_SIZE_MAX,
   decodeMetadata,
   encodeMetadata,
   METADATA_SIZE,
   type Metadata,
 } from "../../src/metadata/block.ts";
-import { mapBytes } from "../../src/metadata/layout.ts";
+import { copyOffset } from "../../src/metadata/copies.ts";
+import { type Layout, mapBytes } from "../../src/metadata/layout.ts";
 import { type Disk, DiskError } from "../../src/platform/disk.ts";
 import type { Entropy } from "../../src/platform/entropy.ts";
 import type { HandshakeSocket } from "../../src/platform/handshake-socket.ts";
@@ -55,6 +57,7 @@ import {
 } from "./network.ts";
 import type { Shape } from "./plan.ts";
 import { ProcessClock, type Timeline } from "./timeline.ts";
+import type { Cells } from "./trace.ts";
 
 const RESOURCE = "r0";
 const PORT = 8457;
@@ -64,7 +67,7 @@ const ENOSPC = 28;
 
 /** Whoever wants to know what happens on machines. */
 export interface Watcher {
-  note(text: string): void;
+  note(text: string, about?: Cells | "detail" | null): void;
   told(worker: SimWorker, message: FromWorker): void;
   /** A line for the operator, above debug. */
   said(machine: Machine, text: string): void;
@@ -134,7 +137,7 @@ class SimLog implements Log {
     this.#say("info", text);
   }
   debug(_level: number, text: string): void {
-    this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${text}`);
+    this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${text}`, "detail");
   }
   #say(level: string, text: string): void {
     this.#watcher.note(`${this.#machine.name}: ${this.#prefix}${level}: ${text}`);
@@ -169,6 +172,7 @@ export interface MachineManners {
   readonly clockRate: number;
   /** A failed flush loses part of what was in the cache, although reads still show it. */
   readonly flushLoses: boolean;
+  readonly flushLies: boolean;
 }
 
 export class Machine implements Host {
@@ -215,11 +219,13 @@ export class Machine implements Host {
       { sectorSize, cellCount, dataStart: this.#dataStart },
       surroundings.random,
     );
+    this.medium.flushLies = manners.flushLies;
     this.create(true);
   }
 
   get #dataStart(): number {
-    return METADATA_SIZE + 4096 * Math.ceil(this.mapSize / 4096);
+    const mapEnd = METADATA_SIZE + 4096 * Math.ceil(this.mapSize / 4096);
+    return this.shape.gap ? 65536 * Math.ceil((mapEnd + METADATA_SIZE) / 65536) : mapEnd;
   }
 
   /** Bytes of the map on disk. */
@@ -255,13 +261,35 @@ export class Machine implements Host {
     this.medium.format(encodeMetadata(metadata), wipe);
   }
 
-  /** What the metadata could be after a power cut, the present one last. */
+  /** What the metadata could be after a power cut, in either copy, the block's present one last. */
   recordVersions(): Metadata[] {
-    return this.medium.rawVersions(0).map((sector) => {
+    const block = this.#versionsAt(0, 0);
+    const at = copyOffset(this.#layout, this.extentCount);
+    const within = at % this.shape.sectorSize;
+    const copies = this.#versionsAt((at - within) / this.shape.sectorSize, within);
+    return [...copies, ...block]
+      .filter((bytes) => bytes.some((byte) => byte !== 0)) // never written
+      .map((bytes) => decodeMetadata(bytes, RESOURCE));
+  }
+
+  #versionsAt(sector: number, within: number): Uint8Array[] {
+    return this.medium.rawVersions(sector).map((bytes) => {
       const block = new Uint8Array(METADATA_SIZE);
-      block.set(sector);
-      return decodeMetadata(block, RESOURCE);
+      block.set(bytes.subarray(within, within + COPY_SIZE_MAX));
+      return block;
     });
+  }
+
+  get #layout(): Layout {
+    const { cellCount, sectorSize } = this.shape;
+    return {
+      kind: "header",
+      metadataOffset: 0,
+      mapOffset: METADATA_SIZE,
+      mapSize: this.mapSize,
+      localoff: this.#dataStart,
+      datasize: cellCount * sectorSize,
+    };
   }
 
   get record(): Metadata {
@@ -349,6 +377,13 @@ export class Machine implements Host {
       else this.badCells.delete(cell);
     }
     return hit;
+  }
+
+  /** Null for a request that is not about the data alone. */
+  cellsOf({ op, offset, length }: RunningRequest): Cells | null {
+    const { dataStart, sectorSize } = this.medium;
+    if (op === "flush" || offset < dataStart) return null;
+    return { from: (offset - dataStart) / sectorSize, count: length / sectorSize };
   }
 
   diskDelay(): number {
@@ -579,7 +614,7 @@ export class SimWorker implements Owner, WorkerProcess {
     const noSpace = full && request.op === "write";
     if (!noSpace && !bad && !random.chance(rate)) return 0;
     const what = `${request.op} of ${request.length} bytes at ${request.offset}`;
-    watcher.note(`${this}: ${noSpace ? "ENOSPC" : "EIO"}: ${what}`);
+    watcher.note(`${this}: ${noSpace ? "ENOSPC" : "EIO"}: ${what}`, this.host.cellsOf(request));
     if (request.op !== "flush") this.#partly(request);
     else if (this.host.flushLoses) this.host.medium.loseSome(() => random.chance(0.5));
     watcher.diskFault(this, request);

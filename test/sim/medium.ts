@@ -49,6 +49,7 @@ export class SimMedium implements Medium {
   onCell: ((cell: number, what: string) => void) | null = null;
   /** Told which cells forgetCached() has changed, or could have. */
   onForgotten: ((cells: readonly number[]) => void) | null = null;
+  flushLies = false;
   /** Grows when something before the data area changes, or becomes stable. */
   rawChanges = 0;
 
@@ -158,6 +159,7 @@ export class SimMedium implements Medium {
   }
 
   flush(): () => void {
+    if (this.flushLies) return () => {};
     const begun = this.#count;
     return () => {
       for (const cell of settle(this.#unstable, begun)) {

@@ -24,6 +24,8 @@ export class Operator {
   /** A machine whose disk is to be replaced. */
   #replace: Machine | null = null;
   #splitBrain = false;
+  /** Promotions that the rules forbade, since one was forced. */
+  #refusals = 0;
   readonly #changing: Map<Machine, Resource> = new Map();
 
   constructor(world: World, random: Random) {
@@ -46,6 +48,7 @@ export class Operator {
       // A component created anew is nobody's choice while there is another.
       const other = this.#world.other(this.wanted);
       if (isBlank(this.wanted) && !isBlank(other) && !random.chance(0.05)) this.wanted = other;
+      this.#renewDisk();
       this.#replaceDisk();
       for (const machine of machines) this.#wantRole(machine);
     });
@@ -72,6 +75,13 @@ export class Operator {
     this.#replace = this.#world.other(this.wanted);
   }
 
+  /** Waits for a node to change its role. */
+  get busy(): boolean {
+    return this.#world.machines.some(
+      (machine) => machine.resource !== null && this.#changing.get(machine) === machine.resource,
+    );
+  }
+
   sawSplitBrain(): void {
     this.#splitBrain = true;
   }
@@ -83,6 +93,14 @@ export class Operator {
     if (this.wanted.primary === null && this.#world.other(this.wanted).primary !== null) {
       this.switchOver();
     }
+  }
+
+  /** Who has been refused may know better, or think so. */
+  #forces(): boolean {
+    if (!this.#world.chaos) return false;
+    const forced = this.both ? this.#random.chance(0.5) : this.#refusals > 2;
+    if (forced) this.#refusals = 0;
+    return forced && this.#random.chance(0.5);
   }
 
   // ---- deeds ----------------------------------------------------------------------------------
@@ -102,12 +120,18 @@ export class Operator {
 
   #change(machine: Machine, resource: Resource, wanted: Role): void {
     const world = this.#world;
-    world.note(`operator: ${machine.name} shall be ${wanted}`);
+    const forced = wanted === "primary" && this.#forces();
+    world.note(`operator: ${machine.name} shall be ${wanted}${forced ? ", by force" : ""}`);
+    if (forced) world.history.counts.forced++;
     this.#changing.set(machine, resource);
-    resource.changeRole(wanted).then(
+    resource.changeRole(wanted, forced ? "by force" : "by the rules").then(
       (change) => {
         if (this.#changing.get(machine) === resource) this.#changing.delete(machine);
         if (change.kind === "done") return;
+        if (wanted === "primary" && resource.role === "secondary") {
+          this.#refusals++;
+          world.history.counts.refusals++;
+        }
         world.note(`operator: ${machine.name} is not ${wanted}: ${change.reason}`);
         if (wanted === "primary" && machine === this.wanted && this.#random.chance(0.7)) {
           this.switchOver();
@@ -115,6 +139,16 @@ export class Operator {
       },
       (error) => world.fail(error as Error),
     );
+  }
+
+  /** A primary that has given its disk up begins again, here or there, once the disk may work. */
+  #renewDisk(): void {
+    const { primary, resource } = this.wanted;
+    if (primary?.primaryEngine?.core.diskless !== true || resource === null) return;
+    if (this.#world.chaos && !this.#random.chance(0.2)) return;
+    if (this.#changing.get(this.wanted) === resource) return;
+    if (this.#random.chance(0.5)) this.switchOver();
+    else this.#change(this.wanted, resource, "init");
   }
 
   /** The copy of the node that is not wanted as primary is created anew. */

@@ -40,6 +40,8 @@ const FAULTS = {
 export type FaultKind = keyof typeof FAULTS;
 
 export interface PlannedFault {
+  /** Among all that the seed has planned, whatever was left out since. */
+  readonly number: number;
   /** Since the beginning. */
   readonly atMs: number;
   readonly kind: FaultKind;
@@ -52,6 +54,8 @@ export interface Shape {
   readonly cellCount: number;
   readonly extentSize: number; // bytes
   readonly keepdirty: number;
+  /** Room before the data, where the second copy of the metadata lies; else it is in the block's tail. */
+  readonly gap: boolean;
 }
 
 export interface Plan {
@@ -71,6 +75,8 @@ export interface Plan {
   readonly diskDelayMs: number;
   /** A failed flush loses part of what was in the cache, although reads still show it. */
   readonly flushLoses: boolean;
+  /** Flushes succeed and do nothing: no node can keep its promises on such disks. */
+  readonly flushLies: boolean;
   /** How often bytes arrive in small pieces. */
   readonly pieces: number;
   readonly connections: number;
@@ -98,13 +104,14 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     checksum: random.pick(["none", "none", "crc32", "sha256"] as const),
     compression: random.pick(["none", "none", "hole", "lzf"] as const),
     timeout: random.pick([5, 20]),
-    shape: { sectorSize, cellCount, extentSize, keepdirty },
+    shape: { sectorSize, cellCount, extentSize, keepdirty, gap: random.chance(0.5) },
     legacy: random.chance(0.15),
     clockRates: [rate(), rate()] as const,
     chaosMs,
     networkDelayMs: random.pick([0.1, 0.5, 5, 40]),
     burst: random.pick([131_072, 131_072, 16_384, 2_048]),
     diskDelayMs: random.pick([0.1, 0.5, 4]),
+    flushLies: false,
     pieces: random.pick([0, 0.05, 0.5]),
     connections,
     depth: random.pick([1, 3, 8]),
@@ -114,7 +121,7 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     ...knobs,
   };
   const faults = faultsOf(stream(seed, "faults"), chaosMs).filter(
-    ({ atMs }, number) => atMs < plan.chaosMs && (keep === undefined || keep.includes(number)),
+    ({ atMs, number }) => atMs < plan.chaosMs && (keep === undefined || keep.includes(number)),
   );
   return { ...plan, faults };
 }
@@ -127,7 +134,12 @@ function faultsOf(random: Random, chaosMs: number): PlannedFault[] {
   for (let atMs = 0; ; ) {
     atMs += -Math.log(1 - random.next()) * everyMs;
     if (atMs >= chaosMs) return faults;
-    faults.push({ atMs, kind: pickFault(random, able), seed: random.below(0x7fffffff) });
+    faults.push({
+      number: faults.length,
+      atMs,
+      kind: pickFault(random, able),
+      seed: random.below(0x7fffffff),
+    });
   }
 }
 

@@ -2,107 +2,238 @@
 /**
  * npm run sim: many worlds, one after the other.
  *
- *   npm run sim -- --seed N       one world, with its whole story
- *   npm run sim -- --minutes N    fresh seeds for so long (default 1), stopping at the first failure
+ *   npm run sim -- --minutes N --workers W    fresh seeds for so long, in so many processes
+ *   npm run sim -- --seed N                   one world again, and its story; --whole: all of it
+ *   npm run sim -- --minimise N               what is left of a failing seed without what it does not need
+ *
+ * The first failure ends it, with the story and exit code 1. The processes share out the seeds:
+ * worker w of W has base + w, base + w + W, …
  */
 
-import { execFileSync } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { parseArgs } from "node:util";
 import { Arenas } from "./machine.ts";
-import { type Outcome, World } from "./world.ts";
+import { minimise } from "./minimise.ts";
+import { type Changes, planOf } from "./plan.ts";
+import {
+  addOutcome,
+  addSums,
+  changesText,
+  type Failure,
+  failureOf,
+  failureText,
+  noSums,
+  type Sums,
+  sumsText,
+} from "./report.ts";
+import { World } from "./world.ts";
 
-/** Sums over many worlds. */
-export class Totals {
-  worlds = 0;
-  simulatedMs = 0;
-  events = 0;
-  readonly counts: Map<string, number> = new Map();
-  readonly faults: Map<string, number> = new Map();
+const USAGE = `usage: npm run sim -- [--minutes N] [--workers N] [--base SEED]
+       npm run sim -- --seed N [--changes JSON] [--whole]
+       npm run sim -- --minimise N [--changes JSON] [--minutes N]`;
 
-  add(outcome: Outcome): void {
-    this.worlds++;
-    this.simulatedMs += outcome.simulatedMs;
-    this.events += outcome.events;
-    for (const [kind, count] of Object.entries(outcome.counts)) {
-      this.counts.set(kind, (this.counts.get(kind) ?? 0) + (count as number));
-    }
-    for (const [kind, count] of outcome.faults) {
-      this.faults.set(kind, (this.faults.get(kind) ?? 0) + count);
-    }
-  }
+/** A world that takes longer hangs: the longest take some ten seconds. */
+const HANGS_MS = 10 * 60_000;
+const SEED_MAX = 2 ** 31;
 
-  toString(): string {
-    const hours = (this.simulatedMs / 3_600_000).toFixed(1);
-    const list = (map: ReadonlyMap<string, number>): string =>
-      [...map].map(([kind, count]) => `${count} ${kind}`).join(", ");
-    return [
-      `${this.worlds} worlds, ${hours} simulated hours, ${this.events} events`,
-      `checked: ${list(this.counts)}`,
-      `faults: ${list(this.faults)}`,
-    ].join("\n");
-  }
-}
+/** From a worker's process: what it begins, and what became of everything so far. */
+type Told =
+  | { readonly kind: "begins"; readonly seed: number }
+  | { readonly kind: "ended"; readonly sums: Sums; readonly failure: Failure | null };
 
-/** What reproduces a failure, and how it came to it. */
-export function failureText(outcome: Outcome): string {
-  return [
-    ...outcome.trace.lines,
-    "",
-    `seed ${outcome.seed} at commit ${commit()}: ${outcome.failure?.stack ?? outcome.failure}`,
-    `again: npm run sim -- --seed ${outcome.seed}`,
-  ].join("\n");
-}
+// ---- a worker's process -------------------------------------------------------------------------
 
-function commit(): string {
-  try {
-    const options = { cwd: import.meta.dirname, encoding: "utf8", stdio: "pipe" } as const;
-    const name = execFileSync("git", ["rev-parse", "--short", "HEAD"], options).trim();
-    const changed = execFileSync("git", ["status", "--porcelain"], options) !== "";
-    return changed ? `${name}, changed` : name;
-  } catch {
-    return "unknown";
-  }
-}
-
-export function freshSeed(): number {
-  return 1 + Math.floor(Math.random() * 0x7fff_fffe);
-}
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: { seed: { type: "string" }, minutes: { type: "string" }, from: { type: "string" } },
-  });
+async function work(base: number, step: number, untilMs: number): Promise<void> {
+  const tell = (told: Told): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const sent = (error: Error | null): void => (error === null ? resolve() : reject(error));
+      if (process.send === undefined) reject(new Error("--work: there is no process in front"));
+      else process.send(told, undefined, undefined, sent);
+    });
   const arenas = new Arenas();
-  if (values.seed !== undefined) {
-    const outcome = await new World(Number(values.seed), arenas, {
-      keepLines: Number.MAX_SAFE_INTEGER / 2,
-    }).run();
-    if (outcome.failure !== null) {
-      console.log(failureText(outcome));
-      process.exitCode = 1;
-      return;
-    }
-    console.log(outcome.trace.lines.join("\n"));
-    const totals = new Totals();
-    totals.add(outcome);
-    console.log(`${totals}\nseed ${values.seed} holds; trace ${outcome.trace.hash}`);
-    return;
-  }
-  const until = performance.now() + Number(values.minutes ?? 1) * 60_000;
-  const totals = new Totals();
-  let next = values.from === undefined ? null : Number(values.from);
-  while (performance.now() < until) {
-    const seed = next === null ? freshSeed() : next++;
+  const sums = noSums();
+  let failure: Failure | null = null;
+  for (let seed = base; failure === null && Date.now() < untilMs; seed += step) {
+    await tell({ kind: "begins", seed });
     const outcome = await new World(seed, arenas).run();
-    totals.add(outcome);
-    if (outcome.failure !== null) {
-      console.log(failureText(outcome));
-      console.log(`${totals}`);
-      process.exitCode = 1;
-      return;
-    }
+    addOutcome(sums, outcome);
+    failure = failureOf(outcome);
   }
-  console.log(`${totals}`);
+  const { user, system } = process.cpuUsage();
+  sums.cpuMs = (user + system) / 1000;
+  await tell({ kind: "ended", sums, failure });
+  process.disconnect?.();
 }
 
-if (import.meta.main) await main();
+// ---- the process in front -----------------------------------------------------------------------
+
+class WorkerProcess {
+  /** What it says at its end. */
+  readonly ended: Promise<{ readonly sums: Sums; readonly failure: Failure | null }>;
+  readonly #child: ChildProcess;
+  #seed = 0;
+
+  constructor(base: number, step: number, untilMs: number) {
+    const child = fork(import.meta.filename, ["--work", JSON.stringify([base, step, untilMs])]);
+    this.#child = child;
+    this.ended = new Promise((resolve, reject) => {
+      const hangs = (): void => {
+        reject(new Error(`seed ${this.#seed} has taken more than ${HANGS_MS / 60_000} minutes`));
+      };
+      let timer = setTimeout(hangs, HANGS_MS);
+      child.on("message", (told: Told) => {
+        clearTimeout(timer);
+        if (told.kind === "begins") {
+          this.#seed = told.seed;
+          timer = setTimeout(hangs, HANGS_MS);
+        } else {
+          resolve(told);
+        }
+      });
+      child.on("error", reject);
+      child.on("exit", (code, signal) => {
+        clearTimeout(timer);
+        reject(new Error(`its process ended with ${signal ?? code} in seed ${this.#seed}`));
+      });
+    });
+  }
+
+  kill(): void {
+    if (this.#child.exitCode === null) this.#child.kill("SIGKILL");
+  }
+}
+
+async function runMany(minutes: number, workers: number, base: number): Promise<number> {
+  const untilMs = Date.now() + minutes * 60_000;
+  console.log(`seeds from ${base} on, ${workers} at once`);
+  const processes = Array.from(
+    { length: workers },
+    (_, index) => new WorkerProcess(base + index, workers, untilMs),
+  );
+  const sums = noSums();
+  const failures: Failure[] = [];
+  let broken = false;
+  await Promise.all(
+    processes.map(async (each) => {
+      try {
+        const { sums: more, failure } = await each.ended;
+        addSums(sums, more);
+        if (failure === null) return;
+        failures.push(failure);
+      } catch (error) {
+        broken = true;
+        if (failures.length === 0) console.error(`hast: ${(error as Error).message}`);
+      }
+      // The first failure ends it for all.
+      for (const other of processes) other.kill();
+    }),
+  );
+  const [failure] = failures;
+  if (failure !== undefined) {
+    console.log(await failureText(failure));
+    console.log(`shorter: npm run sim -- --minimise ${failure.seed}`);
+  }
+  console.log(sumsText(sums));
+  if (failure !== undefined || broken) return 1;
+  if (sums.worlds === 0) {
+    console.error("hast: there was no time for a single seed");
+    return 1;
+  }
+  console.log("no violation");
+  return 0;
+}
+
+async function runOne(seed: number, changes: Changes, whole: boolean): Promise<number> {
+  const outcome = await new World(seed, new Arenas(), { changes, keepLines: SEED_MAX }).run();
+  const failure = failureOf(outcome, changes);
+  if (failure !== null) {
+    console.log(await failureText(failure, whole));
+    return 1;
+  }
+  const { trace } = outcome;
+  console.log((whole ? trace.lines : trace.linesAbout(new Set())).join("\n"));
+  const sums = noSums();
+  addOutcome(sums, outcome);
+  console.log(`${sumsText(sums)}\nseed ${seed} holds; trace ${trace.hash}`);
+  return 0;
+}
+
+async function runMinimise(seed: number, changes: Changes, minutes: number): Promise<number> {
+  const untilMs = Date.now() + minutes * 60_000;
+  const minimised = await minimise(seed, changes, {
+    arenas: new Arenas(),
+    enough: () => Date.now() >= untilMs,
+    progress: (text) => console.error(text),
+  });
+  if (minimised === null) {
+    console.log(`seed ${seed} holds: there is nothing to minimise`);
+    return 0;
+  }
+  const { outcome, runs } = minimised;
+  console.log(await failureText(failureOf(outcome, minimised.changes)!));
+  const plan = planOf(seed, minimised.changes);
+  console.log(`\n${runs} runs; what is left: ${JSON.stringify({ ...plan, faults: undefined })}`);
+  for (const { number, atMs, kind } of plan.faults) {
+    console.log(`  fault ${number}: ${(atMs / 1000).toFixed(4)}  ${kind}`);
+  }
+  console.log(`again: npm run sim -- --seed ${seed}${changesText(minimised.changes)}`);
+  return 1;
+}
+
+function usage(problem: string): never {
+  console.error(`hast: ${problem}\n${USAGE}`);
+  process.exit(64);
+}
+
+function numberOf(what: string, text: string, most: number): number {
+  const value = Number(text);
+  return value > 0 && value <= most ? value : usage(`--${what} ${text}: not a number that will do`);
+}
+
+function wholeOf(what: string, text: string, most: number): number {
+  const value = numberOf(what, text, most);
+  return Number.isInteger(value) ? value : usage(`--${what} ${text}: not a whole number`);
+}
+
+function changesOf(text: string | undefined): Changes {
+  if (text === undefined) return {};
+  try {
+    return JSON.parse(text) as Changes;
+  } catch {
+    return usage(`--changes ${text}: not JSON`);
+  }
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: "string", default: "1" },
+      workers: { type: "string", default: "1" },
+      base: { type: "string" },
+      seed: { type: "string" },
+      minimise: { type: "string" },
+      changes: { type: "string" },
+      whole: { type: "boolean", default: false },
+    },
+  });
+  const minutes = numberOf("minutes", values.minutes, 1e5);
+  const changes = changesOf(values.changes);
+  if (values.seed !== undefined) {
+    return await runOne(wholeOf("seed", values.seed, 2 ** 40), changes, values.whole);
+  }
+  if (values.minimise !== undefined) {
+    return await runMinimise(wholeOf("minimise", values.minimise, 2 ** 40), changes, minutes);
+  }
+  const workers = wholeOf("workers", values.workers, 64);
+  const base =
+    values.base === undefined ? randomInt(1, SEED_MAX) : wholeOf("base", values.base, SEED_MAX);
+  return await runMany(minutes, workers, base);
+}
+
+if (process.argv[2] === "--work") {
+  const [base, step, untilMs] = JSON.parse(process.argv[3]!) as [number, number, number];
+  await work(base, step, untilMs);
+} else {
+  process.exitCode = await main();
+}

@@ -31,13 +31,15 @@ import { SimNetwork } from "./network.ts";
 import { Operator } from "./operator.ts";
 import { type Changes, type Plan, planOf, stream } from "./plan.ts";
 import { Timeline } from "./timeline.ts";
-import { Trace } from "./trace.ts";
+import { type Cells, Trace } from "./trace.ts";
 import { Violation } from "./violation.ts";
 
 /** How long after the last fault the nodes may take to become equal. */
 const CONVERGENCE_MS = 15 * 60_000;
 /** No request may wait longer, whatever happens. */
 const ANSWER_MS = 10 * 60_000;
+/** The whole run, after its last fault. */
+const END_MS = 60 * 60_000;
 const TRACE_LINES = 200;
 
 export interface WorldOptions {
@@ -81,8 +83,9 @@ export class World implements Watcher {
     this.seed = seed;
     this.plan = planOf(seed, options.changes);
     const { plan, timeline } = this;
-    this.trace = new Trace(() => timeline.nowMs, options.keepLines ?? TRACE_LINES);
     this.#startedMs = timeline.nowMs;
+    const sinceStart = (): number => timeline.nowMs - this.#startedMs;
+    this.trace = new Trace(sinceStart, options.keepLines ?? TRACE_LINES);
     this.note(`seed ${seed}: ${describePlan(plan)}`);
     this.network = new SimNetwork(timeline, stream(seed, "network"), {
       delayMs: plan.networkDelayMs,
@@ -123,6 +126,7 @@ export class World implements Watcher {
       diskDelayMs: plan.diskDelayMs,
       clockRate: plan.clockRates[index],
       flushLoses: plan.flushLoses,
+      flushLies: plan.flushLies,
     };
     const surroundings = { timeline, random: stream(seed, name), network, arenas, watcher: this };
     return new Machine(name, `10.0.0.${index + 1}`, plan.shape, settings, surroundings, manners);
@@ -131,7 +135,8 @@ export class World implements Watcher {
   #watch(cells: ReadonlySet<number>): void {
     for (const { name, medium } of this.machines) {
       medium.onCell = (cell, what) => {
-        if (cells.has(cell)) this.note(`${name} disk: cell ${cell}: ${what}`);
+        const about = { from: cell, count: 1 };
+        if (cells.has(cell)) this.note(`${name} disk: cell ${cell}: ${what}`, about);
       };
     }
   }
@@ -142,53 +147,68 @@ export class World implements Watcher {
 
   // ---- Watcher --------------------------------------------------------------------------------
 
-  note(text: string): void {
-    this.trace.note(text);
+  note(text: string, about: Cells | "detail" | null = null): void {
+    this.trace.note(text, about);
   }
 
   fail(error: Error): void {
     this.#failure ??= error;
   }
 
-  told(worker: SimWorker, message: FromWorker): void {
-    // One that has only opened its disk may have to ask its peer, and be refused.
-    if (message.kind === "ready" && worker.role === "primary") {
-      this.history.promoted(this.history.copyOf(worker.host), worker);
+  /** What is thrown in the middle of the code under test, it might catch. */
+  #judge(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.fail(error as Error);
     }
+  }
+
+  told(worker: SimWorker, message: FromWorker): void {
     if (message.kind !== "event") return;
     this.note(`${worker}: event ${message.event}`);
-    if (message.event === "split-brain" && worker.role === "secondary") {
-      this.history.splitBrain();
+    if (message.event !== "split-brain" || worker.role !== "secondary") return;
+    this.#judge(() => this.history.splitBrain());
+    this.operator.sawSplitBrain();
+  }
+
+  said(machine: Machine, text: string): void {
+    const { forced } = this.history.counts;
+    if (/Internal error|assertion failed|contradict|broken/.test(text)) {
+      this.fail(new Violation(`${machine.name} says: ${text}`));
+    } else if (/ran backwards/.test(text)) {
+      // A copy that was never whole has been promoted by force, and has taken writes.
+      if (forced > 0) this.operator.sawSplitBrain();
+      else this.fail(new Violation(`${machine.name} says: ${text}`));
+    } else if (/unique ID mismatch/.test(text)) {
+      // One was created anew, and then promoted by mistake.
       this.operator.sawSplitBrain();
     }
   }
 
-  said(machine: Machine, text: string): void {
-    if (/Internal error|assertion failed|ran backwards|contradict|broken/.test(text)) {
-      throw new Violation(`${machine.name} says: ${text}`);
-    }
-    // One was created anew, and then promoted by mistake.
-    if (/unique ID mismatch/.test(text)) this.operator.sawSplitBrain();
-  }
-
   opened(worker: SimWorker): void {
     this.note(`${worker}: has opened its disk`);
+    if (worker.role !== "primary") return;
+    this.#judge(() => this.history.promoted(this.history.copyOf(worker.host), worker));
   }
 
   died(worker: SimWorker, code: number | null): void {
     const copy = this.history.copyOf(worker.host);
-    if (worker.role === "primary") this.history.primaryDied(copy, worker, code === 0);
-    else this.history.secondaryDied(copy, worker, code === 0 || code === 75 || code === 78);
+    this.#judge(() => {
+      if (worker.role === "primary") this.history.primaryDied(copy, worker, code === 0);
+      else this.history.secondaryDied(copy, worker, code === 0 || code === 75 || code === 78);
+    });
   }
 
   drained(worker: SimWorker): void {
-    this.history.drained(worker);
+    this.#judge(() => this.history.drained(worker));
   }
 
   diskFault(worker: SimWorker, request: RunningRequest): void {
     this.faults.count(`failed ${request.op}`);
     if (worker.role === "secondary" && request.op !== "read") {
-      this.history.secondaryFault(this.history.copyOf(worker.host), worker);
+      const copy = this.history.copyOf(worker.host);
+      this.#judge(() => this.history.secondaryFault(copy, worker));
     }
   }
 
@@ -226,7 +246,11 @@ export class World implements Watcher {
       // Promises go on until none can.
       await new Promise((resolve) => setImmediate(resolve));
       this.#check();
+      if (this.timeline.nowMs > this.#startedMs + this.plan.chaosMs + END_MS) {
+        throw new Violation("the run does not come to its end");
+      }
     }
+    if (!this.#done && this.#failure === null) throw new Violation("nothing happens any more");
   }
 
   #check(): void {
@@ -280,6 +304,7 @@ export class World implements Watcher {
     const { primary } = this.operator.wanted;
     const engine = primary?.primaryEngine ?? null;
     if (primary === null || engine === null) return `no primary on ${this.operator.wanted.name}`;
+    if (this.operator.busy) return "a role change is under way";
     const { core } = engine;
     if (!core.connected) return "not connected";
     if (core.stale) return "the primary's copy is not whole";
