@@ -1072,6 +1072,22 @@ test("BD-47: role changes and events of the worker are told in their order", asy
   assert.deepEqual(world.programs.calls, ["role r0 init primary", "connect r0", "syncstart r0"]);
 });
 
+test("BD-47: a worker that connects before its role is settled is told of after the role", async () => {
+  const world = new World();
+  world.hookSettings = { exec: "/sbin/hook", gate: null, timeoutMs: 60_000 };
+  world.processes.born = (worker) => {
+    worker.report = QUIET_REPORT;
+    worker.says({ kind: "event", event: "connect" });
+    worker.says({ kind: "ready" });
+  };
+  await world.resource.changeRole("primary");
+  for (let count = 0; count < 2; count++) {
+    await settle();
+    await world.programs.last.exit(0);
+  }
+  assert.deepEqual(world.programs.calls, ["role r0 init primary", "connect r0"]);
+});
+
 test("a gate that refuses a promotion leaves the role, and its worker, as they are", async () => {
   const world = new World();
   world.hookSettings = { exec: null, gate: "/sbin/gate", timeoutMs: 60_000 };

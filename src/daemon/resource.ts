@@ -142,6 +142,8 @@ export class Resource implements WorkerOwner {
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
   #stopping = false;
+  /** Events raised while a role is being entered, for its hooks. */
+  readonly #heldEvents: WorkerEvent[] = [];
   /** Resolves when every role change asked for so far has ended. */
   #changes: Promise<unknown> = Promise.resolve();
 
@@ -222,6 +224,7 @@ export class Resource implements WorkerOwner {
       this.#note = null;
       this.#log.info(`Role changed from ${previousRole} to ${wanted}.`);
       this.#hooks.roleChanged(previousRole, wanted);
+      for (const event of this.#heldEvents.splice(0)) this.#hooks.workerEvent(event);
       return { kind: "done", previousRole };
     }
     const reason = typeof failure === "string" ? failure : failure.refusal;
@@ -232,6 +235,10 @@ export class Resource implements WorkerOwner {
     );
     this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
     if (role !== previousRole) this.#hooks.roleChanged(previousRole, role);
+    // A connection that came and went with the attempt is no news; a split-brain is.
+    for (const event of this.#heldEvents.splice(0)) {
+      if (event === "split-brain") this.#hooks.workerEvent(event);
+    }
     return { kind: "failed", previousRole, reason };
   }
 
@@ -418,7 +425,9 @@ export class Resource implements WorkerOwner {
       this.#forgetDivergence();
     }
     this.#surroundings.event(this, event);
-    this.#hooks.workerEvent(event);
+    // The hook hears of the role first, then of what the new worker found.
+    if (this.#target === null) this.#hooks.workerEvent(event);
+    else this.#heldEvents.push(event);
   }
 
   workerAsks(worker: Worker): void {
