@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { type Peering, withAdvice } from "./peer-trouble.ts";
+import { doubtOf, type Peering, withAdvice } from "./peer-trouble.ts";
 
 const PEERING: Peering = {
   resource: "shared",
@@ -44,4 +44,14 @@ test("withAdvice() leaves a reason alone that nobody can do anything about", () 
     withAdvice("address not available", { ...PEERING, source: null }),
     "address not available",
   );
+});
+
+test("doubtOf() leads to a new copy that the other node fills", () => {
+  const wanted = (primarySeen: boolean): string =>
+    doubtOf("Resource unique ID mismatch.", { needs: "no-objection", primarySeen }, PEERING);
+  expect.match(
+    wanted(false),
+    /copy is new.*holds data .*mismatch\).*here: hastctl role secondary shared; then on the other node: hastctl role primary shared$/,
+  );
+  expect.match(wanted(true), /copy is new.*is primary.*here: hastctl role secondary shared$/);
 });

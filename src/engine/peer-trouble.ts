@@ -43,14 +43,15 @@ export function doubtOf(
   peering: Peering,
 ): string {
   const { resource } = peering;
+  if (asked.needs === "no-objection") {
+    const join = `Let this one be filled from there; here: hastctl role secondary ${resource}`;
+    return asked.primarySeen
+      ? `this copy is new, and the other node is primary. ${join}`
+      : `this copy is new, and the other node holds data (${reason.replace(/\.$/, "")}). ` +
+          `${join}; then on the other node: hastctl role primary ${resource}`;
+  }
   if (asked.primarySeen) {
     return `the other node is primary. Demote it first; there: hastctl role secondary ${resource}`;
-  }
-  if (asked.needs === "no-objection") {
-    return (
-      `this copy is new, and the other node holds data (${reason.replace(/\.$/, "")}). ` +
-      `There: hastctl role primary ${resource}; here: hastctl role secondary ${resource}`
-    );
   }
   const force = `If you know that this copy is the newest: hastctl role --force primary ${resource}`;
   if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;

@@ -1115,7 +1115,9 @@ test("a new copy is promoted if nobody answers, but not over a node that holds d
   await (await Aspirant.start("unknown", fresh, { virgin: true })).serves();
   const mismatch = "Resource unique ID mismatch (primary=1, secondary=2).";
   const late = await Aspirant.start("unknown", fresh, { s2: handshakeRefusal(mismatch) });
-  late.refused(/this copy is new, and the other node holds data.*hastctl role primary r0/);
+  late.refused(
+    /this copy is new, and the other node holds data.*here: hastctl role secondary r0; then on the other node: hastctl role primary r0/,
+  );
   // An id of its own would keep it from ever joining the other node.
   expect.equal(late.metadata.resuid, 0n);
   expect.equal(late.metadata.state, "new");

@@ -280,6 +280,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const verdict = admission({
       state: stateOf(metadata),
       wasPrimary: metadata.prevrole === "primary",
+      unused: metadata.prevrole === "init",
       trust: this.#trust,
       hasRemote: link !== null,
     });

@@ -7,7 +7,13 @@ import { admission, type Candidate } from "./promotion.ts";
 const STATES: readonly DataState[] = ["new", "uptodate", "consistent", "outdated", "inconsistent"];
 
 function word(state: DataState, changes: Partial<Candidate> = {}): string {
-  const candidate = { state, wasPrimary: false, trust: "unknown", hasRemote: true } as const;
+  const candidate = {
+    state,
+    wasPrimary: false,
+    unused: false,
+    trust: "unknown",
+    hasRemote: true,
+  } as const;
   const verdict = admission({ ...candidate, ...changes });
   return verdict.kind === "ask" ? verdict.needs : verdict.kind;
 }
@@ -41,4 +47,9 @@ test("a primary that was being filled from its peer goes on only with it", () =>
 
 test("force overrules everything", () => {
   for (const state of STATES) expect.equal(word(state, { trust: "forced" }), "go");
+});
+
+test("what this hastd knows is not about a component that was created since", () => {
+  expect.equal(word("new", { trust: "known", unused: true }), "no-objection");
+  expect.equal(word("new", { trust: "known", unused: true, hasRemote: false }), "go");
 });

@@ -3,7 +3,7 @@
  * May a node become primary, judged by what it knows of its own copy?
  *
  *   stored         this hastd knows more   it does not              on the other node's word
- *   new            go                      go, unless it has data   ask
+ *   new            go, if it was in use    go, unless it has data   ask
  *   uptodate       go                      it may have gone on      ask
  *   consistent     go                      it may have gone on      ask
  *   outdated       refuse                  refuse                   –
@@ -31,12 +31,14 @@ export interface Candidate {
   readonly state: DataState;
   /** The metadata was last written by a primary. */
   readonly wasPrimary: boolean;
+  /** No worker has written the metadata since the component was created. */
+  readonly unused: boolean;
   readonly trust: Trust;
   /** False where hast.conf says `remote none`: nobody can have gone on. */
   readonly hasRemote: boolean;
 }
 
-export function admission({ state, wasPrimary, trust, hasRemote }: Candidate): Admission {
+export function admission({ state, wasPrimary, unused, trust, hasRemote }: Candidate): Admission {
   if (trust === "forced") return { kind: "go" };
   if (state === "outdated") return { kind: "refuse", because: state };
   if (state === "inconsistent") {
@@ -44,6 +46,7 @@ export function admission({ state, wasPrimary, trust, hasRemote }: Candidate): A
     if (!wasPrimary || !hasRemote) return { kind: "refuse", because: state };
     return trust === "known" ? { kind: "go" } : { kind: "ask", needs: "agreement" };
   }
-  if (trust === "known" || !hasRemote) return { kind: "go" };
+  // What this hastd knows is of another component, if this one was created meanwhile.
+  if ((trust === "known" && !unused) || !hasRemote) return { kind: "go" };
   return { kind: "ask", needs: state === "new" ? "no-objection" : "agreement" };
 }

@@ -154,3 +154,33 @@ test("a disk that was replaced is filled completely", () =>
     assert.deepEqual(await pair.differences(), []);
     await client.disconnect();
   }));
+
+test("a primary whose disk was replaced is not promoted on the empty one, and is filled from the other node", () =>
+  withPair(TwoNodes.startReplicating(), async (pair) => {
+    const { alpha, beta } = pair;
+    const client = await alpha.connect();
+    const writer = writerOver(client);
+    await writeSome(writer, 1000);
+    assert.equal(await writer.stop(), null);
+    await client.disconnect();
+    // The daemon that was primary a moment ago must not believe that it knows the new copy.
+    await alpha.role("init");
+    await spoil(alpha, 40 * MIB);
+    await alpha.create("--force");
+    const { code, stderr } = await alpha.hastctl("role", "primary", RESOURCE);
+    assert.notEqual(code, 0);
+    assert.match(
+      stderr,
+      /this copy is new, and the other node holds data .*here: hastctl role secondary shared; then on the other node: hastctl role primary shared/,
+    );
+    await alpha.role("secondary");
+    await beta.role("primary");
+    await pair.inSync(beta);
+    assert.deepEqual(await pair.differences(), []);
+    await beta.role("secondary");
+    await alpha.role("primary");
+    await pair.inSync(alpha);
+    const again = await alpha.connect();
+    await writer.verify(again);
+    await again.disconnect();
+  }));
