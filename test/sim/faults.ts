@@ -99,6 +99,9 @@ class Fault {
         machine.killDaemon();
         this.#world.restartDaemon(machine, this.#outage() / 5);
         return;
+      case "full sync":
+        if (operator.syncFull()) this.#happens("everything shall be copied");
+        return;
       case "mode change":
       case "stop daemon":
         this.#stopDaemon(machine);
@@ -123,7 +126,9 @@ class Fault {
         return;
       case "disk stuck":
         this.#happens(`${machine.name}: its disk does not answer`);
-        machine.diskStuckUntilMs = this.#world.timeline.nowMs + this.#outage();
+        // Perhaps for longer than anybody waits: workers are killed, and their disk lives on (S-8).
+        machine.diskStuckUntilMs =
+          this.#world.timeline.nowMs + this.#outage() * random.pick([1, 1, 1, 8]);
         return;
       case "disk slow":
         this.#happens(`${machine.name}: its disk is slow`);

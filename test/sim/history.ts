@@ -66,8 +66,11 @@ export class Copy {
   backlog: Op[] = [];
   /** memsync: the other node's worker said that it had received them. */
   received: Op[] = [];
-  /** The other node had a fault that this one, as its primary, has not noticed. */
-  excuse = false;
+  /**
+   * The other node had a fault that this one, as its primary, has not noticed: its worker is gone, which the
+   * end of the connection tells, or its disk failed, which the answer to what is on its way tells.
+   */
+  excuse: "worker" | "disk" | null = null;
   /** Acknowledged with that excuse. */
   excused: Op[] = [];
   /** The primary's worker that has the disk open. */
@@ -139,6 +142,7 @@ export class Counts {
   fromSecondary = 0;
   inSteps = 0;
   splitBrains = 0;
+  resolved = 0;
 }
 
 export class History {
@@ -524,7 +528,7 @@ export class History {
     copy.connected = false;
     copy.diskless = false;
     copy.inStep = false;
-    copy.excuse = false;
+    copy.excuse = null;
     copy.led = true;
   }
 
@@ -560,7 +564,7 @@ export class History {
   /** A secondary's worker has ended. */
   secondaryDied(copy: Copy, worker: SimWorker, graceful: boolean): void {
     if (!graceful) {
-      this.secondaryFault(copy, worker);
+      this.secondaryFault(copy, worker, "worker");
       return;
     }
     // S-5: what it said it had received, it has done.
@@ -573,9 +577,9 @@ export class History {
   }
 
   /** A secondary's worker is killed, or its disk fails. */
-  secondaryFault(copy: Copy, worker: SimWorker): void {
+  secondaryFault(copy: Copy, worker: SimWorker, what: "worker" | "disk"): void {
     const primary = this.other(copy);
-    if (primary.core?.connected) primary.excuse = true;
+    if (primary.core?.connected && primary.excuse !== "worker") primary.excuse = what;
     for (const op of this.#takeReceived(copy, worker)) {
       if (this.#surelyHoldsOp(copy, op)) this.#owe(copy, op);
       else primary.excused.push(op);
@@ -610,6 +614,12 @@ export class History {
     this.#mustHold(copy, copy.must, "has lost what it could not flush, and");
   }
 
+  /** The operator gives up what only this copy has. */
+  discarding(copy: Copy): void {
+    copy.alone.fill(0);
+    copy.aloneStable.fill(0);
+  }
+
   /** The operator has created this copy anew. */
   recreated(copy: Copy): void {
     copy.forget();
@@ -631,7 +641,7 @@ export class History {
       if (core === null) continue;
       if (core.connected !== copy.connected) {
         copy.connected = core.connected;
-        copy.excuse = false;
+        copy.excuse = null;
         if (core.connected) {
           copy.epoch++;
           this.#accepted(copy, core);
@@ -644,7 +654,10 @@ export class History {
       copy.diskless = core.diskless;
       this.#deliver(copy);
       // Nothing is on its way.
-      if (core.connected && core.queues().idle === SLOT_COUNT) copy.doubtful.fill(0);
+      if (core.connected && core.queues().idle === SLOT_COUNT) {
+        copy.doubtful.fill(0);
+        if (copy.excuse === "disk") copy.excuse = null;
+      }
       const inStep = core.connected && !core.resyncing && core.map.resyncCount === 0 && !core.stale;
       if (inStep && !copy.inStep) this.#stepped(copy);
       copy.inStep = inStep;

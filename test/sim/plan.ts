@@ -35,6 +35,7 @@ const FAULTS = {
   failover: 3,
   "new disk": 0.3,
   "mode change": 0.5,
+  "full sync": 0.3,
 } as const;
 
 export type FaultKind = keyof typeof FAULTS;
