@@ -68,9 +68,11 @@ export class Copy {
   received: Op[] = [];
   /**
    * The other node had a fault that this one, as its primary, has not noticed: its worker is gone, which the
-   * end of the connection tells, or its disk failed, which the answer to what is on its way tells.
+   * end of the connection tells, or its disk failed, which the answers to what is on its way tell.
    */
   excuse: "worker" | "disk" | null = null;
+  /** The last request that its disk's failure may concern. */
+  excusedUpTo = 0;
   /** Acknowledged with that excuse. */
   excused: Op[] = [];
   /** The primary's worker that has the disk open. */
@@ -580,6 +582,7 @@ export class History {
   secondaryFault(copy: Copy, worker: SimWorker, what: "worker" | "disk"): void {
     const primary = this.other(copy);
     if (primary.core?.connected && primary.excuse !== "worker") primary.excuse = what;
+    primary.excusedUpTo = this.#ops.length - 1;
     for (const op of this.#takeReceived(copy, worker)) {
       if (this.#surelyHoldsOp(copy, op)) this.#owe(copy, op);
       else primary.excused.push(op);
@@ -654,14 +657,22 @@ export class History {
       copy.diskless = core.diskless;
       this.#deliver(copy);
       // Nothing is on its way.
-      if (core.connected && core.queues().idle === SLOT_COUNT) {
-        copy.doubtful.fill(0);
-        if (copy.excuse === "disk") copy.excuse = null;
+      if (core.connected && core.queues().idle === SLOT_COUNT) copy.doubtful.fill(0);
+      if (copy.excuse === "disk" && !this.#awaitsAnswer(copy, copy.excusedUpTo)) {
+        copy.excuse = null;
       }
       const inStep = core.connected && !core.resyncing && core.map.resyncCount === 0 && !core.stale;
       if (inStep && !copy.inStep) this.#stepped(copy);
       copy.inStep = inStep;
     }
+  }
+
+  /** Is a request of this primary's, up to that one, without its answer? */
+  #awaitsAnswer(copy: Copy, upTo: number): boolean {
+    for (const op of this.#open) {
+      if (op.copy === copy && op.kind !== "read" && op.id <= upTo) return true;
+    }
+    return false;
   }
 
   /** A handshake has ended, and nothing has been copied yet. */
