@@ -109,7 +109,8 @@ export class Operator {
 
   #wantRole(machine: Machine): void {
     const { resource } = machine;
-    if (resource === null || this.#changing.get(machine) === resource) return;
+    if (resource === null || machine.daemon?.stopper.stopped) return;
+    if (this.#changing.get(machine) === resource) return;
     const wanted: Role = machine === this.wanted || this.both ? "primary" : "secondary";
     if (resource.role === wanted) return;
     // Who wants the other one to be primary demotes this one first, unless that is impossible.
@@ -147,6 +148,7 @@ export class Operator {
   #renewDisk(): void {
     const { primary, resource } = this.wanted;
     if (primary?.primaryEngine?.core.diskless !== true || resource === null) return;
+    if (this.wanted.daemon?.stopper.stopped) return;
     if (this.#world.chaos && !this.#random.chance(0.2)) return;
     if (this.#changing.get(this.wanted) === resource) return;
     if (this.#random.chance(0.5)) this.switchOver();
@@ -163,7 +165,8 @@ export class Operator {
       return;
     }
     const { resource } = loser;
-    if (resource === null || this.#changing.get(loser) === resource) return;
+    if (resource === null || loser.daemon?.stopper.stopped) return;
+    if (this.#changing.get(loser) === resource) return;
     if (this.#splitBrain) {
       this.#remedy ??= this.#random.chance(0.7) ? "resolve" : "create";
       if (this.#remedy === "resolve") {
@@ -214,6 +217,7 @@ export class Operator {
   syncFull(): boolean {
     const { resource, primary } = this.wanted;
     if (resource?.role !== "primary" || primary === null) return false;
+    if (this.wanted.daemon?.stopper.stopped) return false;
     const world = this.#world;
     resource.fullSync().then(
       (resolution) => {

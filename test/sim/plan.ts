@@ -22,6 +22,7 @@ const FAULTS = {
   "kill worker": 3,
   "kill daemon": 1,
   "stop daemon": 1,
+  "stopped process": 1,
   "power cut": 3,
   "read errors": 1,
   "write errors": 1,
