@@ -159,6 +159,8 @@ export class End implements Stream {
   #ending = false;
   #closed = false;
   #space: Uint8Array | null = null;
+  /** What its process would have been told, while that is stopped. */
+  #untold: (() => void)[] | null = null;
 
   constructor(events: Poster, peer: string, pipes: { readonly out: Pipe; readonly in: Pipe }) {
     this.#events = events;
@@ -179,7 +181,25 @@ export class End implements Stream {
   }
 
   get listening(): boolean {
+    if (this.#untold !== null) return false;
     return this.#reader !== null && !this.#paused && !this.#ending && !this.#closed;
+  }
+
+  /** Its process is stopped; bytes wait in the kernel. */
+  stop(): void {
+    this.#untold ??= [];
+  }
+
+  goOn(): void {
+    const untold = this.#untold ?? [];
+    this.#untold = null;
+    for (const tell of untold) this.#events.post(() => this.#tell(tell));
+    this.#in.kick();
+  }
+
+  #tell(tell: () => void): void {
+    if (this.#untold === null) tell();
+    else this.#untold.push(tell);
   }
 
   takeSpace(): Uint8Array {
@@ -195,7 +215,9 @@ export class End implements Stream {
   }
 
   reportSent(count: number): void {
-    if (!this.#closed && this.#reader !== null) this.#reader.sent(count);
+    this.#tell(() => {
+      if (!this.#closed && this.#reader !== null) this.#reader.sent(count);
+    });
   }
 
   /** Nothing waits to be sent any more. */
@@ -215,7 +237,7 @@ export class End implements Stream {
     this.#out.ended = true;
     this.#out.kick();
     this.#in.breakOff();
-    this.#reader?.closed(reason);
+    this.#tell(() => this.#reader?.closed(reason));
   }
 
   start(reader: StreamReader): void {
@@ -271,7 +293,9 @@ export class End implements Stream {
     // It may go to another process meanwhile, and has no reader then.
     const reader = this.#reader;
     this.#events.post(() => {
-      if (reader !== null && reader === this.#reader) reader.closed(reason);
+      this.#tell(() => {
+        if (reader !== null && reader === this.#reader) reader.closed(reason);
+      });
     });
   }
 

@@ -22,6 +22,7 @@ import { EXPORT, type Machine, type SimWorker } from "./machine.ts";
 import type { Owner } from "./network.ts";
 import { fillCells } from "./pattern.ts";
 import { stream } from "./plan.ts";
+import { Stopper } from "./stopper.ts";
 import { ProcessClock } from "./timeline.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
@@ -122,9 +123,10 @@ class User implements ClientHandler {
       this.look();
       return;
     }
-    const owner: Owner = { host: machine, alive: true, ends: new Set() };
+    const stopper = new Stopper(timeline);
+    const owner: Owner = { host: machine, alive: true, ends: new Set(), stopper };
     const looking = ++this.#looking;
-    const clock = new ProcessClock(timeline, 1, () => true);
+    const clock = new ProcessClock(timeline, stopper, 1, () => true);
     network.connect(owner, clock, EXPORT, 5_000, (result: End | NetFailure) => {
       if (looking !== this.#looking) return;
       const worker = machine.primary;

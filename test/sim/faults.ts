@@ -99,9 +99,15 @@ class Fault {
         machine.killDaemon();
         this.#world.restartDaemon(machine, this.#outage() / 5);
         return;
+      case "full sync":
+        if (operator.syncFull()) this.#happens("everything shall be copied");
+        return;
       case "mode change":
       case "stop daemon":
         this.#stopDaemon(machine);
+        return;
+      case "stopped process":
+        this.#stopProcess(machine);
         return;
       case "power cut":
         this.#powerCut(machine);
@@ -123,7 +129,9 @@ class Fault {
         return;
       case "disk stuck":
         this.#happens(`${machine.name}: its disk does not answer`);
-        machine.diskStuckUntilMs = this.#world.timeline.nowMs + this.#outage();
+        // Perhaps for longer than anybody waits: workers are killed, and their disk lives on (S-8).
+        machine.diskStuckUntilMs =
+          this.#world.timeline.nowMs + this.#outage() * random.pick([1, 1, 1, 8]);
         return;
       case "disk slow":
         this.#happens(`${machine.name}: its disk is slow`);
@@ -171,7 +179,7 @@ class Fault {
 
   #stopDaemon(machine: Machine): void {
     const { daemon } = machine;
-    if (daemon === null) return;
+    if (daemon === null || daemon.stopper.stopped) return;
     if (this.#kind === "mode change") {
       const replication = this.#random.pick(["fullsync", "memsync", "async"] as const);
       this.#happens(`${machine.name}: hast.conf says ${replication}; the daemon is stopped`);
@@ -181,6 +189,18 @@ class Fault {
     }
     const delayMs = this.#outage() / 5;
     void daemon.stop().then(() => this.#world.restartDaemon(machine, delayMs));
+  }
+
+  #stopProcess(machine: Machine): void {
+    const { daemon, primary, secondary } = machine;
+    const process = this.#random.pick([daemon, primary ?? secondary]);
+    if (process === null || process.stopper.stopped) return;
+    this.#happens(`${process === daemon ? `${machine.name}: the daemon` : process} is stopped`);
+    machine.stopProcess(process);
+    this.#later(this.#outage() * this.#random.pick([1, 1, 4]), () => {
+      this.#world.note(`${process === daemon ? `${machine.name}: the daemon` : process} goes on`);
+      machine.processGoesOn(process);
+    });
   }
 
   #powerCut(machine: Machine): void {

@@ -66,8 +66,13 @@ export class Copy {
   backlog: Op[] = [];
   /** memsync: the other node's worker said that it had received them. */
   received: Op[] = [];
-  /** The other node had a fault that this one, as its primary, has not noticed. */
-  excuse = false;
+  /**
+   * The other node had a fault that this one, as its primary, has not noticed: its worker is gone, which the
+   * end of the connection tells, or its disk failed, which the answers to what is on its way tell.
+   */
+  excuse: "worker" | "disk" | null = null;
+  /** The last request that its disk's failure may concern. */
+  excusedUpTo = 0;
   /** Acknowledged with that excuse. */
   excused: Op[] = [];
   /** The primary's worker that has the disk open. */
@@ -139,6 +144,7 @@ export class Counts {
   fromSecondary = 0;
   inSteps = 0;
   splitBrains = 0;
+  resolved = 0;
 }
 
 export class History {
@@ -524,7 +530,7 @@ export class History {
     copy.connected = false;
     copy.diskless = false;
     copy.inStep = false;
-    copy.excuse = false;
+    copy.excuse = null;
     copy.led = true;
   }
 
@@ -560,7 +566,7 @@ export class History {
   /** A secondary's worker has ended. */
   secondaryDied(copy: Copy, worker: SimWorker, graceful: boolean): void {
     if (!graceful) {
-      this.secondaryFault(copy, worker);
+      this.secondaryFault(copy, worker, "worker");
       return;
     }
     // S-5: what it said it had received, it has done.
@@ -573,9 +579,10 @@ export class History {
   }
 
   /** A secondary's worker is killed, or its disk fails. */
-  secondaryFault(copy: Copy, worker: SimWorker): void {
+  secondaryFault(copy: Copy, worker: SimWorker, what: "worker" | "disk"): void {
     const primary = this.other(copy);
-    if (primary.core?.connected) primary.excuse = true;
+    if (primary.core?.connected && primary.excuse !== "worker") primary.excuse = what;
+    primary.excusedUpTo = this.#ops.length - 1;
     for (const op of this.#takeReceived(copy, worker)) {
       if (this.#surelyHoldsOp(copy, op)) this.#owe(copy, op);
       else primary.excused.push(op);
@@ -610,6 +617,12 @@ export class History {
     this.#mustHold(copy, copy.must, "has lost what it could not flush, and");
   }
 
+  /** The operator gives up what only this copy has. */
+  discarding(copy: Copy): void {
+    copy.alone.fill(0);
+    copy.aloneStable.fill(0);
+  }
+
   /** The operator has created this copy anew. */
   recreated(copy: Copy): void {
     copy.forget();
@@ -631,7 +644,7 @@ export class History {
       if (core === null) continue;
       if (core.connected !== copy.connected) {
         copy.connected = core.connected;
-        copy.excuse = false;
+        copy.excuse = null;
         if (core.connected) {
           copy.epoch++;
           this.#accepted(copy, core);
@@ -645,10 +658,21 @@ export class History {
       this.#deliver(copy);
       // Nothing is on its way.
       if (core.connected && core.queues().idle === SLOT_COUNT) copy.doubtful.fill(0);
+      if (copy.excuse === "disk" && !this.#awaitsAnswer(copy, copy.excusedUpTo)) {
+        copy.excuse = null;
+      }
       const inStep = core.connected && !core.resyncing && core.map.resyncCount === 0 && !core.stale;
       if (inStep && !copy.inStep) this.#stepped(copy);
       copy.inStep = inStep;
     }
+  }
+
+  /** Is a request of this primary's, up to that one, without its answer? */
+  #awaitsAnswer(copy: Copy, upTo: number): boolean {
+    for (const op of this.#open) {
+      if (op.copy === copy && op.kind !== "read" && op.id <= upTo) return true;
+    }
+    return false;
   }
 
   /** A handshake has ended, and nothing has been copied yet. */

@@ -56,6 +56,7 @@ import {
   type SimNetwork,
 } from "./network.ts";
 import type { Shape } from "./plan.ts";
+import { Stopper } from "./stopper.ts";
 import { ProcessClock, type Timeline } from "./timeline.ts";
 import type { Cells } from "./trace.ts";
 
@@ -358,8 +359,23 @@ export class Machine implements Host {
     for (const worker of this.workers) worker.daemonGone();
   }
 
+  /** As by SIGSTOP: the process does nothing, its connections stay. */
+  stopProcess(process: SimDaemon | SimWorker): void {
+    process.stopper.stop();
+    for (const end of process.ends) end.stop();
+  }
+
+  processGoesOn(process: SimDaemon | SimWorker): void {
+    if (!process.stopper.stopped) return;
+    process.stopper.goOn();
+    for (const end of process.ends) end.goOn();
+  }
+
   /** No more faults. */
   mend(): void {
+    for (const process of [this.daemon, ...this.workers]) {
+      if (process !== null) this.processGoesOn(process);
+    }
     this.disk = soundDisk(this.disk.delayMs);
     this.diskStuckUntilMs = 0;
     this.badCells.clear();
@@ -400,6 +416,7 @@ export class SimDaemon implements Owner, Processes {
   readonly host: Machine;
   alive = true;
   readonly ends: Set<End> = new Set();
+  readonly stopper: Stopper;
   readonly settings: WorkerSettings;
   readonly #daemon: Daemon;
 
@@ -407,7 +424,8 @@ export class SimDaemon implements Owner, Processes {
     this.host = machine;
     this.settings = machine.settings;
     const { timeline, random, network, watcher } = machine.surroundings;
-    const clock = new ProcessClock(timeline, machine.clockRate, () => this.alive);
+    this.stopper = new Stopper(timeline);
+    const clock = new ProcessClock(timeline, this.stopper, machine.clockRate, () => this.alive);
     const net = new ProcessNet(network, this, clock);
     this.#daemon = new Daemon(
       {
@@ -464,6 +482,7 @@ export class SimWorker implements Owner, WorkerProcess {
   readonly pid: number;
   alive = true;
   readonly ends: Set<End> = new Set();
+  readonly stopper: Stopper;
   readonly mode: Replication;
   readonly #daemon: SimDaemon;
   readonly #handler: ProcessHandler;
@@ -492,7 +511,8 @@ export class SimWorker implements Owner, WorkerProcess {
     this.#handler = handler;
     const { timeline, random, network, arenas, watcher } = machine.surroundings;
     this.#toWorkerMs = timeline.nowMs + 20 + random.below(100); // Node has to start
-    this.#clock = new ProcessClock(timeline, machine.clockRate, () => this.alive);
+    this.stopper = new Stopper(timeline);
+    this.#clock = new ProcessClock(timeline, this.stopper, machine.clockRate, () => this.alive);
     this.#arena = arenas.take();
     machine.workers.add(this);
     const prefix = `[${identity.resource}] (${identity.role} ${this.pid}) `;
@@ -544,20 +564,28 @@ export class SimWorker implements Owner, WorkerProcess {
     const { timeline, random } = this.host.surroundings;
     this.#toWorkerMs = Math.max(timeline.nowMs + random.next() * 0.5, this.#toWorkerMs);
     timeline.after(this.#toWorkerMs - timeline.nowMs, () => {
-      if (this.alive && !this.#exiting) this.#worker.message(message as ToWorker, end);
+      this.stopper.reach(() => {
+        if (this.alive && !this.#exiting) this.#worker.message(message as ToWorker, end);
+      });
     });
   }
 
   kill(signal: "SIGTERM" | "SIGKILL"): void {
     const { timeline, random } = this.host.surroundings;
-    timeline.after(random.next(), () => this.die({ kind: "signal", signal }));
+    timeline.after(random.next(), () => {
+      const die = (): void => this.die({ kind: "signal", signal });
+      if (signal === "SIGKILL") die();
+      else this.stopper.reach(die);
+    });
   }
 
   /** Its channel to the daemon has closed. */
   daemonGone(): void {
     const { timeline, random } = this.host.surroundings;
     timeline.after(random.next() * 2, () => {
-      if (this.alive && !this.#exiting) this.#worker.stop(ORPHAN_GRACE_MS);
+      this.stopper.reach(() => {
+        if (this.alive && !this.#exiting) this.#worker.stop(ORPHAN_GRACE_MS);
+      });
     });
   }
 
@@ -572,7 +600,9 @@ export class SimWorker implements Owner, WorkerProcess {
     const { timeline, random } = this.host.surroundings;
     this.#toDaemonMs = Math.max(timeline.nowMs + random.next() * 0.5, this.#toDaemonMs);
     timeline.after(this.#toDaemonMs - timeline.nowMs, () => {
-      if (this.#daemon.alive) act();
+      this.#daemon.stopper.reach(() => {
+        if (this.#daemon.alive) act();
+      });
     });
   }
 
@@ -581,17 +611,17 @@ export class SimWorker implements Owner, WorkerProcess {
     if (this.#exiting) return;
     this.#exiting = true;
     const { timeline, random } = this.host.surroundings;
-    timeline.after(random.next(), () => this.die({ kind: "code", code }));
+    timeline.after(random.next(), () => this.stopper.reach(() => this.die({ kind: "code", code })));
   }
 
   #openDisk(): Disk {
     const { host } = this;
     if (host.lockedBy !== null) throw new DiskError("EBUSY", "the disk is in use");
     host.lockedBy = this;
-    const { timeline, random, watcher } = host.surroundings;
+    const { random, watcher } = host.surroundings;
     const disk = new PretendDisk({
-      events: timeline.poster(() => random.next() * 0.01),
-      completions: timeline.poster(() => host.diskDelay()),
+      events: this.stopper.poster(() => random.next() * 0.01),
+      completions: this.stopper.poster(() => host.diskDelay()),
       arena: this.#arena,
       size: 0,
       medium: host.medium,

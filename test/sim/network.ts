@@ -29,6 +29,7 @@ import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeHello, encodeP1 } from "../../src/wire/handshake.ts";
 import type { Random } from "../model/disk.ts";
 import { End, Pipe } from "../pretend/net.ts";
+import type { Stopper } from "./stopper.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** A machine, as the network sees it. */
@@ -44,6 +45,7 @@ export interface Owner {
   readonly host: Host;
   readonly alive: boolean;
   readonly ends: Set<End>;
+  readonly stopper: Stopper;
 }
 
 interface Listening {
@@ -269,11 +271,15 @@ export class SimNetwork {
     done: (result: End | NetFailure) => void,
   ): () => void {
     let over = false;
+    let abandoned = false;
     const finish = (result: End | NetFailure): void => {
       if (over || !owner.alive) return;
       over = true;
       timer.cancel();
-      done(result);
+      owner.stopper.reach(() => {
+        if (owner.alive && !abandoned) done(result);
+        else if (!("failure" in result)) result.destroy();
+      });
     };
     const timer = clock.after(timeoutMs, () => finish({ failure: "connection timed out" }));
     const target = this.#hostOf(address);
@@ -297,6 +303,7 @@ export class SimNetwork {
     });
     return () => {
       over = true;
+      abandoned = true;
       timer.cancel();
     };
   }
@@ -312,7 +319,9 @@ export class SimNetwork {
     owner.ends.add(connection.client);
     listening.owner.ends.add(connection.server);
     this.#timeline.after(this.#delay(owner.host !== to), () => {
-      if (listening.owner.alive) listening.accept(connection.server);
+      listening.owner.stopper.reach(() => {
+        if (listening.owner.alive) listening.accept(connection.server);
+      });
     });
     return connection.client;
   }

@@ -3,7 +3,7 @@
  * Who decides about roles: a failover script with an operator behind it, who makes mistakes.
  *
  * Wants one machine to be primary and the other secondary, tries until it is so, changes its mind when
- * that fails, and ends a split-brain by creating one copy anew.
+ * that fails, and ends a split-brain by `resolve`, or by creating one copy anew.
  */
 
 import type { Resource } from "../../src/daemon/resource.ts";
@@ -24,6 +24,8 @@ export class Operator {
   /** A machine whose disk is to be replaced. */
   #replace: Machine | null = null;
   #splitBrain = false;
+  /** How to end it, once that has been decided. */
+  #remedy: "resolve" | "create" | null = null;
   /** Promotions that the rules forbade, since one was forced. */
   #refusals = 0;
   readonly #changing: Map<Machine, Resource> = new Map();
@@ -107,7 +109,8 @@ export class Operator {
 
   #wantRole(machine: Machine): void {
     const { resource } = machine;
-    if (resource === null || this.#changing.get(machine) === resource) return;
+    if (resource === null || machine.daemon?.stopper.stopped) return;
+    if (this.#changing.get(machine) === resource) return;
     const wanted: Role = machine === this.wanted || this.both ? "primary" : "secondary";
     if (resource.role === wanted) return;
     // Who wants the other one to be primary demotes this one first, unless that is impossible.
@@ -145,6 +148,7 @@ export class Operator {
   #renewDisk(): void {
     const { primary, resource } = this.wanted;
     if (primary?.primaryEngine?.core.diskless !== true || resource === null) return;
+    if (this.wanted.daemon?.stopper.stopped) return;
     if (this.#world.chaos && !this.#random.chance(0.2)) return;
     if (this.#changing.get(this.wanted) === resource) return;
     if (this.#random.chance(0.5)) this.switchOver();
@@ -161,7 +165,15 @@ export class Operator {
       return;
     }
     const { resource } = loser;
-    if (resource === null || this.#changing.get(loser) === resource) return;
+    if (resource === null || loser.daemon?.stopper.stopped) return;
+    if (this.#changing.get(loser) === resource) return;
+    if (this.#splitBrain) {
+      this.#remedy ??= this.#random.chance(0.7) ? "resolve" : "create";
+      if (this.#remedy === "resolve") {
+        this.#resolve(loser, resource);
+        return;
+      }
+    }
     if (resource.role !== "init") {
       this.#change(loser, resource, "init");
       return;
@@ -169,10 +181,52 @@ export class Operator {
     if (loser.workers.size > 0 || loser.lockedBy !== null) return;
     world.note(`operator: ${loser.name} is created anew`);
     this.#splitBrain = false;
+    this.#remedy = null;
     this.#replace = null;
     // What was never written is not copied to a component that meets another fresh one (S-18).
     loser.create(isBlank(this.wanted));
     world.history.recreated(world.history.copyOf(loser));
+  }
+
+  /** `hastctl resolve --discard-local` there, perhaps after a look at what it would do. */
+  #resolve(loser: Machine, resource: Resource): void {
+    if (resource.role === "primary") return; // to be demoted first
+    const world = this.#world;
+    const dryRun = this.#random.chance(0.2);
+    world.note(`operator: resolve --discard-local${dryRun ? " --dry-run" : ""} on ${loser.name}`);
+    if (!dryRun) world.history.discarding(world.history.copyOf(loser));
+    this.#changing.set(loser, resource);
+    resource.discardLocal(dryRun).then(
+      (resolution) => {
+        if (this.#changing.get(loser) === resource) this.#changing.delete(loser);
+        if (resolution.kind === "failed") {
+          world.note(`operator: nothing is resolved: ${resolution.reason}`);
+          if (this.#random.chance(0.2)) this.#remedy = "create";
+        } else if (!dryRun) {
+          world.note(`operator: resolved: ${resolution.lines.join(" ")}`);
+          world.history.counts.resolved++;
+          this.#splitBrain = false;
+          this.#remedy = null;
+        }
+      },
+      (error) => world.fail(error as Error),
+    );
+  }
+
+  /** `hastctl sync --full`, where there is a primary. */
+  syncFull(): boolean {
+    const { resource, primary } = this.wanted;
+    if (resource?.role !== "primary" || primary === null) return false;
+    if (this.wanted.daemon?.stopper.stopped) return false;
+    const world = this.#world;
+    resource.fullSync().then(
+      (resolution) => {
+        if (resolution.kind === "failed")
+          world.note(`operator: no full copy: ${resolution.reason}`);
+      },
+      (error) => world.fail(error as Error),
+    );
+    return true;
   }
 }
 

@@ -22,6 +22,7 @@ const FAULTS = {
   "kill worker": 3,
   "kill daemon": 1,
   "stop daemon": 1,
+  "stopped process": 1,
   "power cut": 3,
   "read errors": 1,
   "write errors": 1,
@@ -35,6 +36,7 @@ const FAULTS = {
   failover: 3,
   "new disk": 0.3,
   "mode change": 0.5,
+  "full sync": 0.3,
 } as const;
 
 export type FaultKind = keyof typeof FAULTS;

@@ -7,6 +7,7 @@
 
 import type { Clock, Timer } from "../../src/platform/clock.ts";
 import type { Poster } from "../pretend/events.ts";
+import type { Stopper } from "./stopper.ts";
 
 interface Planned {
   readonly at: number;
@@ -101,9 +102,11 @@ export class ProcessClock implements Clock {
   readonly #timeline: Timeline;
   readonly #alive: () => boolean;
   readonly #rate: number;
+  readonly #stopper: Stopper;
 
-  constructor(timeline: Timeline, rate: number, alive: () => boolean) {
+  constructor(timeline: Timeline, stopper: Stopper, rate: number, alive: () => boolean) {
     this.#timeline = timeline;
+    this.#stopper = stopper;
     this.#rate = rate;
     this.#alive = alive;
   }
@@ -117,8 +120,17 @@ export class ProcessClock implements Clock {
   }
 
   after(delayMs: number, run: () => void): Timer {
-    return this.#timeline.after(delayMs / this.#rate, () => {
-      if (this.#alive()) run();
+    let cancelled = false;
+    const timer = this.#timeline.after(delayMs / this.#rate, () => {
+      this.#stopper.reach(() => {
+        if (!cancelled && this.#alive()) run();
+      });
     });
+    return {
+      cancel: () => {
+        cancelled = true;
+        timer.cancel();
+      },
+    };
   }
 }

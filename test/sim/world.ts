@@ -208,7 +208,7 @@ export class World implements Watcher {
     this.faults.count(`failed ${request.op}`);
     if (worker.role === "secondary" && request.op !== "read") {
       const copy = this.history.copyOf(worker.host);
-      this.#judge(() => this.history.secondaryFault(copy, worker));
+      this.#judge(() => this.history.secondaryFault(copy, worker, "disk"));
     }
   }
 
