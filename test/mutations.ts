@@ -139,7 +139,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-2",
     ...PRIMARY,
     find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.map.schedule(this.offset[slot]!, this.length[slot]!);`,
+    this.#peerLacks(slot);`,
     replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {`,
   },
   {
@@ -162,7 +162,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a range that failed here is not copied over",
     defect: "BD-3",
     ...PRIMARY,
-    find: `    if (local === FAILED) this.map.schedule(this.offset[slot]!, this.length[slot]!);`,
+    find: `    if (local === FAILED) this.#peerLacks(slot);`,
     replace: "",
   },
   {
@@ -370,8 +370,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the peer is not told that it is a resync's target",
     defect: "BD-15, S-13",
     ...PRIMARY,
-    find: `if (this.#peerStates && !this.#stale && !this.#peerKnows && this.map.scheduledCount > 0) {`,
-    replace: `if (this.#peerErrors < 0) {`,
+    find: `    const knows = this.#stale || this.#peerKnows || this.#comparing;`,
+    replace: `    const knows = this.#peerErrors >= 0;`,
   },
   {
     name: "an unfinished resync's target is promoted",
@@ -523,9 +523,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-20",
     ...PRIMARY,
     find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.map`,
+    this.#peerLacks`,
     replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    if (this.kind[slot] !== ZERO) this.map`,
+    if (this.kind[slot] !== ZERO) this.#peerLacks`,
   },
   {
     name: "a FLUSH that failed here succeeds if the peer's did",
@@ -574,7 +574,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a split-brain is retried like a broken cable",
     defect: "BD-34",
     ...LINK,
-    find: `      this.#close(errmsg, RETRY_LATCHED_MS, false);`,
+    find: `      this.#close(errmsg, RETRY_DIVERGED_MS, false);`,
     replace: `      this.#close(errmsg, this.#backoff(), false);`,
   },
 
@@ -744,15 +744,17 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH over an unfinished resync is acknowledged",
     defect: "S-4c",
     ...PRIMARY,
-    find: `    if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;`,
-    replace: `    if (this.#flushRemote !== FAILED) return true;`,
+    find: `      return this.#stale || this.#comparing || this.map.resyncCount === 0;
+    }`,
+    replace: `      return true;
+    }`,
   },
   {
     name: "async: a stop forgets a predecessor's backlog",
     defect: "S-4e",
     ...PRIMARY,
-    find: `      if (this.#mode === "async" && this.map.resyncCount > 0 && !this.#marked && !this.#stale) {`,
-    replace: `      if (this.#peerErrors < 0) {`,
+    find: `      if (this.#mode === "async" && !whole && !this.#marked) {`,
+    replace: `      if (this.#mode === "async" && !whole && this.#peerErrors < 0) {`,
   },
   {
     name: "a stale primary goes on alone",
@@ -952,8 +954,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the target of a resync is whole without the source's counter",
     defect: "S-13",
     ...SECONDARY_ENGINE,
-    find: `      if (state === "uptodate") record.remotecnt = localcnt;`,
-    replace: "",
+    find: `      const whole = { remotecnt: localcnt, synced, aloneSince: null };`,
+    replace: `      const whole = { synced, aloneSince: null };`,
   },
   {
     name: "a state is stored before the copies that it speaks of",
@@ -1032,7 +1034,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-1",
     ...PRIMARY,
     find: `      this.#remote[slot] = FAILED;
-      this.map.schedule(this.offset[slot]!, this.length[slot]!);
+      this.#peerLacks(slot);
       return;`,
     replace: `      this.#remote[slot] = FAILED;
       return;`,
@@ -1049,17 +1051,20 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "an unreadable range is read from a peer that lacks it",
     defect: "invariant 5",
     ...PRIMARY,
-    find: `      const peerGood =
-        this.#stale || !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);`,
-    replace: `      const peerGood = this.map.extentCount > 0;`,
+    find: `        !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
+      if (peerGood)`,
+    replace: `        this.map.extentCount > 0;
+      if (peerGood)`,
   },
   {
     name: "what a failed flush of the peer may have lost is not copied",
     defect: "invariant 6",
     ...PRIMARY,
-    find: `      if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
-`,
-    replace: "",
+    find: `        this.#comparing = false;
+        this.map.scheduleUnflushed();
+      }`,
+    replace: `        this.#comparing = false;
+      }`,
   },
   {
     name: "what a failed flush did not cover is forgotten",
