@@ -2,8 +2,9 @@
 /**
  * Defects on purpose: each of these changes, made to a copy of the source, must make a test fail.
  *
- *   npm run mutate              all of them, one after the other; minutes
- *   npm run mutate -- BD-3 …    those whose name or defect contains one of the words
+ *   npm run mutate              all of them; minutes, many on a busy machine
+ *   npm run mutate -- BD-3 …    those of a defect; "BD-" takes every BD-n, and other words are looked for
+ *                               in names
  *
  * `defect` names what comes back: a defect of the original (BD-n: behaviour §19.1), a safety case
  * (S-n), or a rule of docs/architecture.md. `find` occurs exactly once in `file`, so that a change of
@@ -40,33 +41,38 @@ export type Suite =
   | "daemon"
   | "wire";
 
-/** Test files, in the order in which they are tried: quick and close to the subject first. */
+/** Test files, in the order in which they are tried: close to the subject first, slow ones last. */
 export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   activemap: [
     "src/replication/activemap.test.ts",
     "src/replication/primary.test.ts",
-    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
+    "test/exhaustive.test.ts",
   ],
   primary: [
     "src/replication/primary.test.ts",
     "src/replication/failing-disk.test.ts",
     "test/golden/replay-primary.test.ts",
-    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
+    "test/exhaustive.test.ts",
   ],
   secondary: [
     "src/replication/secondary.test.ts",
     "src/replication/failing-disk.test.ts",
     "test/golden/replay-secondary.test.ts",
-    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
+    "test/exhaustive.test.ts",
   ],
   promotion: ["src/replication/promotion.test.ts", "src/engine/primary-engine.test.ts"],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
   secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
-  component: ["src/engine/component.test.ts", "src/metadata/*.test.ts"],
+  component: [
+    "src/engine/component.test.ts",
+    "src/metadata/block.test.ts",
+    "src/metadata/layout.test.ts",
+    "src/metadata/copies.test.ts",
+  ],
   memory: [
     "src/engine/memory.test.ts",
     "src/engine/outgoing.test.ts",
@@ -80,6 +86,22 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
 /** The files of a suite that exist below `root`, each pattern's in order. */
 export function suiteFiles(suite: Suite, root: string): string[] {
   return SUITES[suite].flatMap((pattern) => globSync(pattern, { cwd: root }).sort());
+}
+
+/**
+ * Does a word of the command line mean this mutation? The beginning of a defect does, unless it ends
+ * within a number (S-4 means S-4a, not S-40), and so does any part of its name.
+ */
+export function selects(word: string, { name, defect }: Mutation): boolean {
+  const begins = (part: string): boolean =>
+    part.startsWith(word) && !/\d\d/.test(part.slice(word.length - 1, word.length + 1));
+  return name.includes(word) || defect.split(", ").some(begins);
+}
+
+/** Finds the defect's numbers in names of tests, or null where the mutation brings back no BD-n or S-n. */
+export function namesOf({ defect }: Mutation): RegExp | null {
+  const numbers = defect.match(/\b(BD|S)-\d+/g);
+  return numbers === null ? null : new RegExp(`\\b(${numbers.join("|")})(?!\\d)`);
 }
 
 /** `text` with the mutation made. @throws Error unless its search text occurs exactly once */
