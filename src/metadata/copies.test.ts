@@ -177,6 +177,39 @@ test("S-14: a block that FreeBSD wrote wins over a copy of ours, and nothing sta
   }
 });
 
+test("S-14: a copy more than one write ahead is of another time, and the block wins", async () => {
+  for (const shape of SHAPES) {
+    const media = new Media(shape).store(metadataOf(shape.layout, { sequence: 40n, localcnt: 3n }));
+    // FreeBSD had the disk in between, so a build that kept one copy counted from the beginning again.
+    for (const sequence of [1n, 38n]) {
+      const metadata = metadataOf(shape.layout, { sequence, localcnt: 9n });
+      // What is behind the list's end is the copy's where both lie in one block.
+      media.bytes.set(encodeMetadata(metadata).subarray(0, 2048), shape.layout.metadataOffset);
+      const found = await media.find();
+      expect.deepEqual(found.metadata, metadata, shape.name);
+      expect.equal(found.rewrite, true);
+    }
+  }
+});
+
+test("BD-17: what lies in the data is no copy, even if it was one elsewhere", async () => {
+  for (const shape of SHAPES) {
+    const { metadataOffset, localoff } = shape.layout;
+    if (metadataOffset !== 0) continue; // nobody searches in front of a trailer
+    const copy = encodeMetadata(metadataOf(shape.layout, {}));
+    const media = new Media(shape).store(metadataOf(shape.layout, {}));
+    const at = copyOffset(shape.layout, extentCount(shape.layout.datasize, EXTENT));
+    // An image of the component's beginning, kept on the component itself.
+    for (let end = 64 * 1024; end < shape.mediaSize; end += 64 * 1024) {
+      if (end - METADATA_SIZE > localoff) media.bytes.set(copy, end - METADATA_SIZE);
+    }
+    media.bytes[metadataOffset + 30]! ^= 1;
+    expect.deepEqual((await media.find()).layout, shape.layout);
+    media.bytes[at + 30]! ^= 1;
+    await expect.rejects(media.find(), { name: "MetadataError" }, shape.name);
+  }
+});
+
 test("a disk of a build that kept one copy is read as it is, and gets its second one", async () => {
   for (const shape of SHAPES) {
     const metadata = metadataOf(shape.layout, { sequence: 5n });
