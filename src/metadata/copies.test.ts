@@ -80,14 +80,21 @@ class Media {
   }
 }
 
-/** Whatever a power cut in the middle of write number `cut` may leave: any of its sectors. */
+/**
+ * Whatever a power cut in the middle of write number `written` may leave: any of its sectors. It is the same
+ * `media` each time, of which nothing but those writes' places may be changed meanwhile.
+ */
 function* cuts(before: Media, metadata: Metadata): Generator<{ media: Media; written: number }> {
   const { layout, sectorSize } = before.shape;
   const writes = copyWrites(metadata, layout, sectorSize);
+  const media = new Media(before.shape, before.bytes.slice());
   for (const [written, { offset, bytes }] of writes.entries()) {
     const sectors = bytes.length / sectorSize;
     for (let subset = 0; subset < 2 ** sectors; subset++) {
-      const media = new Media(before.shape, before.bytes.slice());
+      for (const place of writes) {
+        const end = place.offset + place.bytes.length;
+        media.bytes.set(before.bytes.subarray(place.offset, end), place.offset);
+      }
       for (const done of writes.slice(0, written)) media.bytes.set(done.bytes, done.offset);
       for (let sector = 0; sector < sectors; sector++) {
         if ((subset & (1 << sector)) === 0) continue;
