@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
  * Makes the mutations of test/mutations.ts, one at a time in each of two copies of the tree, and runs
- * each one's suite there until a test fails. Prints a table, in the order in which they end.
+ * each one's suite there until a test fails: first the tests that carry the defect's number in their
+ * names, then the files in the suite's order. Prints a line as each is decided, and at the end the table.
  *
  * A death is worth something only if the suite lives without the mutation and the mutant is a program:
- * so the suites run unmutated first, and each mutant must pass the type check. Fails if a mutation
- * survives, does not apply exactly once, or does not type-check.
+ * so each test file that is needed first runs unmutated, in a third copy, and each mutant must pass the
+ * type check. Fails if a mutation survives, does not apply exactly once, or does not type-check.
  */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { run } from "node:test";
-import { MUTATIONS, type Mutation, mutate, suiteFiles } from "../test/mutations.ts";
+import {
+  MUTATIONS,
+  type Mutation,
+  mutate,
+  namesOf,
+  selects,
+  suiteFiles,
+} from "../test/mutations.ts";
 
 /** One test file may take this long, or this many times what it takes unmutated. */
 const FILE_MIN_MS = 60_000;
@@ -40,15 +48,22 @@ interface Failure {
   readonly reason: string;
 }
 
-/** Runs one test file of a copy. @returns its first failure, or null */
+/** Runs one test file of a copy, or those of its tests whose names match. @returns its first failure, or null */
 async function firstFailure(
   copy: string,
   file: string,
   timeoutMs: number,
+  names: RegExp = /^/,
 ): Promise<Failure | null> {
   const path = join(copy, file);
   const stop = new AbortController();
-  const events = run({ files: [path], cwd: copy, timeout: timeoutMs, signal: stop.signal });
+  const events = run({
+    files: [path],
+    cwd: copy,
+    timeout: timeoutMs,
+    signal: stop.signal,
+    testNamePatterns: names,
+  });
   let failure: Failure | null = null;
   let passed = 0;
   events.on("test:pass", (event) => {
@@ -87,108 +102,143 @@ async function typeErrors(copy: string, file: string): Promise<string> {
   return status === 0 ? "" : said.trim() || `tsc ended with ${status}`;
 }
 
-interface Row {
-  readonly killedBy: string | null;
-  /** What is wrong with the mutation itself, or "". */
-  readonly broken: string;
+type Verdict =
+  | { readonly kind: "killed"; readonly file: string; readonly test: string }
+  | { readonly kind: "survived" }
+  /** It does not apply, or is no program: the mutation itself is wrong. */
+  | { readonly kind: "invalid"; readonly reason: string };
+
+/** How long a test file of a mutant may take: run once without a mutation, when first asked for. */
+class Limits {
+  readonly #pristine: string;
+  readonly #limits = new Map<string, Promise<number>>();
+
+  constructor(pristine: string) {
+    this.#pristine = pristine;
+  }
+
+  /** @throws Error if the file fails without a mutation */
+  of(file: string): Promise<number> {
+    let limit = this.#limits.get(file);
+    if (limit === undefined) {
+      limit = this.#measure(file);
+      this.#limits.set(file, limit);
+    }
+    return limit;
+  }
+
+  async #measure(file: string): Promise<number> {
+    const began = performance.now();
+    const failure = await firstFailure(this.#pristine, file, UNMUTATED_MS);
+    if (failure !== null) {
+      throw new Error(`${file} fails without a mutation: ${failure.test}: ${failure.reason}`);
+    }
+    return Math.max(FILE_MIN_MS, FILE_FACTOR * (performance.now() - began));
+  }
 }
 
-async function tryMutation(
-  copy: string,
-  mutation: Mutation,
-  limits: Map<string, number>,
-): Promise<Row> {
-  const original = readFileSync(join(copy, mutation.file), "utf8");
+async function tryMutation(copy: string, mutation: Mutation, limits: Limits): Promise<Verdict> {
+  const target = join(copy, mutation.file);
+  const original = readFileSync(target, "utf8");
   let text: string;
   try {
     text = mutate(mutation, original);
   } catch (error) {
-    return { killedBy: null, broken: (error as Error).message };
+    return { kind: "invalid", reason: (error as Error).message };
   }
-  const target = join(copy, mutation.file);
   writeFileSync(target, text);
   try {
-    const broken = await typeErrors(copy, mutation.file);
-    if (broken !== "") return { killedBy: null, broken: `does not type-check: ${broken}` };
-    for (const file of suiteFiles(mutation.suite, copy)) {
-      const failure = await firstFailure(copy, file, limits.get(file)!);
-      if (failure !== null) {
-        return { killedBy: `${file}: ${failure.test}`, broken: "" };
+    const errors = await typeErrors(copy, mutation.file);
+    if (errors !== "") return { kind: "invalid", reason: `does not type-check: ${errors}` };
+    const files = suiteFiles(mutation.suite, copy);
+    const names = namesOf(mutation);
+    for (const named of [true, false]) {
+      for (const file of files) {
+        if (named && (names === null || !names.test(readFileSync(join(copy, file), "utf8")))) {
+          continue;
+        }
+        const limitMs = await limits.of(file);
+        const failure = await firstFailure(copy, file, limitMs, named ? names! : undefined);
+        if (failure !== null) return { kind: "killed", file, test: failure.test };
       }
     }
-    return { killedBy: null, broken: "" };
+    return { kind: "survived" };
   } finally {
     writeFileSync(target, original);
   }
 }
 
-/** Has each item dealt with, by as many at once as there are copies. */
-async function share<T>(
-  copies: readonly string[],
-  items: readonly T[],
-  deal: (copy: string, item: T) => Promise<void>,
-): Promise<void> {
-  const queue = [...items];
-  const work = async (copy: string): Promise<void> => {
-    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await deal(copy, item);
-  };
-  await Promise.all(copies.map(work));
+interface Row {
+  readonly mutation: Mutation;
+  readonly verdict: Verdict;
+  readonly seconds: string;
 }
 
-async function main(copies: readonly string[], words: readonly string[]): Promise<number> {
+function printTable(rows: readonly Row[]): void {
+  const widest = (texts: readonly string[]): number =>
+    Math.max(...texts.map(({ length }) => length));
+  const name = widest(rows.map(({ mutation }) => mutation.name));
+  const defect = widest(rows.map(({ mutation }) => mutation.defect));
+  console.log(`\n${"DEFECT".padEnd(defect)}  ${"MUTATION".padEnd(name)}  SECONDS  KILLED BY`);
+  for (const { mutation, verdict, seconds } of rows) {
+    const end =
+      verdict.kind === "killed" ? `${verdict.file}: ${verdict.test}` : verdict.kind.toUpperCase();
+    console.log(
+      `${mutation.defect.padEnd(defect)}  ${mutation.name.padEnd(name)}  ${seconds.padStart(7)}  ${end}`,
+    );
+  }
+}
+
+async function main(
+  copies: readonly string[],
+  pristine: string,
+  words: readonly string[],
+): Promise<number> {
   const chosen = MUTATIONS.filter(
-    ({ name, defect }) =>
-      words.length === 0 ||
-      words.some((word) => defect.split(/, /).includes(word) || name.includes(word)),
+    (mutation) => words.length === 0 || words.some((word) => selects(word, mutation)),
   );
   if (chosen.length === 0) {
     console.error(`hast: no mutation's name or defect contains ${words.join(" or ")}`);
     return 64;
   }
-  const limits = new Map<string, number>();
-  const files = new Set(chosen.flatMap(({ suite }) => suiteFiles(suite, root)));
-  const failing: string[] = [];
-  await share(copies, [...files], async (copy, file) => {
-    const began = performance.now();
-    const failure = await firstFailure(copy, file, UNMUTATED_MS);
-    limits.set(file, Math.max(FILE_MIN_MS, FILE_FACTOR * (performance.now() - began)));
-    if (failure !== null) failing.push(`${file}: ${failure.test}: ${failure.reason}`);
-  });
-  if (failing.length > 0) {
-    for (const text of failing) console.error(`hast: fails without a mutation: ${text}`);
-    return 1;
-  }
-  console.log(`${limits.size} test files pass without a mutation\n`);
-
-  const width = Math.max(...chosen.map(({ name }) => name.length));
-  const wide = Math.max(...chosen.map(({ defect }) => defect.length));
-  const long = Math.max(...chosen.map(({ file }) => relative("src", file).length));
-  console.log(
-    `${"MUTATION".padEnd(width)}  ${"DEFECT".padEnd(wide)}  ${"FILE IN src/".padEnd(long)}  ${"SECONDS".padStart(7)}  KILLED BY`,
-  );
-  const complaints: string[] = [];
-  await share(copies, chosen, async (copy, mutation) => {
-    const began = performance.now();
-    const { killedBy, broken } = await tryMutation(copy, mutation, limits);
-    const seconds = ((performance.now() - began) / 1000).toFixed(1).padStart(7);
-    const { name, defect, file } = mutation;
-    const verdict = killedBy ?? (broken === "" ? "NOBODY: IT SURVIVES" : "INVALID");
-    console.log(
-      `${name.padEnd(width)}  ${defect.padEnd(wide)}  ${relative("src", file).padEnd(long)}  ${seconds}  ${verdict}`,
-    );
-    if (broken !== "") complaints.push(`${name}: ${broken}`);
-    else if (killedBy === null) {
-      complaints.push(`${name}: survives its suite (${mutation.suite}); write the missing test`);
+  const limits = new Limits(pristine);
+  const rows = new Map<Mutation, Row>();
+  const queue = [...chosen];
+  const work = async (copy: string): Promise<void> => {
+    for (let mutation = queue.shift(); mutation !== undefined; mutation = queue.shift()) {
+      const began = performance.now();
+      const verdict = await tryMutation(copy, mutation, limits);
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      rows.set(mutation, { mutation, verdict, seconds });
+      console.log(
+        `${rows.size}/${chosen.length} ${verdict.kind} in ${seconds} s: ${mutation.defect}: ${mutation.name}`,
+      );
     }
-  });
-  console.log(`\n${chosen.length - complaints.length} of ${chosen.length} mutations killed`);
-  for (const complaint of complaints) console.error(`hast: ${complaint}`);
-  return complaints.length === 0 ? 0 : 1;
+  };
+  await Promise.all(copies.map(work));
+
+  const table = chosen.map((mutation) => rows.get(mutation)!);
+  printTable(table);
+  const count = (kind: Verdict["kind"]): number =>
+    table.filter(({ verdict }) => verdict.kind === kind).length;
+  console.log(
+    `\n${chosen.length} mutations: ${count("killed")} killed, ${count("survived")} survived, ${count("invalid")} invalid`,
+  );
+  for (const { mutation, verdict } of table) {
+    if (verdict.kind === "survived") {
+      console.error(
+        `hast: ${mutation.name}: survives its suite (${mutation.suite}); write the missing test`,
+      );
+    } else if (verdict.kind === "invalid") {
+      console.error(`hast: ${mutation.name}: ${verdict.reason}`);
+    }
+  }
+  return count("killed") === chosen.length ? 0 : 1;
 }
 
-const copies = Array.from({ length: COPIES }, makeCopy);
+const copies = Array.from({ length: COPIES + 1 }, makeCopy);
 try {
-  process.exitCode = await main(copies, process.argv.slice(2));
+  process.exitCode = await main(copies.slice(1), copies[0]!, process.argv.slice(2));
 } finally {
   for (const copy of copies) rmSync(copy, { recursive: true, force: true });
 }

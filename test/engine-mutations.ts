@@ -86,7 +86,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "after an unclean stop without metaflush the map is believed",
     defect: "S-21",
     ...COMPONENT,
-    find: `      await this.#markAll();
+    find: `      await this.markAll();
 `,
     replace: "",
   },
@@ -313,10 +313,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "S2 is sent before the resource's id is stored",
     defect: "S-13",
     ...SECONDARY_ENGINE,
-    find: `    if (judgement.record !== null) {
-      const errno`,
-    replace: `    if (judgement.record !== null && this.#paused) {
-      const errno`,
+    find: `    if (judgement.record !== null || aloneSince !== metadata.aloneSince) {`,
+    replace: `    if (this.#paused && aloneSince !== metadata.aloneSince) {`,
   },
   {
     name: "a record that could not be written is answered",
@@ -369,8 +367,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "the target of a resync is whole from its beginning",
     defect: "BD-15",
     ...SECONDARY_ENGINE,
-    find: `      const record = { ...own, state };`,
-    replace: `      const record = { ...own, state: "uptodate" as ToldState };`,
+    find: `      return await this.#storeRecord({ ...own, state, ...`,
+    replace: `      return await this.#storeRecord({ ...own, state: "uptodate", ...`,
   },
   {
     name: "a state is answered before it is stored",

@@ -10,6 +10,8 @@ import {
   mutate,
   mutateFile,
   NOT_EXPRESSED,
+  namesOf,
+  selects,
   suiteFiles,
 } from "./mutations.ts";
 
@@ -37,6 +39,23 @@ test("mutate() replaces the one place, to the letter", () => {
 test("mutate() refuses a search text that occurs never or twice", () => {
   expect.throws(() => mutate(sample, "two"), /"a sample".* occurs 0 times in src\/a\.ts/);
   expect.throws(() => mutate(sample, "one one"), /occurs 2 times/);
+});
+
+test("selects() takes the beginning of a defect, and any part of a name", () => {
+  const mutation = { ...sample, defect: "BD-21, S-4d" };
+  const taken = ["BD-21", "BD-", "S-4", "S-4d", "S-", "a s", "ample"];
+  const left = ["BD-2", "BD-1", "S-4e", "S-40", "D-21", "other"];
+  expect.deepEqual(
+    [...taken, ...left].filter((word) => selects(word, mutation)),
+    taken,
+  );
+});
+
+test("namesOf() finds the tests that carry the defect's number", () => {
+  const names = namesOf({ ...sample, defect: "BD-21, S-4d" })!;
+  for (const name of ["BD-21: x", "S-4a: x", "x (S-4, BD-3)"]) expect.match(name, names);
+  for (const name of ["BD-2: x", "BD-210", "x (S-40)"]) expect.doesNotMatch(name, names);
+  expect.equal(namesOf({ ...sample, defect: "slot reuse" }), null);
 });
 
 for (const mutation of MUTATIONS) {

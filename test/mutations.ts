@@ -2,8 +2,9 @@
 /**
  * Defects on purpose: each of these changes, made to a copy of the source, must make a test fail.
  *
- *   npm run mutate              all of them, one after the other; minutes
- *   npm run mutate -- BD-3 …    those whose name or defect contains one of the words
+ *   npm run mutate              all of them; minutes, many on a busy machine
+ *   npm run mutate -- BD-3 …    those of a defect; "BD-" takes every BD-n, and other words are looked for
+ *                               in names
  *
  * `defect` names what comes back: a defect of the original (BD-n: behaviour §19.1), a safety case
  * (S-n), or a rule of docs/architecture.md. `find` occurs exactly once in `file`, so that a change of
@@ -40,33 +41,38 @@ export type Suite =
   | "daemon"
   | "wire";
 
-/** Test files, in the order in which they are tried: quick and close to the subject first. */
+/** Test files, in the order in which they are tried: close to the subject first, slow ones last. */
 export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   activemap: [
     "src/replication/activemap.test.ts",
     "src/replication/primary.test.ts",
-    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
+    "test/exhaustive.test.ts",
   ],
   primary: [
     "src/replication/primary.test.ts",
     "src/replication/failing-disk.test.ts",
     "test/golden/replay-primary.test.ts",
-    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
+    "test/exhaustive.test.ts",
   ],
   secondary: [
     "src/replication/secondary.test.ts",
     "src/replication/failing-disk.test.ts",
     "test/golden/replay-secondary.test.ts",
-    "test/exhaustive.test.ts",
     "test/replication-model.test.ts",
+    "test/exhaustive.test.ts",
   ],
   promotion: ["src/replication/promotion.test.ts", "src/engine/primary-engine.test.ts"],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
   secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
-  component: ["src/engine/component.test.ts", "src/metadata/*.test.ts"],
+  component: [
+    "src/engine/component.test.ts",
+    "src/metadata/block.test.ts",
+    "src/metadata/layout.test.ts",
+    "src/metadata/copies.test.ts",
+  ],
   memory: [
     "src/engine/memory.test.ts",
     "src/engine/outgoing.test.ts",
@@ -80,6 +86,22 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
 /** The files of a suite that exist below `root`, each pattern's in order. */
 export function suiteFiles(suite: Suite, root: string): string[] {
   return SUITES[suite].flatMap((pattern) => globSync(pattern, { cwd: root }).sort());
+}
+
+/**
+ * Does a word of the command line mean this mutation? The beginning of a defect does, unless it ends
+ * within a number (S-4 means S-4a, not S-40), and so does any part of its name.
+ */
+export function selects(word: string, { name, defect }: Mutation): boolean {
+  const begins = (part: string): boolean =>
+    part.startsWith(word) && !/\d\d/.test(part.slice(word.length - 1, word.length + 1));
+  return name.includes(word) || defect.split(", ").some(begins);
+}
+
+/** Finds the defect's numbers in names of tests, or null where the mutation brings back no BD-n or S-n. */
+export function namesOf({ defect }: Mutation): RegExp | null {
+  const numbers = defect.match(/\b(BD|S)-\d+/g);
+  return numbers === null ? null : new RegExp(`\\b(${numbers.join("|")})(?!\\d)`);
 }
 
 /** `text` with the mutation made. @throws Error unless its search text occurs exactly once */
@@ -139,7 +161,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-2",
     ...PRIMARY,
     find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.map.schedule(this.offset[slot]!, this.length[slot]!);`,
+    this.#peerLacks(slot);`,
     replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {`,
   },
   {
@@ -162,7 +184,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a range that failed here is not copied over",
     defect: "BD-3",
     ...PRIMARY,
-    find: `    if (local === FAILED) this.map.schedule(this.offset[slot]!, this.length[slot]!);`,
+    find: `    if (local === FAILED) this.#peerLacks(slot);`,
     replace: "",
   },
   {
@@ -370,8 +392,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the peer is not told that it is a resync's target",
     defect: "BD-15, S-13",
     ...PRIMARY,
-    find: `if (this.#peerStates && !this.#stale && !this.#peerKnows && this.map.scheduledCount > 0) {`,
-    replace: `if (this.#peerErrors < 0) {`,
+    find: `    const knows = this.#stale || this.#peerKnows || this.#comparing;`,
+    replace: `    const knows = this.#peerErrors >= 0;`,
   },
   {
     name: "an unfinished resync's target is promoted",
@@ -523,9 +545,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-20",
     ...PRIMARY,
     find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.map`,
+    this.#peerLacks`,
     replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    if (this.kind[slot] !== ZERO) this.map`,
+    if (this.kind[slot] !== ZERO) this.#peerLacks`,
   },
   {
     name: "a FLUSH that failed here succeeds if the peer's did",
@@ -574,7 +596,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a split-brain is retried like a broken cable",
     defect: "BD-34",
     ...LINK,
-    find: `      this.#close(errmsg, RETRY_LATCHED_MS, false);`,
+    find: `      this.#close(errmsg, RETRY_DIVERGED_MS, false);`,
     replace: `      this.#close(errmsg, this.#backoff(), false);`,
   },
 
@@ -744,15 +766,17 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH over an unfinished resync is acknowledged",
     defect: "S-4c",
     ...PRIMARY,
-    find: `    if (this.#flushRemote !== FAILED) return this.#stale || this.map.resyncCount === 0;`,
-    replace: `    if (this.#flushRemote !== FAILED) return true;`,
+    find: `      return this.#stale || this.#comparing || this.map.resyncCount === 0;
+    }`,
+    replace: `      return true;
+    }`,
   },
   {
     name: "async: a stop forgets a predecessor's backlog",
     defect: "S-4e",
     ...PRIMARY,
-    find: `      if (this.#mode === "async" && this.map.resyncCount > 0 && !this.#marked && !this.#stale) {`,
-    replace: `      if (this.#peerErrors < 0) {`,
+    find: `      if (this.#mode === "async" && !whole && !this.#marked) {`,
+    replace: `      if (this.#mode === "async" && !whole && this.#peerErrors < 0) {`,
   },
   {
     name: "a stale primary goes on alone",
@@ -952,8 +976,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the target of a resync is whole without the source's counter",
     defect: "S-13",
     ...SECONDARY_ENGINE,
-    find: `      if (state === "uptodate") record.remotecnt = localcnt;`,
-    replace: "",
+    find: `      const whole = { remotecnt: localcnt, synced, aloneSince: null };`,
+    replace: `      const whole = { synced, aloneSince: null };`,
   },
   {
     name: "a state is stored before the copies that it speaks of",
@@ -1032,7 +1056,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-1",
     ...PRIMARY,
     find: `      this.#remote[slot] = FAILED;
-      this.map.schedule(this.offset[slot]!, this.length[slot]!);
+      this.#peerLacks(slot);
       return;`,
     replace: `      this.#remote[slot] = FAILED;
       return;`,
@@ -1049,17 +1073,20 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "an unreadable range is read from a peer that lacks it",
     defect: "invariant 5",
     ...PRIMARY,
-    find: `      const peerGood =
-        this.#stale || !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);`,
-    replace: `      const peerGood = this.map.extentCount > 0;`,
+    find: `        !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
+      if (peerGood)`,
+    replace: `        this.map.extentCount > 0;
+      if (peerGood)`,
   },
   {
     name: "what a failed flush of the peer may have lost is not copied",
     defect: "invariant 6",
     ...PRIMARY,
-    find: `      if (this.#flushRemote === FAILED) this.map.scheduleUnflushed();
-`,
-    replace: "",
+    find: `        this.#comparing = false;
+        this.map.scheduleUnflushed();
+      }`,
+    replace: `        this.#comparing = false;
+      }`,
   },
   {
     name: "what a failed flush did not cover is forgotten",

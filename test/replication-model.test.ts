@@ -14,6 +14,8 @@ import { World } from "./model/world.ts";
 const STEPS = 600;
 const SECONDS = Number(process.env["HAST_MODEL_SECONDS"] ?? 10);
 const SEED = process.env["HAST_MODEL_SEED"];
+/** So many even on a slow machine: in fewer, the rarest events need not occur. */
+const RUNS_MIN = 200;
 const FIRST = Number(process.env["HAST_MODEL_FIRST"] ?? 1);
 
 function play(seed: number, lines: number): World {
@@ -36,7 +38,7 @@ test("no history of faults loses an acknowledged write, goes back in time or get
   const until = performance.now() + SECONDS * 1000;
   const total: Record<string, number> = {};
   let runs = 0;
-  for (let seed = FIRST; performance.now() < until; seed++) {
+  for (let seed = FIRST; performance.now() < until || runs < RUNS_MIN; seed++) {
     const { counts } = play(seed, 60);
     for (const [key, count] of Object.entries(counts)) total[key] = (total[key] ?? 0) + count;
     runs++;
@@ -44,5 +46,4 @@ test("no history of faults loses an acknowledged write, goes back in time or get
   console.log(`${runs} histories: ${JSON.stringify(total)}`);
   // A world in which nothing happens would prove nothing.
   for (const [what, count] of Object.entries(total)) expect.ok(count > 0, `no ${what}`);
-  expect.ok(runs >= 50, `only ${runs} histories in ${SECONDS} s`);
 });

@@ -174,6 +174,22 @@ test("writeMap() writes every run, flushes once, and only then says what is stab
   );
 });
 
+test("BD-11: changes of the map are written where the map lies, and nowhere else", async () => {
+  const { component, disk } = await open({ mediaSize: 64 * 1024 * 1024 });
+  const { mapOffset, mapSize, localoff } = component.layout;
+  expect.ok(mapSize >= 1024);
+  const before = disk.peek(0, mapOffset);
+  disk.poke(mapOffset, new Uint8Array(localoff - mapOffset));
+  component.writeMap(
+    new Runs({ offset: 0, length: 512 }, { offset: mapSize - 512, length: 512 }),
+    true,
+  );
+  disk.submit();
+  const map = new Uint8Array(mapSize).fill(1, 0, 512).fill(2, mapSize - 512);
+  expect.deepEqual(disk.peek(mapOffset, mapSize), map);
+  expect.deepEqual(disk.peek(0, mapOffset), before, "the metadata");
+});
+
 test("a map write or flush that fails makes nothing stable", async () => {
   for (const failing of ["write", "flush"]) {
     const { component, handler, disk } = await open();

@@ -291,6 +291,15 @@ test("a disk made with 512-byte sectors is refused on one with larger sectors (B
   expect.throws(() => layoutOf(metadata, 0, moved), { name: "MetadataError" });
 });
 
+test("data that would begin within a larger sector is refused, although the map has room (BD-12)", () => {
+  const metadata = describes(HEADER, { localoff: 64 * KIB + 512, datasize: 512 * MIB });
+  expect.equal(layoutOf(metadata, 0, MEDIA).localoff, 64 * KIB + 512);
+  expect.throws(() => layoutOf(metadata, 0, { mediaSize: GIB, sectorSize: 4096 }), {
+    code: "does-not-fit",
+    message: /within a sector/,
+  });
+});
+
 test("a grown disk has the map it was made with, not one for its new size (BD-11)", () => {
   const made = freebsdLayout({ mediaSize: 10 * GIB, sectorSize: 512, extentsize: EXTENT });
   const grown = layoutOf(describes(made), 0, { mediaSize: TIB, sectorSize: 512 });
