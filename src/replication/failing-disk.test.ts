@@ -429,6 +429,24 @@ test("a peer that cannot keep the record is no peer for a primary without disk",
   expect.match(bench.take().join(), /disconnect: the peer cannot keep the record/);
 });
 
+test("S-1: a primary that finds itself inconsistent reads nothing here before it has the peer's map", () => {
+  // Its predecessor went on without a disk: what was written then is marked at the peer only.
+  const bench = new PrimaryBench({ record: { state: "inconsistent" } });
+  bench.core.openGate(bench);
+  const read = bench.read(0);
+  const clean = bench.read(32);
+  expect.deepEqual(bench.take(), []);
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n, map: mapOf([0]) });
+  const done = bench.take();
+  expect.ok(done.includes(`send read ${read}`));
+  expect.ok(done.includes(`local read ${clean}`));
+  // From here on our own map says everything, with or without the peer.
+  bench.cut();
+  bench.local(clean);
+  bench.read(36);
+  expect.ok(bench.take().includes("local read 1"), "answered here");
+});
+
 // ---- the other side
 
 test("S-1: the peer counts one further than the primary can have on record, once", () => {

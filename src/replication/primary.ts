@@ -274,6 +274,11 @@ export class Primary {
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
   #stale: boolean;
+  /**
+   * Our map marks all that is stale here. Where an earlier life left "inconsistent" on record, the peer's
+   * map may mark more: what was written while this node had no disk, or what was not merged any more.
+   */
+  #staleMarked: boolean;
 
   // The local disk.
   #disk: "good" | "turning" | "leaving" | "gone" = "good";
@@ -345,6 +350,7 @@ export class Primary {
     this.#gateOpen = !options.hasRemote;
     // A target of an unfinished resync: what our map marks is stale here.
     this.#stale = this.#staleOnRecord = options.record.state === "inconsistent";
+    this.#staleMarked = !this.#stale;
     for (let slot = 0; slot < SLOT_COUNT; slot++) this.#freeSlots[slot] = SLOT_COUNT - 1 - slot;
   }
 
@@ -643,6 +649,7 @@ export class Primary {
 
   #staleHere(slot: number): boolean {
     if (this.#disk === "gone") return true;
+    if (!this.#staleMarked) return true;
     return this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
   }
 
@@ -1223,6 +1230,7 @@ export class Primary {
 
   #merged(out: PrimaryOutbox): void {
     this.#link = "up";
+    this.#staleMarked = true;
     this.#handshaking = false;
     this.#lastSentAt = this.#nowMs;
     this.#resend(out);
