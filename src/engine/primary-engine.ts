@@ -444,6 +444,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   diskless(what: string, errno: number): void {
     this.#disklessWhy = `writing ${what}: ${errnoText(errno)}`;
+    // The disk may not have taken it: hastd must know in any case, should this worker die (S-1).
+    this.#host.copy({ state: "inconsistent", forced: this.#component.metadata.forced ?? null });
     const { local } = this.#settings;
     this.#host.error(
       `the local component ${local} failed: ${this.#disklessWhy}. The resource goes on over the ` +
