@@ -418,6 +418,20 @@ test("a peer's error is the client's where there is no other copy", () => {
   expect.ok(done.includes(`answer ${flush} errno 5`));
 });
 
+test("a flush of our own that the only copy fails is told to the next FLUSH", () => {
+  const bench = diskless();
+  bench.reply(bench.write(8));
+  bench.tick(30_000);
+  expect.ok(bench.take().includes("send flush"));
+  bench.peerFlushed(EIO);
+  const first = bench.flush();
+  bench.peerFlushed();
+  expect.ok(bench.take().includes(`answer ${first} errno 5`));
+  const second = bench.flush();
+  bench.peerFlushed();
+  expect.ok(bench.take().includes(`answer ${second}`));
+});
+
 test("a peer that cannot keep the record is no peer for a primary without disk", () => {
   const bench = diskless();
   bench.cut();

@@ -317,6 +317,8 @@ export class Primary {
   #flushSentAt = 0;
   #flushWanted = false;
   #flushAnsweredEarly = false;
+  /** The only whole copy failed a flush, perhaps one of our own: some FLUSH must say so. */
+  #flushFault = false;
   /** This instance and a peer that lacked nothing have completed a flush. */
   #flushedTogether = false;
   #lastFlushAt = 0;
@@ -1072,6 +1074,8 @@ export class Primary {
       if (!this.#stale && this.map.resyncCount === 0) this.#flushedTogether = true;
       if (this.#syncEnding === "flush") this.#endSync(out);
     } else {
+      if (this.#stale && this.#link === "up" && this.#flushRemote === FAILED)
+        this.#flushFault = true;
       this.map.flushFailed();
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again.
@@ -1115,7 +1119,11 @@ export class Primary {
   /** A FLUSH whose round has ended (async: whose local part has). */
   #answerFlush(slot: number, out: PrimaryOutbox): void {
     assert(this.#riding[slot] === 1);
-    if (this.#flushCovers()) this.#answer(slot, 0, out);
+    if (this.#flushFault) {
+      // Its cache has dropped what it could not write: the next flush there succeeds without it.
+      this.#flushFault = false;
+      this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
+    } else if (this.#flushCovers()) this.#answer(slot, 0, out);
     else this.#answerAlone(slot, out);
     if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
   }
