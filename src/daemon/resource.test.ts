@@ -410,7 +410,8 @@ test("a restarted primary that hangs is killed and started again", async () => {
   await world.resource.changeRole("primary");
   world.processes.born = () => undefined;
   world.processes.last.exit({ kind: "signal", signal: "SIGBUS" });
-  await world.clock.advance(1000 + 60_000);
+  // The other node may be asked first, which takes up to `timeout`.
+  await world.clock.advance(1000 + 60_000 + 20_000);
   assert.deepEqual(world.processes.last.kills, ["SIGKILL"]);
   await world.clock.advance(2000);
   assert.equal(world.processes.workers.length, 3);
@@ -859,6 +860,50 @@ test("S-2: one that was in role init meanwhile, or whose primary never got in, m
   other.processes.born = (worker) => worker.says({ kind: "ready" });
   await other.resource.changeRole("primary");
   assert.equal(other.processes.last.start.trust, "unknown");
+});
+
+test("S-2: nor may one that was primary, and in role init since", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  await world.resource.changeRole("init");
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+
+  const fallen = new World();
+  await fallen.resource.changeRole("primary");
+  fallen.processes.last.exit({ kind: "code", code: 74 });
+  await settle();
+  assert.equal(fallen.resource.role, "init");
+  await fallen.resource.changeRole("primary");
+  assert.equal(fallen.processes.last.start.trust, "unknown");
+});
+
+test("S-1: after a primary that lived on its peer's copy, the next one asks, and until it is heard", async () => {
+  const world = new World();
+  const dies = async (delayMs: number): Promise<void> => {
+    world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+    await world.clock.advance(delayMs);
+  };
+  await world.resource.changeRole("primary");
+  await dies(1000);
+  assert.equal(world.processes.last.start.trust, "known");
+  // Its disk has failed, perhaps before it could say so on that disk.
+  world.processes.last.says({ kind: "copy", copy: { state: "inconsistent", forced: null } });
+  world.processes.born = refusing;
+  await dies(2000);
+  assert.equal(world.processes.last.start.trust, "unknown");
+  assert.equal(world.resource.role, "primary", "the peer may answer yet");
+  assert.match(
+    (await world.notes())[0]!,
+    /started again in 4 s: .*the other node may have gone on/i,
+  );
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  await world.clock.advance(4000);
+  assert.equal(world.processes.last.start.trust, "unknown");
+  // Whole again.
+  world.processes.last.says({ kind: "copy", copy: { state: "uptodate", forced: null } });
+  await dies(8000);
+  assert.equal(world.processes.last.start.trust, "known");
 });
 
 test("S-2: after a split-brain a node's own knowledge counts no more", async () => {

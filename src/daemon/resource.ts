@@ -130,7 +130,7 @@ export class Resource implements WorkerOwner {
   #copy: CopyWorth | null = null;
   /**
    * This hastd was there when the copy was last complete: as its primary, or as secondary until the link
-   * was lost. Another one, started since, does not know what it has missed (S-2).
+   * was lost, and not in role init since. Another one, started since, does not know what it has missed (S-2).
    */
   #vouched = false;
   /** The peer's copy and ours do not fit together, as one of the two nodes judged last. */
@@ -290,8 +290,6 @@ export class Resource implements WorkerOwner {
     if (stuck !== null) return stuck;
     switch (wanted) {
       case "init":
-        // Deaf from now on: a primary that goes on alone cannot tell us.
-        if (this.#role === "secondary") this.#vouched = false;
         this.#setRole("init");
         this.#forgetDivergence();
         return null;
@@ -307,9 +305,7 @@ export class Resource implements WorkerOwner {
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
-        return await this.#awaitReady(
-          this.#startPrimary(forced ? "forced" : this.#vouched ? "known" : "unknown"),
-        );
+        return await this.#awaitReady(this.#startPrimary(forced ? "forced" : this.#trust));
       default:
         return unreachable(wanted);
     }
@@ -320,7 +316,7 @@ export class Resource implements WorkerOwner {
     if (role === "primary") {
       if (this.#worker === null) {
         this.#cancelRestart();
-        this.#startPrimary("known");
+        this.#startPrimary(this.#trust);
       }
       const worker = this.#worker;
       assert(worker !== null);
@@ -375,10 +371,16 @@ export class Resource implements WorkerOwner {
 
   #setRole(role: Role): void {
     this.#role = role;
+    // Deaf from now on: whoever goes on without us, or is promoted, cannot tell; and disks are swapped.
+    if (role === "init") this.#vouched = false;
     this.#log = this.#surroundings.log.withPrefix(`[${this.name}] (${role}) `);
   }
 
   // --- Workers.
+
+  get #trust(): Trust {
+    return this.#vouched ? "known" : "unknown";
+  }
 
   #startPrimary(trust: Trust): Worker {
     assert(this.#worker === null);
@@ -406,13 +408,24 @@ export class Resource implements WorkerOwner {
   workerReady(worker: Worker): void {
     assert(worker === this.#worker);
     this.#note = null;
-    this.#vouched = true;
+    this.#vouched = !this.#leansOnPeer(worker);
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
   }
 
   workerCopy(worker: Worker, copy: CopyWorth): void {
     assert(worker === this.#worker);
     this.#copy = copy;
+    if (worker.ready && worker.identity.role === "primary") {
+      this.#vouched = !this.#leansOnPeer(worker);
+    }
+  }
+
+  /**
+   * A primary whose copy is not whole, perhaps for want of a disk: its metadata may not even say so, so its
+   * successor serves nothing before it has heard the peer (S-1).
+   */
+  #leansOnPeer(worker: Worker): boolean {
+    return worker.identity.role === "primary" && this.#copy?.state === "inconsistent";
   }
 
   workerEvent(worker: Worker, event: WorkerEvent): void {
@@ -482,7 +495,9 @@ export class Resource implements WorkerOwner {
 
   #primaryDied(end: WorkerEnd): void {
     const { exit } = end;
-    const again = exit.kind !== "code" || exit.code === EX_TEMPFAIL;
+    // Refused: its copy is not whole, and the other node did not answer. It may, later.
+    const again =
+      exit.kind !== "code" || exit.code === EX_TEMPFAIL || exit.code === EXIT_PROMOTION_REFUSED;
     if (!again) {
       this.#setRole("init");
       this.#note = `The primary worker gave up, and the role fell back to init: ${sentence(describeEnd(end))} When the cause is gone: hastctl role primary ${this.name}`;
@@ -498,9 +513,9 @@ export class Resource implements WorkerOwner {
     this.#log.error(this.#note);
     this.#restart = this.#surroundings.clock.after(delayMs, () => {
       this.#restart = null;
-      const worker = this.#startPrimary("known");
+      const worker = this.#startPrimary(this.#trust);
       // Only the deadline matters here: how it ends is workerGone()'s business.
-      void worker.started(READY_TIMEOUT_MS);
+      void worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
     });
   }
 

@@ -1061,6 +1061,25 @@ test("S-2: a copy that may have been left behind is served when the other node a
   }
 });
 
+test("S-21: without metaflush the metadata say so before the other node's map is merged, and not after a refusal", async () => {
+  const off = { metaflush: false };
+  const map = bytes(512, 0);
+  map[0] = 0b100;
+  const aspirant = await Aspirant.start("unknown", {}, { map }, off);
+  expect.equal(aspirant.admitted, true);
+  const { history } = aspirant.world.disk;
+  const merged = history.findIndex(({ op, offset }) => op === "write" && offset === 4096);
+  const noted = history.findIndex(({ op, offset }) => op === "write" && offset === 0);
+  expect.ok(noted >= 0 && noted < merged, `noted ${noted}, merged ${merged}`);
+  await aspirant.serves();
+  expect.equal(aspirant.metadata.unflushed, true);
+  sameBytes(aspirant.world.disk.peek(4096, 1), Uint8Array.of(0b101));
+
+  const silent = await Aspirant.start("unknown", {}, "connection refused", off);
+  silent.refused(/connection refused/);
+  expect.equal(silent.metadata.unflushed, undefined);
+});
+
 test("S-2: where the other node is silent or cannot judge, it is refused at once, and says what to type", async () => {
   const silent = await Aspirant.start("unknown", {}, "connection refused");
   silent.refused(

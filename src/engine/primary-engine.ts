@@ -272,6 +272,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
    * Whether this copy may be served (replication/promotion.ts), asking the other node if need be: for one
    * connection attempt, or while it is primary itself for `timeout`. Before start().
    * @returns false where the engine has ended instead
+   * @throws Error with the errno of a failed write
    */
   async admit(): Promise<boolean> {
     const { metadata } = this.#component;
@@ -289,6 +290,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       return false;
     }
     if (verdict.kind === "go" || link === null) return true;
+    await this.#noteUnflushed();
+    if (this.#ended) return false; // stopped meanwhile
     const { clock } = this.#environment;
     this.#core.onTick(clock.now(), this);
     return await new Promise((resolve) => {
@@ -325,12 +328,20 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#lastWords = { exitCode: EXIT_PROMOTION_REFUSED, reason: text };
     question.resolve(false);
     const { metadata } = this.#component;
-    if (question.madeUpId && metadata.resuid !== 0n) {
-      // Made up for a pair that is none: with an id of its own this copy could not join the other one.
-      this.#component.writeRecord({ resuid: 0n, localcnt: 0n, remotecnt: 0n });
+    // Made up for a pair that is none: with an id of its own this copy could not join the other one.
+    const madeUp = question.madeUpId && metadata.resuid !== 0n;
+    if (madeUp || metadata.unflushed === true) {
+      const id = madeUp ? { resuid: 0n, localcnt: 0n, remotecnt: 0n } : {};
+      this.#component.writeRecord({ ...id, unflushed: undefined }); // nor was the map written
+      this.#component.disk.submit();
     } else {
       this.#end(EXIT_PROMOTION_REFUSED, text);
     }
+  }
+
+  /** Before the map is written for the first time, which follows from a connection or a request (S-21). */
+  async #noteUnflushed(): Promise<void> {
+    if (!this.#settings.metaflush) await this.#component.storeRecord({ unflushed: true });
   }
 
   /** Starts to serve. @throws NetError if the NBD address cannot be bound */
@@ -338,7 +349,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const { clock, net } = this.#environment;
     this.#core.onTick(clock.now(), this);
     this.#nbd.onTick(clock.now());
-    if (!this.#settings.metaflush) await this.#component.storeRecord({ unflushed: true });
+    if (!this.#asked) await this.#noteUnflushed();
     this.#listener = await net.listen(
       this.#settings.export,
       (stream) => this.#nbd.accept(stream),
@@ -451,7 +462,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   stopped(): void {
     const { metadata } = this.#component;
-    if (metadata.unflushed !== true) {
+    // A disk that has failed may lack marks that it was given without a flush.
+    if (metadata.unflushed !== true || this.#core.diskless) {
       this.#end(0, "stopped");
       return;
     }
@@ -480,6 +492,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   diskless(what: string, errno: number): void {
     this.#disklessWhy = `writing ${what}: ${errnoText(errno)}`;
+    // The disk may not have taken it: hastd must know in any case, should this worker die (S-1).
+    this.#host.copy({ state: "inconsistent", forced: this.#component.metadata.forced ?? null });
     const { local } = this.#settings;
     this.#host.error(
       `the local component ${local} failed: ${this.#disklessWhy}. The resource goes on over the ` +

@@ -805,6 +805,7 @@ test("S-1: a secondary that keeps the record counts on, and marks before it writ
   const served = await Served.start({
     hello: { extensions: EXT_STATE | EXT_SOLE },
     metadata: { state: "consistent", sequence: 1n, localcnt: 0n },
+    settings: { metaflush: false },
   });
   const { disk } = served.world;
   disk.poke(4096, Uint8Array.of(0b100)); // what the primary has not stored anywhere

@@ -788,7 +788,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   writeMap(): void {
-    this.#component.writeMap(this.#kept!, this.#settings.metaflush);
+    // Flushed even with `metaflush off`: nobody else marks these extents, and no note says that we might not.
+    this.#component.writeMap(this.#kept!, true);
   }
 
   #fillMap(byte: number, flush: boolean, filled: (errno: number) => void): void {

@@ -139,7 +139,12 @@ export class ResourceWorker {
     }
     this.#engine = engine;
     if (this.#stopping) this.stop(STOP_GRACE_MS);
-    if (!(await engine.admit())) return;
+    try {
+      if (!(await engine.admit())) return;
+    } catch (error) {
+      this.#fail(EXIT_COMPONENT, textOf(error, start.settings));
+      return;
+    }
     try {
       await engine.start();
     } catch (error) {

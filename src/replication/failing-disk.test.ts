@@ -418,6 +418,20 @@ test("a peer's error is the client's where there is no other copy", () => {
   expect.ok(done.includes(`answer ${flush} errno 5`));
 });
 
+test("a flush of our own that the only copy fails is told to the next FLUSH", () => {
+  const bench = diskless();
+  bench.reply(bench.write(8));
+  bench.tick(30_000);
+  expect.ok(bench.take().includes("send flush"));
+  bench.peerFlushed(EIO);
+  const first = bench.flush();
+  bench.peerFlushed();
+  expect.ok(bench.take().includes(`answer ${first} errno 5`));
+  const second = bench.flush();
+  bench.peerFlushed();
+  expect.ok(bench.take().includes(`answer ${second}`));
+});
+
 test("a peer that cannot keep the record is no peer for a primary without disk", () => {
   const bench = diskless();
   bench.cut();
@@ -427,6 +441,24 @@ test("a peer that cannot keep the record is no peer for a primary without disk",
   bench.connect({ ...OURS, source: "secondary", localcnt: 1n });
   bench.peerStored(22);
   expect.match(bench.take().join(), /disconnect: the peer cannot keep the record/);
+});
+
+test("S-1: a primary that finds itself inconsistent reads nothing here before it has the peer's map", () => {
+  // Its predecessor went on without a disk: what was written then is marked at the peer only.
+  const bench = new PrimaryBench({ record: { state: "inconsistent" } });
+  bench.core.openGate(bench);
+  const read = bench.read(0);
+  const clean = bench.read(32);
+  expect.deepEqual(bench.take(), []);
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n, map: mapOf([0]) });
+  const done = bench.take();
+  expect.ok(done.includes(`send read ${read}`));
+  expect.ok(done.includes(`local read ${clean}`));
+  // From here on our own map says everything, with or without the peer.
+  bench.cut();
+  bench.local(clean);
+  bench.read(36);
+  expect.ok(bench.take().includes("local read 1"), "answered here");
 });
 
 // ---- the other side

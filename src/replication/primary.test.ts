@@ -575,8 +575,9 @@ test("S-6: a node that was the target of an unfinished resync starts as a stale 
   bench.read(inExtent(1));
   bench.read(inExtent(5));
   bench.local(slot);
-  expect.deepEqual(bench.take(), ["local write 0", "local read 2"]);
-  expect.equal(bench.core.waitingForPeer, 2);
+  // The peer's map may mark extent 5, too.
+  expect.deepEqual(bench.take(), ["local write 0"]);
+  expect.equal(bench.core.waitingForPeer, 3);
 });
 
 test("S-6: what waited for a mark while the peer turned out newer waits for the peer instead", () => {

@@ -291,6 +291,11 @@ export class Primary {
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
   #stale: boolean;
+  /**
+   * Our map marks all that is stale here. Where an earlier life left "inconsistent" on record, the peer's
+   * map may mark more: what was written while this node had no disk, or what was not merged any more.
+   */
+  #staleMarked: boolean;
 
   // The local disk.
   #disk: "good" | "turning" | "leaving" | "gone" = "good";
@@ -329,6 +334,8 @@ export class Primary {
   #flushSentAt = 0;
   #flushWanted = false;
   #flushAnsweredEarly = false;
+  /** The only whole copy failed a flush, perhaps one of our own: some FLUSH must say so. */
+  #flushFault = false;
   /** This instance and a peer that lacked nothing have completed a flush. */
   #flushedTogether = false;
   #lastFlushAt = 0;
@@ -369,6 +376,7 @@ export class Primary {
     this.#gateOpen = !options.hasRemote;
     // A target of an unfinished resync: what our map marks is stale here.
     this.#stale = this.#staleOnRecord = options.record.state === "inconsistent";
+    this.#staleMarked = !this.#stale;
     for (let slot = 0; slot < SLOT_COUNT; slot++) this.#freeSlots[slot] = SLOT_COUNT - 1 - slot;
   }
 
@@ -667,6 +675,7 @@ export class Primary {
 
   #staleHere(slot: number): boolean {
     if (this.#disk === "gone") return true;
+    if (!this.#staleMarked) return true;
     return this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
   }
 
@@ -1098,6 +1107,8 @@ export class Primary {
       if (!this.#stale && this.map.resyncCount === 0) this.#flushedTogether = true;
       if (this.#syncEnding === "flush") this.#endSync(out);
     } else {
+      if (this.#stale && this.#link === "up" && this.#flushRemote === FAILED)
+        this.#flushFault = true;
       this.map.flushFailed();
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again.
@@ -1144,7 +1155,11 @@ export class Primary {
   /** A FLUSH whose round has ended (async: whose local part has). */
   #answerFlush(slot: number, out: PrimaryOutbox): void {
     assert(this.#riding[slot] === 1);
-    if (this.#flushCovers()) this.#answer(slot, 0, out);
+    if (this.#flushFault) {
+      // Its cache has dropped what it could not write: the next flush there succeeds without it.
+      this.#flushFault = false;
+      this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
+    } else if (this.#flushCovers()) this.#answer(slot, 0, out);
     else this.#answerAlone(slot, out);
     if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
   }
@@ -1271,6 +1286,7 @@ export class Primary {
 
   #merged(out: PrimaryOutbox): void {
     this.#link = "up";
+    this.#staleMarked = true;
     this.#handshaking = false;
     this.#maybeFilling(out);
     this.#lastSentAt = this.#nowMs;
