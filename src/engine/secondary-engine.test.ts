@@ -607,7 +607,7 @@ test("the first request clears the whole map, however long", async () => {
   const served = await Served.start({
     mediaSize,
     metadata: { ...metadata, resuid: 0n },
-    hello: { virgin: true },
+    hello: { virgin: true, extensions: EXT_STATE },
     completion: "later",
   });
   const mapSize = served.dataSize / 512 / 8 - ((served.dataSize / 512 / 8) % 512);
@@ -620,7 +620,7 @@ test("the first request clears the whole map, however long", async () => {
 });
 
 test("a map that could not be cleared is tried again with the next request", async () => {
-  const served = await Served.start();
+  const served = await Served.start({ hello: { extensions: EXT_STATE } });
   served.world.disk.poke(4096, bytes(512, 1));
   served.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 4096 ? 5 : 0);
   await served.send(flushRequest(1));
@@ -696,7 +696,7 @@ test("a flush that the device cannot do counts as done; one that fails is report
   await served.send(flushRequest(2));
   served.world.disk.fail = ({ op }) => (op === "read" ? 5 : 0);
   await served.send(readRequest(3, 0, 512));
-  served.world.disk.fail = ({ op }) => (op === "write" ? 28 : 0);
+  served.world.disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
   await served.send(writeRequest(4, 0, bytes(512, 1), { memsync: true }));
   expect.deepEqual(served.replies(), ["1", "2 error 5", "3 error 5", "4 received", "4 error 28"]);
 });
@@ -874,8 +874,78 @@ test("a fresh node has the map of ones on its disk before the resource's id, unt
   expect.deepEqual(disk.peek(4096, 8), bytes(8, 0xff));
   await served.send(keepalive());
   expect.deepEqual(disk.peek(4096, 8), bytes(8, 0xff), "a keepalive proves nothing");
+  expect.equal(served.metadata.state, "inconsistent", "nothing of it can be believed yet");
   await served.send(writeRequest(1, 0, bytes(512, 1)));
-  expect.deepEqual(disk.peek(4096, 8), bytes(8, 0));
+  expect.deepEqual(disk.peek(4096, 8), Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0), "that extent's own");
+});
+
+test("S-16: under a FreeBSD primary what was not flushed, or failed, is marked here before it is written", async () => {
+  const served = await Served.start({
+    metadata: { extentsize: 4096, keepdirty: 2 },
+    map: bytes(1, 0x80),
+    completion: "held",
+  });
+  const { disk, events } = served.world;
+  const step = async (): Promise<string[]> => {
+    disk.release();
+    await events.settle();
+    return disk.running.map(({ op, offset }) => `${op} ${offset}`);
+  };
+  const map = (): number => disk.peek(4096, 1)[0]!;
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  expect.equal(map(), 0x80, "what the primary may not have merged yet");
+  expect.deepEqual(await step(), ["flush 0"]);
+  expect.equal(map(), 0x01);
+  expect.deepEqual(await step(), [`write ${LOCALOFF}`]);
+  await step();
+  disk.completion = "inside";
+  disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
+  await served.send(writeRequest(2, 4096, bytes(512, 1)));
+  disk.fail = () => 0;
+  await served.send(writeRequest(3, 8192, bytes(1024 * 8, 1)));
+  expect.deepEqual(served.replies(), ["1", "2 error 28", "3"]);
+  for (let seq = 4; seq < 8; seq++) await served.send(flushRequest(seq));
+  await served.send(writeRequest(8, 16384, bytes(512, 1)));
+  expect.equal(map(), 0x02 + 0x04 + 0x08 + 0x10, "failed, kept dirty twice, unflushed");
+  disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  await served.send(flushRequest(9));
+  disk.fail = () => 0;
+  for (let seq = 10; seq < 14; seq++) await served.send(flushRequest(seq));
+  await served.send(writeRequest(14, 20480, bytes(512, 1)));
+  expect.equal(map() & 0x12, 0x12, "no later flush covers what one has failed to write");
+  served.engine.stop();
+  await served.ended(0);
+});
+
+test("S-13: under a FreeBSD primary the end of a synchronization is inferred, and called so", async () => {
+  for (const freebsd of [true, false]) {
+    const served = await Served.start({ metadata: { resuid: 0n }, hello: { localcnt: 3n } });
+    const { clock } = served.world;
+    const state = (): string => served.metadata.state!;
+    const wait = async (ms: number, ...requests: Uint8Array[]): Promise<void> => {
+      for (let passed = 0; passed < ms; passed += 5_000) {
+        await clock.pass(5_000);
+        await served.send(...requests);
+      }
+    };
+    const copy = writeRequest(1, 0, bytes(512, 1));
+    await served.send(copy, copy);
+    const work = writeRequest(freebsd ? 77 : 1, 4096, bytes(512, 2));
+    await wait(15_000, copy, keepalive());
+    expect.equal(state(), "inconsistent", "copies still come");
+    await wait(15_000, keepalive());
+    expect.equal(state(), "inconsistent", "not for long enough");
+    if (!freebsd) {
+      await wait(25_000, work);
+      expect.equal(state(), "inconsistent", "who can tell it from a copy?");
+      await wait(20_000, keepalive());
+    }
+    await wait(5_000, work);
+    if (freebsd) expect.equal(state(), "uptodate");
+    await wait(25_000, keepalive());
+    expect.equal(state(), "uptodate");
+    expect.match(served.engine.report().notes.join(), /has ended is inferred/);
+  }
 });
 
 test("a fresh node that has begun to write before it met its primary sends its marks", async () => {

@@ -61,6 +61,11 @@ import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.
 const SILENCE_MAX_MS = 20_000;
 /** The longest READ or WRITE we execute: 64-bit FreeBSD 13 and later send 1 MiB. */
 const REQUEST_MAX: number = 1024 * 1024;
+/**
+ * A FreeBSD primary does not say when a synchronization has ended. Its copies follow one another, so one
+ * that is heard, and for so long has sent none, has no more (S-13).
+ */
+const SYNC_SILENCE_MS = 20_000;
 /** Replies that the primary does not take: stop reading its requests beyond this, bytes. */
 const UNSENT_MAX: number = 8 * 1024 * 1024;
 
@@ -119,6 +124,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** Our own map while we keep the record for a primary without a disk. */
   #kept: Activemap | null = null;
   #storingState = false;
+  /** When a request last came that may have been part of a synchronization; FreeBSD's all have number 1. */
+  #copyAt: number;
+  #numberOnes = 0;
+  #inference: "none" | "flushing" | "made" = "none";
 
   /**
    * Reads the metadata of `disk`.
@@ -168,7 +177,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       environment.clock,
       (text) => host.warning(text),
     );
-    this.#lastHeardAt = this.#lastSentAt = environment.clock.now();
+    this.#lastHeardAt = this.#lastSentAt = this.#copyAt = environment.clock.now();
     component.attach(this);
     memory.onFree = () => {
       this.#events++;
@@ -329,6 +338,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     else map = await this.#component.loadMap();
     if (judgement.map === "own-unless-empty" && map.every((byte) => byte === 0)) map = null;
     if (this.#state !== "starting") return;
+    if (!this.#states) {
+      this.#kept = this.#emptyMap();
+      this.#core.keepLacking(this.#kept);
+    }
     if (map !== null) {
       const { compression, checksum } = this.#settings;
       this.#encoder.encode(
@@ -496,6 +509,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** One whole request. @returns false if there is no memory for it now */
   #execute(header: RequestHeader): boolean {
     const bytes = this.#memory.bytes;
+    if (header.cmd === CMD_WRITE || header.cmd === CMD_DELETE) this.#mayBeCopy(header);
+    this.#inferEnd();
     switch (header.cmd) {
       case CMD_KEEPALIVE:
         return true;
@@ -673,7 +688,6 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** The primary has no map any more: from here on ours is kept (S-1). */
   async #keepMap(): Promise<number> {
     if (this.#kept !== null) return 0;
-    const { metadata, layout, disk } = this.#component;
     let onDisk: Uint8Array;
     try {
       onDisk = await this.#component.loadMap();
@@ -681,19 +695,60 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       this.#host.warning(`The activemap: ${(error as Error).message}.`);
       return ERR_IO;
     }
-    this.#kept = new Activemap({
-      dataSize: metadata.datasize,
-      extentSize: metadata.extentsize,
-      keepdirty: metadata.keepdirty,
-      regionSize: layout.mapSize,
-      sectorSize: disk.sectorSize,
-    });
+    this.#kept = this.#emptyMap();
     this.#kept.load(onDisk);
     this.#core.keep(this.#kept);
     this.#host.warning(
       "The primary has lost its disk and works over this copy, which is the only one now.",
     );
     return 0;
+  }
+
+  #emptyMap(): Activemap {
+    const { metadata, layout, disk } = this.#component;
+    return new Activemap({
+      dataSize: metadata.datasize,
+      extentSize: metadata.extentsize,
+      keepdirty: metadata.keepdirty,
+      regionSize: layout.mapSize,
+      sectorSize: disk.sectorSize,
+    });
+  }
+
+  // ---- what a FreeBSD primary does not say ------------------------------------------------------
+
+  /** A WRITE or DELETE: part of a synchronization, for all we know? */
+  #mayBeCopy({ seqHi, seqLo }: RequestHeader): void {
+    const one = seqHi === 0 && seqLo === 1;
+    if (one) this.#numberOnes++;
+    // Numbers are used once but for FreeBSD's copies, so the second such one tells them apart.
+    if (one || this.#numberOnes < 2) this.#copyAt = this.#environment.clock.now();
+  }
+
+  /** Has a synchronization of this copy ended? Asked at every keepalive and request. */
+  #inferEnd(): void {
+    if (this.#states || this.#inference === "flushing" || this.#core.lacks) return;
+    if (stateOf(this.#component.metadata) !== "inconsistent") return;
+    if (this.#environment.clock.now() - this.#copyAt < SYNC_SILENCE_MS) return;
+    if (this.#numberOnes < 2 ? this.#core.active > 0 : this.#core.executes(0, 1)) return;
+    this.#inference = "flushing";
+    this.#component.flush();
+  }
+
+  flushed(errno: number): void {
+    this.#events++;
+    assert(this.#inference === "flushing");
+    this.#inference = "none";
+    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {
+      this.#copyAt = this.#environment.clock.now();
+      return;
+    }
+    this.#inference = "made";
+    void this.#storeRecord({ state: "uptodate" }).then((error) => {
+      if (error !== 0) {
+        this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(error)}`);
+      }
+    });
   }
 
   // ---- SecondaryOutbox ------------------------------------------------------------------------
@@ -862,10 +917,6 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#filled(errno);
   }
 
-  flushed(): void {
-    assert(false, "a secondary flushes on behalf of a request");
-  }
-
   batchEnd(): void {
     this.turn();
   }
@@ -938,6 +989,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
         "the primary has lost its disk: this copy is the only one. To work here: " +
           `hastctl role secondary ${this.#settings.resource} on that node, then ` +
           `hastctl role primary ${this.#settings.resource} on this one`,
+      );
+    }
+    if (this.#inference === "made") {
+      notes.push(
+        "that the synchronization of this copy has ended is inferred: the primary does not say, " +
+          `and has sent no copy for ${SYNC_SILENCE_MS / 1000} s`,
       );
     }
     if (this.#component.metadata.state === "inconsistent") {

@@ -298,6 +298,13 @@ export class Activemap {
     this.#urgent = this.#changedCount > 0;
   }
 
+  /** The disk holds bits that are not ours: the next map write covers all of it. */
+  rewriteAll(): void {
+    const sectorCount = this.regionSize / this.sectorSize;
+    for (let sector = 0; sector < sectorCount; sector++) setBit(this.#changedSectors, sector);
+    this.#changedCount = sectorCount;
+  }
+
   /** Our own map, as found on disk at start: everything in it is scheduled, and already persisted. */
   load(map: Uint8Array): void {
     this.merge(map);

@@ -51,10 +51,10 @@ test("row 1b: a fresh node gets everything from a primary that has a history", (
   });
 });
 
-test("a FreeBSD primary never tells when the copy is whole, so it is not called inconsistent", () => {
+test("BD-15: a first copy from a FreeBSD primary is inconsistent, too, until its end is inferred", () => {
   const judgement = judge(FRESH, { ...PEER, states: false, localcnt: 3n });
   expect.ok(judgement.kind === "accept");
-  expect.equal(judgement.record?.state, "new");
+  expect.equal(judgement.record?.state, "inconsistent");
 });
 
 test("a fresh node whose first copy was cut short before the primary noted it gets everything again", () => {

@@ -10,7 +10,9 @@
  * executed even if the connection is gone by then (safety case S-5).
  *
  * For a primary that has lost its disk we keep the record: from then on an extent is marked in our own
- * activemap, on stable storage, before it is written (S-1).
+ * activemap, on stable storage, before it is written (S-1). We do the same under a FreeBSD primary, which
+ * forgets what failed here, and what a power cut here takes back (S-16): until a flush, or for good where
+ * a request failed; the next S2 carries it.
  *
  * Sans I/O, like the primary. Source: behaviour §6, wire protocol §6.5.
  */
@@ -159,9 +161,9 @@ function neverWhole(own: SecondaryRecord): boolean {
   return localcnt === 0n && remotecnt === 0n && (state === "new" || state === "inconsistent");
 }
 
-/** Everything comes from the primary; this copy is worth nothing until it says so. */
+/** Everything comes from the primary; this copy is worth nothing until it says so, or falls silent. */
 function fullCopy(own: SecondaryRecord, peer: Hello): Judgement & { kind: "accept" } {
-  const state = peer.states ? "inconsistent" : own.state;
+  const state = "inconsistent" as const;
   const record = { ...own, resuid: peer.resuid, state, synced: null };
   return { kind: "accept", source: "primary", virgin: true, map: "full", record };
 }
@@ -219,8 +221,12 @@ export class Secondary {
   #activeCount = 0;
   #waitingCount = 0;
   #mapCleared = false;
-  /** Where we mark what only we have, or null. */
+  /** Where we mark what only we have, or what we may lack; or null. */
   #kept: Activemap | null = null;
+  /** What is kept is what we may lack. */
+  #keepsLacking = false;
+  /** The FLUSH that ends the present epoch of the kept map, or −1. */
+  #epochFlush = -1;
   #mapWriting = false;
   #mapWaitCount = 0;
 
@@ -298,8 +304,33 @@ export class Secondary {
     this.#mapCleared = true;
   }
 
+  /** From now on `map`, nothing of which is ours yet, marks what this copy may lack. */
+  keepLacking(map: Activemap): void {
+    assert(this.#activeCount === 0 && this.#kept === null);
+    this.#kept = map;
+    this.#keepsLacking = true;
+    // The first write proves that the primary has merged what lies on our disk.
+    map.rewriteAll();
+    this.#mapCleared = true;
+  }
+
+  /** Do we keep the record for a primary without a disk? */
   get keeping(): boolean {
-    return this.#kept !== null;
+    return this.#kept !== null && !this.#keepsLacking;
+  }
+
+  /** Is a request with this number being executed? */
+  executes(seqHi: number, seqLo: number): boolean {
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      if (this.seqHi[slot] === seqHi && this.seqLo[slot] === seqLo) return true;
+    }
+    return false;
+  }
+
+  /** Has a request failed that was to change this copy, or to make it stable? */
+  get lacks(): boolean {
+    return this.writeErrors + this.deleteErrors + this.flushErrors > 0;
   }
 
   /** The changes taken at writeMap() are on stable storage. */
@@ -355,6 +386,10 @@ export class Secondary {
 
   #run(slot: number, out: SecondaryOutbox): void {
     this.#state[slot] = RUNNING;
+    if (this.#keepsLacking && this.kind[slot] === FLUSH && this.#epochFlush < 0) {
+      this.#epochFlush = slot;
+      this.#kept!.flushStart();
+    }
     switch (this.kind[slot]) {
       case READ:
         out.localRead(slot);
@@ -380,9 +415,7 @@ export class Secondary {
       else if (kind === ZERO) this.deleteErrors++;
       else this.flushErrors++;
     }
-    if (this.#kept !== null && (kind === WRITE || kind === ZERO)) {
-      this.#kept.writeDone(this.offset[slot]!, this.length[slot]!);
-    }
+    if (this.#kept !== null) this.#keepTrack(slot, errno, this.#kept);
     out.reply(slot, false, errno);
     this.#state[slot] = FREE;
     let index = 0;
@@ -391,6 +424,31 @@ export class Secondary {
     this.#activeCount--;
     this.#free[this.#freeCount++] = slot;
     out.release(slot);
+  }
+
+  #keepTrack(slot: number, errno: number, kept: Activemap): void {
+    const kind = this.kind[slot]!;
+    if (kind === WRITE || kind === ZERO) {
+      if (errno !== 0 && this.#keepsLacking) kept.schedule(this.offset[slot]!, this.length[slot]!);
+      kept.writeDone(this.offset[slot]!, this.length[slot]!);
+    }
+    if (kind !== FLUSH || !this.#keepsLacking) return;
+    // What a failed flush was to write counts as written by the next one: it is marked for good.
+    if (errno !== 0) this.#unflushable(kept);
+    if (this.#epochFlush !== slot) return;
+    this.#epochFlush = -1;
+    kept.flushDone();
+    kept.ageWarm();
+  }
+
+  #unflushable(kept: Activemap): void {
+    kept.scheduleUnflushed();
+    for (let index = 0; index < this.#activeCount; index++) {
+      const slot = this.#active[index]!;
+      const kind = this.kind[slot]!;
+      if (this.#state[slot] !== RUNNING || (kind !== WRITE && kind !== ZERO)) continue;
+      kept.schedule(this.offset[slot]!, this.length[slot]!);
+    }
   }
 
   /** Call after every batch of events: starts what no longer has to wait. */
