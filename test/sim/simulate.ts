@@ -133,8 +133,9 @@ async function runMany(minutes: number, workers: number, base: number): Promise<
         if (failure === null) return;
         failures.push(failure);
       } catch (error) {
+        // The others end because of the first.
+        if (failures.length === 0 && !broken) console.error(`hast: ${(error as Error).message}`);
         broken = true;
-        if (failures.length === 0) console.error(`hast: ${(error as Error).message}`);
       }
       // The first failure ends it for all.
       for (const other of processes) other.kill();
