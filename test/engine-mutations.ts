@@ -16,6 +16,7 @@ const SECONDARY_ENGINE = {
 const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
 const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
 const COPIES = { file: "src/metadata/copies.ts", suite: "component" } as const;
+const SIMULATED = { suite: "simulator" } as const;
 const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
 
 export const ENGINE_MUTATIONS: readonly Mutation[] = [
@@ -479,5 +480,90 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     ...RESOURCE,
     find: `    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {`,
     replace: `    if (attempt?.token == null || p2.token.length !== TOKEN_SIZE) {`,
+  },
+
+  // ---- what the simulator notices by itself ---------------------------------------------------
+  {
+    name: "simulator: a metadata record counts before it is flushed",
+    defect: "invariant 3",
+    ...SIMULATED,
+    file: "src/engine/component.ts",
+    find: `        if (errno === 0) this.disk.flush(RECORD_FLUSH);`,
+    replace: `        if (errno !== 0) this.disk.flush(RECORD_FLUSH);`,
+  },
+  {
+    name: "simulator: the map is written and not flushed",
+    defect: "invariant 1",
+    ...SIMULATED,
+    file: "src/engine/component.ts",
+    find: `    } else if (this.#mapFlush) {`,
+    replace: `    } else if (!this.#mapFlush) {`,
+  },
+  {
+    name: "simulator: of the metadata only the second copy is written",
+    defect: "BD-17",
+    ...SIMULATED,
+    file: "src/engine/component.ts",
+    find: `    if (errno === 0 && this.#recordWrites.length > 0) {`,
+    replace: `    if (errno === 0 && this.#recordWrites.length > 1) {`,
+  },
+  {
+    name: "simulator: FUA is not flushed",
+    defect: "invariant 6",
+    ...SIMULATED,
+    file: "src/engine/nbd-server.ts",
+    find: `    if (fua && this.#flushed`,
+    replace: `    if (!fua && this.#flushed`,
+  },
+  {
+    name: "simulator: the core is not told that the peer is gone",
+    defect: "invariant 3",
+    ...SIMULATED,
+    file: "src/engine/primary-engine.ts",
+    find: `    this.#core.linkDown(this);
+    if (this.#stopping) return;`,
+    replace: `    if (this.#stopping) return;`,
+  },
+  {
+    name: "simulator: a failed flush of our own is taken for one that worked",
+    defect: "invariant 6",
+    ...SIMULATED,
+    file: "src/engine/primary-engine.ts",
+    find: `this.#core.localFlushed(errno, this)`,
+    replace: `this.#core.localFlushed(0, this)`,
+  },
+  {
+    name: "simulator: a failed local write is taken for one that worked",
+    defect: "BD-3",
+    ...SIMULATED,
+    file: "src/engine/primary-engine.ts",
+    find: `this.#core.localDone(slot, errno, this);`,
+    replace: `this.#core.localDone(slot, 0, this);`,
+  },
+  {
+    name: "simulator: the secondary reports no errors",
+    defect: "BD-2",
+    ...SIMULATED,
+    file: "src/engine/secondary-engine.ts",
+    find: `        errno === 0 ? 0 : errnoToWire(errno),`,
+    replace: `        0,`,
+  },
+  {
+    name: "simulator: the secondary hands over an empty map",
+    defect: "invariant 2",
+    ...SIMULATED,
+    file: "src/engine/secondary-engine.ts",
+    find: `    else map = await this.#component.loadMap();
+`,
+    replace: `    else map = new Uint8Array(layout.mapSize);
+`,
+  },
+  {
+    name: "simulator: the peer's map is merged as an empty one",
+    defect: "invariant 2",
+    ...SIMULATED,
+    file: "src/engine/peer-link.ts",
+    find: `      map.set(bytes.subarray(0, answer.mapsize));`,
+    replace: `      map.set(bytes.subarray(0, 0));`,
   },
 ];

@@ -39,7 +39,8 @@ export type Suite =
   | "memory"
   | "nbd"
   | "daemon"
-  | "wire";
+  | "wire"
+  | "simulator";
 
 /** Test files, in the order in which they are tried: close to the subject first, slow ones last. */
 export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
@@ -81,6 +82,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   nbd: ["src/engine/nbd-server.test.ts"],
   daemon: ["src/daemon/resource.test.ts"],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
+  simulator: ["test/simulator.test.ts"],
 };
 
 /** The files of a suite that exist below `root`, each pattern's in order. */

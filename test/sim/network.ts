@@ -207,7 +207,10 @@ export class SimNetwork {
   abandon(owner: Owner): void {
     for (const end of owner.ends) {
       const connection = this.#connectionOf(end);
-      if (connection === null || end.closed) continue;
+      if (connection === null || end.closed) {
+        end.detach(); // what it would still have been told
+        continue;
+      }
       if (this.#random.chance(0.7)) {
         end.abandon();
       } else {
@@ -227,7 +230,10 @@ export class SimNetwork {
   vanish(host: Host, owners: Iterable<Owner>): void {
     for (const owner of owners) {
       for (const end of owner.ends) {
-        if (end.closed) continue;
+        if (end.closed) {
+          end.detach();
+          continue;
+        }
         const connection = this.#connectionOf(end);
         end.vanish();
         if (connection === null) continue;

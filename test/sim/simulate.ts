@@ -37,10 +37,12 @@ const USAGE = `usage: npm run sim -- [--minutes N] [--workers N] [--base SEED]
 const HANGS_MS = 10 * 60_000;
 const SEED_MAX = 2 ** 31;
 
-/** From a worker's process: what it begins, and what became of everything so far. */
+const PROGRESS_MS = 5 * 60_000;
+
+/** From a worker's process: what it begins, or that it ends, and what everything so far adds up to. */
 type Told =
-  | { readonly kind: "begins"; readonly seed: number }
-  | { readonly kind: "ended"; readonly sums: Sums; readonly failure: Failure | null };
+  | { readonly kind: "begins"; readonly seed: number; readonly sums: Sums }
+  | { readonly kind: "ended"; readonly failure: Failure | null; readonly sums: Sums };
 
 // ---- a worker's process -------------------------------------------------------------------------
 
@@ -55,22 +57,24 @@ async function work(base: number, step: number, untilMs: number): Promise<void> 
   const sums = noSums();
   let failure: Failure | null = null;
   for (let seed = base; failure === null && Date.now() < untilMs; seed += step) {
-    await tell({ kind: "begins", seed });
+    await tell({ kind: "begins", seed, sums });
     const outcome = await new World(seed, arenas).run();
     addOutcome(sums, outcome);
     failure = failureOf(outcome);
+    const { user, system } = process.cpuUsage();
+    sums.cpuMs = (user + system) / 1000;
   }
-  const { user, system } = process.cpuUsage();
-  sums.cpuMs = (user + system) / 1000;
-  await tell({ kind: "ended", sums, failure });
+  await tell({ kind: "ended", failure, sums });
   process.disconnect?.();
 }
 
 // ---- the process in front -----------------------------------------------------------------------
 
 class WorkerProcess {
-  /** What it says at its end. */
-  readonly ended: Promise<{ readonly sums: Sums; readonly failure: Failure | null }>;
+  /** What it says at its end: null if everything held. */
+  readonly ended: Promise<Failure | null>;
+  /** As it told last. */
+  sums: Sums = noSums();
   readonly #child: ChildProcess;
   #seed = 0;
 
@@ -84,11 +88,12 @@ class WorkerProcess {
       let timer = setTimeout(hangs, HANGS_MS);
       child.on("message", (told: Told) => {
         clearTimeout(timer);
+        this.sums = told.sums;
         if (told.kind === "begins") {
           this.#seed = told.seed;
           timer = setTimeout(hangs, HANGS_MS);
         } else {
-          resolve(told);
+          resolve(told.failure);
         }
       });
       child.on("error", reject);
@@ -111,29 +116,38 @@ async function runMany(minutes: number, workers: number, base: number): Promise<
     { length: workers },
     (_, index) => new WorkerProcess(base + index, workers, untilMs),
   );
-  const sums = noSums();
+  const sumsSoFar = (): Sums => {
+    const sums = noSums();
+    for (const each of processes) addSums(sums, each.sums);
+    return sums;
+  };
+  const progress = setInterval(() => {
+    console.log(sumsText(sumsSoFar()).split("\n", 1)[0]);
+  }, PROGRESS_MS);
   const failures: Failure[] = [];
   let broken = false;
   await Promise.all(
     processes.map(async (each) => {
       try {
-        const { sums: more, failure } = await each.ended;
-        addSums(sums, more);
+        const failure = await each.ended;
         if (failure === null) return;
         failures.push(failure);
       } catch (error) {
+        // The others end because of the first.
+        if (failures.length === 0 && !broken) console.error(`hast: ${(error as Error).message}`);
         broken = true;
-        if (failures.length === 0) console.error(`hast: ${(error as Error).message}`);
       }
       // The first failure ends it for all.
       for (const other of processes) other.kill();
     }),
   );
+  clearInterval(progress);
   const [failure] = failures;
   if (failure !== undefined) {
     console.log(await failureText(failure));
     console.log(`shorter: npm run sim -- --minimise ${failure.seed}`);
   }
+  const sums = sumsSoFar();
   console.log(sumsText(sums));
   if (failure !== undefined || broken) return 1;
   if (sums.worlds === 0) {

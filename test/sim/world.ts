@@ -11,12 +11,12 @@
  * Daemons, workers, engines and cores are production code. History says what must hold; it is asked after
  * every event.
  *
- * Known limits of the code under test, which this world therefore keeps from:
- *   - a primary whose disk fails stops, or answers EIO: there is no diskless primary yet;
- *   - promotion of a copy that its peer has overtaken is not refused (S-2): such a bet is a split-brain in
- *     the making, which must be detected afterwards;
+ * What this world lets pass:
+ *   - promotion of a copy that its peer has overtaken, which the rules cannot always see (S-2), or which is
+ *     forced: such a bet is a split-brain in the making, which must be detected afterwards;
  *   - a primary that has lost its power, promoted again, is the source, although its peer may have kept
  *     unflushed writes (S-9);
+ *   - a primary without a disk, whose peer loses its power: what was not flushed is gone;
  *   - never-written blocks are not compared when two fresh components meet (S-18): both begin as zeroes;
  */
 
