@@ -638,6 +638,15 @@ test("BLOCK_STATUS tells holes, and what the peer lacks", async () => {
   await server.stop();
 });
 
+test("BLOCK_STATUS tells of no holes while part of the data is at the peer only (BD-13)", async () => {
+  const metadata = { state: "inconsistent", prevrole: "primary" } as const;
+  const server = await Server.start({ metadata, settings: { remote: "tcp://peer" } });
+  const client = await server.client("base:allocation");
+  const { extents } = await client.done({ type: NBD_BLOCK_STATUS, offset: 0, length: 2 * MIB });
+  expect.deepEqual([...extents.values()], [[[2 * MIB, 0]]]);
+  await server.stop();
+});
+
 test("BLOCK_STATUS of more ranges than one answer holds is answered in part", async () => {
   const server = await Server.start({ mediaSize: 512 * MIB });
   const client = await server.client("base:allocation");
