@@ -502,6 +502,19 @@ test("32 MiB are written and read, by two clients at once", async () => {
   await server.stop();
 });
 
+test("a command of which one piece fails is an error, whichever piece it is (BD-3)", async () => {
+  const server = await Server.start();
+  const client = await server.client();
+  for (const failing of [0, 1, 2]) {
+    const at = server.localoff + failing * 131072;
+    server.world.disk.fail = ({ op, offset }) => (op === "read" && offset === at ? 5 : 0);
+    const answer = await client.call({ type: NBD_READ, offset: 0, length: 3 * 131072 });
+    expect.equal(answer?.error, 5);
+  }
+  server.world.disk.fail = () => 0;
+  await server.stop();
+});
+
 test("FUA is a write and then a flush, and answered after both", async () => {
   const server = await Server.start({ peer: 0n, completion: "held" });
   const client = await server.client();
