@@ -246,6 +246,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "holes are reported while part of the data is at the peer only",
     defect: "BD-13",
     ...PRIMARY_ENGINE,
+    suite: "nbd",
     find: `    if (this.#core.stale) {
       each(length, false);`,
     replace: `    if (this.#core.stale && length === 0) {

@@ -15,6 +15,7 @@
 
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { COPY_MUTATIONS } from "./copy-mutations.ts";
 import { ENGINE_MUTATIONS } from "./engine-mutations.ts";
 
 export interface Mutation {
@@ -32,6 +33,8 @@ export type Suite =
   | "primary"
   | "secondary"
   | "promotion"
+  | "discard"
+  | "gate"
   | "verdict"
   | "primaryEngine"
   | "secondaryEngine"
@@ -65,6 +68,8 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "test/exhaustive.test.ts",
   ],
   promotion: ["src/replication/promotion.test.ts", "src/engine/primary-engine.test.ts"],
+  discard: ["src/replication/discard.test.ts", "src/engine/discard.test.ts"],
+  gate: ["src/engine/may-resync.test.ts"],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
   secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
@@ -143,8 +148,6 @@ const PAYLOAD = { file: "src/wire/payload.ts", suite: "wire" } as const;
 export const NOT_EXPRESSED: Readonly<Record<string, string>> = {
   "BD-12":
     "the record of the sector size: nothing is recorded yet; only the check against the media is ours",
-  "BD-16":
-    "the optional full copy at a first pairing: there is none yet; what a component made anew is given, is",
   "BD-21": "an unsupported flush reported as 22 the second time: we remember no answer of a device",
 };
 
@@ -416,10 +419,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a stored `uptodate` is believed by another instance",
     defect: "S-2",
     ...PROMOTION,
-    find: `  if (trust === "known" || !hasRemote) return { kind: "go" };
-  return`,
-    replace: `  if (trust === "known" || state === "uptodate" || !hasRemote) return { kind: "go" };
-  return`,
+    find: `  if ((trust === "known" && !unused) ||`,
+    replace: `  if ((trust === "known" && !unused) || state === "uptodate" ||`,
   },
   {
     name: "a copy that its primary has overtaken does not note it",
@@ -566,8 +567,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH that failed at the peer succeeds without a mark",
     defect: "BD-21",
     ...PRIMARY,
-    find: `    if (this.#flushCovers()) this.#answer(slot, 0, out);`,
-    replace: `    if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
+    find: `    } else if (this.#flushCovers()) this.#answer(slot, 0, out);`,
+    replace: `    } else if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
   },
   {
     name: "what was answered on `received` and then lost leaves no mark",
@@ -1118,4 +1119,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
   },
 ];
 
-export const MUTATIONS: readonly Mutation[] = [...CORE_MUTATIONS, ...ENGINE_MUTATIONS];
+export const MUTATIONS: readonly Mutation[] = [
+  ...CORE_MUTATIONS,
+  ...ENGINE_MUTATIONS,
+  ...COPY_MUTATIONS,
+];

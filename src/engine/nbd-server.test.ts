@@ -502,6 +502,19 @@ test("32 MiB are written and read, by two clients at once", async () => {
   await server.stop();
 });
 
+test("a command of which one piece fails is an error, whichever piece it is (BD-3)", async () => {
+  const server = await Server.start();
+  const client = await server.client();
+  for (const failing of [0, 1, 2]) {
+    const at = server.localoff + failing * 131072;
+    server.world.disk.fail = ({ op, offset }) => (op === "read" && offset === at ? 5 : 0);
+    const answer = await client.call({ type: NBD_READ, offset: 0, length: 3 * 131072 });
+    expect.equal(answer?.error, 5);
+  }
+  server.world.disk.fail = () => 0;
+  await server.stop();
+});
+
 test("FUA is a write and then a flush, and answered after both", async () => {
   const server = await Server.start({ peer: 0n, completion: "held" });
   const client = await server.client();
@@ -635,6 +648,15 @@ test("BLOCK_STATUS tells holes, and what the peer lacks", async () => {
   const one = await status(0, MIB, 8);
   expect.deepEqual(one.get(dirty), [[2 * 65536, 0]]);
   expect.equal(one.get(allocation)!.length, 1);
+  await server.stop();
+});
+
+test("BLOCK_STATUS tells of no holes while part of the data is at the peer only (BD-13)", async () => {
+  const metadata = { state: "inconsistent", prevrole: "primary" } as const;
+  const server = await Server.start({ metadata, settings: { remote: "tcp://peer" } });
+  const client = await server.client("base:allocation");
+  const { extents } = await client.done({ type: NBD_BLOCK_STATUS, offset: 0, length: 2 * MIB });
+  expect.deepEqual([...extents.values()], [[[2 * MIB, 0]]]);
   await server.stop();
 });
 

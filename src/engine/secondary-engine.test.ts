@@ -716,7 +716,7 @@ test("a disk that fails requests is warned of once, and status says so", async (
 
 // ---- our own primaries --------------------------------------------------------------------------
 
-test("a state is stored once everything before it has been executed, and before the answer", async () => {
+test("S-13: a state is stored once everything before it has been executed, and before the answer", async () => {
   const served = await Served.start({
     hello: { extensions: EXT_STATE },
     metadata: { state: "uptodate", sequence: 1n },
@@ -731,6 +731,9 @@ test("a state is stored once everything before it has been executed, and before 
   const { disk } = served.world;
   const running = (): string[] => disk.running.map(({ op, offset }) => `${op} ${offset}`);
   expect.deepEqual(running(), ["write 4096", `write ${LOCALOFF}`]);
+  disk.release(({ offset }) => offset === 4096);
+  await served.world.events.settle();
+  expect.deepEqual(running(), [`write ${LOCALOFF}`], "the copies that it speaks of come first");
   disk.release();
   await served.world.events.settle();
   expect.deepEqual(served.replies(), ["1"]);

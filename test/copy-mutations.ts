@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** The table of mutations.ts goes on: what a copy is worth, who may say so, and who gives way. */
+
+import type { Mutation } from "./mutations.ts";
+
+const PRIMARY = { file: "src/replication/primary.ts", suite: "primary" } as const;
+const SECONDARY = { file: "src/replication/secondary.ts", suite: "secondary" } as const;
+const PROMOTION = { file: "src/replication/promotion.ts", suite: "promotion" } as const;
+const DISCARD = { file: "src/replication/discard.ts", suite: "discard" } as const;
+const DISCARDING = { file: "src/engine/discard.ts", suite: "discard" } as const;
+const LINK = { file: "src/engine/peer-link.ts", suite: "gate" } as const;
+const PRIMARY_ENGINE = { file: "src/engine/primary-engine.ts", suite: "primaryEngine" } as const;
+const SECONDARY_ENGINE = {
+  file: "src/engine/secondary-engine.ts",
+  suite: "secondaryEngine",
+} as const;
+const COMPONENT = { file: "src/engine/component.ts", suite: "component" } as const;
+const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
+
+export const COPY_MUTATIONS: readonly Mutation[] = [
+  // ---- promotion ------------------------------------------------------------------------------
+  {
+    name: "what was known of one component is believed of another",
+    defect: "S-2",
+    ...PROMOTION,
+    find: `  if ((trust === "known" && !unused) || !hasRemote)`,
+    replace: `  if (trust === "known" || !hasRemote)`,
+  },
+  {
+    name: "an unfinished target goes on without asking",
+    defect: "BD-15, S-6",
+    ...PROMOTION,
+    find: `    return trust === "known" ? { kind: "go" } : { kind: "ask", needs: "agreement" };`,
+    replace: `    return { kind: "go" };`,
+  },
+  {
+    name: "a node is promoted although nobody has answered",
+    defect: "S-2",
+    ...PRIMARY_ENGINE,
+    find: `    if (reason === null || (question.needs === "no-objection" && !objection)) {`,
+    replace: `    if (reason === null || !objection) {`,
+  },
+  {
+    name: "a new node is promoted although the other one holds data",
+    defect: "S-2, S-18",
+    ...PRIMARY_ENGINE,
+    find: `    const objection = question.primarySeen || (reason !== null && OBJECTION.test(reason));`,
+    replace: `    const objection = question.primarySeen;`,
+  },
+  {
+    name: "the peer's map is merged before the note that the map is not flushed",
+    defect: "S-21",
+    ...PRIMARY_ENGINE,
+    find: `    await this.#noteUnflushed();
+    if (this.#ended) return false; // stopped meanwhile`,
+    replace: `    if (this.#ended) return false;`,
+  },
+  {
+    name: "a failed disk is said to have been closed in good order",
+    defect: "S-21, S-1",
+    ...PRIMARY_ENGINE,
+    find: `    if (metadata.unflushed !== true || this.#core.diskless) {`,
+    replace: `    if (metadata.unflushed !== true) {`,
+  },
+  {
+    name: "hastd is not told that the disk has failed",
+    defect: "S-1",
+    ...PRIMARY_ENGINE,
+    find: `    this.#host.copy({ state: "inconsistent", forced: this.#component.metadata.forced ?? null });
+`,
+    replace: "",
+  },
+  {
+    name: "a successor of a primary without disk asks nobody",
+    defect: "S-1",
+    ...RESOURCE,
+    find: `    return worker.identity.role === "primary" && this.#copy?.state === "inconsistent";`,
+    replace: `    return worker.identity.role === "secondary" && this.#copy === null;`,
+  },
+  {
+    name: "what was known before role init still counts",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `    if (role === "init") this.#vouched = false;
+`,
+    replace: "",
+  },
+  {
+    name: "what was known before a split-brain still counts",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `    if (role === "secondary" && end.failure?.exitCode === EXIT_CONFIG) this.#vouched = false;
+`,
+    replace: "",
+  },
+  {
+    name: "a stale primary reads here before it has the peer's map",
+    defect: "S-1, BD-13",
+    ...PRIMARY,
+    find: `    if (!this.#staleMarked) return true;
+`,
+    replace: "",
+  },
+  {
+    name: "the only copy's failed flush is told to nobody",
+    defect: "BD-21, S-1",
+    ...PRIMARY,
+    find: `        this.#flushFault = true;`,
+    replace: `        this.#flushFault = this.#nowMs < 0;`,
+  },
+  {
+    name: "marks of the only copy are not flushed",
+    defect: "S-1, S-21",
+    ...SECONDARY_ENGINE,
+    find: `    this.#component.writeMap(this.#kept!, true);`,
+    replace: `    this.#component.writeMap(this.#kept!, this.#settings.metaflush);`,
+  },
+
+  // ---- one copy gives way ---------------------------------------------------------------------
+  {
+    name: "a copy that gives way keeps its own count",
+    defect: "S-10",
+    ...DISCARD,
+    find: `      localcnt: keeper.remotecnt,`,
+    replace: `      localcnt: own.localcnt,`,
+  },
+  {
+    name: "a copy that gives way may be promoted",
+    defect: "S-10, S-2",
+    ...DISCARD,
+    find: `      state: "outdated",`,
+    replace: `      state: own.state,`,
+  },
+  {
+    name: "a map that was never whole is believed",
+    defect: "S-10",
+    ...DISCARD,
+    find: `  if (own.synced === null) {`,
+    replace: `  if (own.synced === null && own.resuid === 0n) {`,
+  },
+  {
+    name: "the other node's map that was never whole is believed",
+    defect: "S-10",
+    ...DISCARD,
+    find: `  if (keeper.synced === null) {`,
+    replace: `  if (keeper.synced === null && keeper.resuid === 0n) {`,
+  },
+  {
+    name: "the maps are believed after a count ran backwards",
+    defect: "S-10, S-12",
+    ...DISCARD,
+    find: `  if (impossible)
+`,
+    replace: `  if (impossible && own.localcnt < 0n)
+`,
+  },
+  {
+    name: "two maps of nodes that never met are believed",
+    defect: "S-10, S-18",
+    ...DISCARD,
+    find: `  if (!sameId) return`,
+    replace: `  if (!sameId && own.localcnt < 0n) return`,
+  },
+  {
+    name: "another node's count is kept",
+    defect: "S-10",
+    ...DISCARD,
+    find: `  const comparable = sameId && own.remotecnt <= keeper.localcnt;`,
+    replace: `  const comparable = own.remotecnt >= 0n;`,
+  },
+  {
+    name: "everything is to be copied, and the map does not say so",
+    defect: "S-10",
+    ...DISCARDING,
+    find: `  if (plan.fullBecause !== null) await component.markAll();
+`,
+    replace: "",
+  },
+  {
+    name: "the map says that everything is to be copied only after the counter does",
+    defect: "S-10",
+    ...DISCARDING,
+    find: `  if (plan.fullBecause !== null) await component.markAll();
+  await component.storeRecord({ ...plan.record, aloneSince: null });
+`,
+    replace: `  await component.storeRecord({ ...plan.record, aloneSince: null });
+  if (plan.fullBecause !== null) await component.markAll();
+`,
+  },
+  {
+    name: "a dry run discards",
+    defect: "S-10",
+    ...DISCARDING,
+    find: `  if (plan.kind === "nothing" || dryRun) return result;`,
+    replace: `  if (plan.kind === "nothing") return result;`,
+  },
+  {
+    name: "a primary's changes are thrown away under its users",
+    defect: "S-10",
+    ...RESOURCE,
+    find: `    if (this.#role === "primary") {
+      return failed(`,
+    replace: `    if (this.#role === "primary" && this.#stopping) {
+      return failed(`,
+  },
+  {
+    name: "changes are thrown away while the worker still applies requests",
+    defect: "S-10, S-8",
+    ...RESOURCE,
+    find: `      if (stuck !== null) return failed(stuck);
+      const outcome`,
+    replace: `      if (stuck === "") return failed(stuck);
+      const outcome`,
+  },
+  {
+    name: "a FreeBSD primary's forgetting is not noted",
+    defect: "S-10",
+    ...SECONDARY,
+    find: `  return !peer.states && own.synced !== null ? { ...own, synced: null } : null;`,
+    replace: `  return peer.states && own.synced === null ? { ...own, synced: null } : null;`,
+  },
+  {
+    name: "a FreeBSD primary's new copy counts as never out of step",
+    defect: "S-10",
+    ...SECONDARY,
+    find: `    const synced = peer.states ? ("written" as const) : null;`,
+    replace: `    const synced = "written" as const;`,
+  },
+
+  // ---- a full copy, asked for -----------------------------------------------------------------
+  {
+    name: "a full copy is on record before the map is",
+    defect: "BD-16",
+    ...PRIMARY,
+    find: `    if (!this.#fillWanted || this.#mapWriting || this.map.mustWrite) return;`,
+    replace: `    if (!this.#fillWanted) return;`,
+  },
+  {
+    name: "a full copy is done when it begins",
+    defect: "BD-16",
+    ...PRIMARY,
+    find: `    this.#setRecord({ ...this.#record, synced: "filling" }, out);`,
+    replace: `    this.#setRecord({ ...this.#record, synced: "all" }, out);`,
+  },
+  {
+    name: "a first pairing of written nodes counts as a full copy",
+    defect: "BD-16",
+    ...PRIMARY,
+    find: `    return own === "all" && this.#peerSynced === "all" ? "all" : "written";`,
+    replace: `    return own === "all" || this.#peerSynced === "all" ? "all" : "written";`,
+  },
+  {
+    name: "a full copy begun over a difference counts as none",
+    defect: "BD-16, S-4c",
+    ...PRIMARY,
+    find: `    this.#comparing = this.#link === "up" && this.map.resyncCount === 0;`,
+    replace: `    this.#comparing = this.#link === "up";`,
+  },
+  {
+    name: "a full copy hides what the peer refuses meanwhile",
+    defect: "BD-16, BD-2",
+    ...PRIMARY,
+    find: `  #peerLacks(slot: number): void {
+    this.#comparing = false;`,
+    replace: `  #peerLacks(slot: number): void {`,
+  },
+  {
+    name: "a full copy hides what a link loss leaves behind",
+    defect: "BD-16, S-3",
+    ...PRIMARY,
+    find: `    this.#syncEnding = "no";
+    this.#comparing = false;
+    this.map.scheduleUnflushed();`,
+    replace: `    this.#syncEnding = "no";
+    this.map.scheduleUnflushed();`,
+  },
+  {
+    name: "a full copy hides a chunk that is half copied",
+    defect: "BD-16, BD-8",
+    ...PRIMARY,
+    find: `      this.#extentFailed[index] = 1;
+      this.#comparing = false;`,
+    replace: `      this.#extentFailed[index] = 1;`,
+  },
+  {
+    name: "a full copy hides what a failed flush of the peer lost",
+    defect: "BD-16, invariant 6",
+    ...PRIMARY,
+    find: `        this.#comparing = false;
+        this.map.scheduleUnflushed();`,
+    replace: `        this.map.scheduleUnflushed();`,
+  },
+  {
+    name: "a stale copy is copied to the peer",
+    defect: "BD-16, BD-15",
+    ...PRIMARY,
+    find: `    if (this.#stale || this.#disk !== "good") return false;
+    if (this.#record.synced`,
+    replace: `    if (this.#disk !== "good") return false;
+    if (this.#record.synced`,
+  },
+
+  // ---- what may be overwritten, and what may be read ------------------------------------------
+  {
+    name: "a primary is overwritten without a question",
+    defect: "gate",
+    ...LINK,
+    find: `    if (target) this.#askLeave(answer, map);
+    else`,
+    replace: `    if (target && map === null) this.#askLeave(answer, map);
+    else`,
+  },
+  {
+    name: "leave that was asked for one connection opens another",
+    defect: "gate",
+    ...LINK,
+    find: `      if (attempt !== this.#attempt) return;
+      this.#leave = null;`,
+    replace: `      this.#leave = null;`,
+  },
+  {
+    name: "a secondary is overwritten although the gate said no",
+    defect: "gate",
+    ...SECONDARY_ENGINE,
+    suite: "gate",
+    find: `      if (refusal !== null) {
+        this.#refuseResync(refusal);
+        return;
+      }`,
+    replace: `      if (refusal === "") return;`,
+  },
+  {
+    name: "a secondary whose map alone tells of changes is overwritten without a question",
+    defect: "gate",
+    ...SECONDARY_ENGINE,
+    suite: "gate",
+    find: `    return map.some((byte) => byte !== 0);`,
+    replace: `    return map.length === 0;`,
+  },
+  {
+    name: "a cache that a failed flush has left behind is believed",
+    defect: "invariant 6",
+    ...COMPONENT,
+    find: `    const errno = this.disk.forgetCached();`,
+    replace: `    const errno = 0;`,
+  },
+];
