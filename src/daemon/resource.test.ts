@@ -906,18 +906,24 @@ test("S-1: after a primary that lived on its peer's copy, the next one asks, and
   assert.equal(world.processes.last.start.trust, "known");
 });
 
-test("S-2: after a split-brain a node's own knowledge counts no more", async () => {
-  const world = new World();
-  await world.resource.changeRole("primary");
-  await world.resource.changeRole("secondary");
-  world.processes.born = (worker) => {
-    worker.says({ kind: "failed", exitCode: 78, message: "both nodes took writes" });
-    worker.exit({ kind: "code", code: 78 });
-  };
-  await world.connect();
-  world.processes.born = (worker) => worker.says({ kind: "ready" });
-  await world.resource.changeRole("primary");
-  assert.equal(world.processes.last.start.trust, "unknown");
+test("S-2: after a split-brain, or what its disk did not record, a node's own knowledge counts no more", async () => {
+  for (const [exitCode, message] of [
+    [78, "both nodes took writes"],
+    [74, "the metadata could not be written"],
+  ] as const) {
+    const world = new World();
+    await world.resource.changeRole("primary");
+    await world.resource.changeRole("secondary");
+    world.processes.born = (worker) => {
+      worker.says({ kind: "ready" });
+      worker.says({ kind: "failed", exitCode, message });
+      worker.exit({ kind: "code", code: exitCode });
+    };
+    await world.connect();
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, "unknown");
+  }
 });
 
 test("a promotion that the rules forbid leaves the node in the role it had", async () => {

@@ -59,6 +59,8 @@ export const RESTART_FORGIVEN_MS = 60_000;
 const EX_TEMPFAIL = 75;
 /** A secondary's worker that refuses its primary: split-brain, another resource. */
 const EXIT_CONFIG = 78;
+/** One whose disk does not take what it must have on record. */
+const EXIT_DISK = 74;
 
 /** A primary that has been silent for so long is not alive (keepalives come every 10 s). */
 const PRIMARY_SILENCE_MS = 12_000;
@@ -471,8 +473,9 @@ export class Resource implements WorkerOwner {
     assert(worker === this.#worker);
     this.#worker = null;
     const { role } = worker.identity;
-    // The two nodes' data have parted: what this one knew of its copy counts no more.
-    if (role === "secondary" && end.failure?.exitCode === EXIT_CONFIG) this.#vouched = false;
+    // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
+    const parted = end.failure?.exitCode === EXIT_CONFIG || end.failure?.exitCode === EXIT_DISK;
+    if (role === "secondary" && parted) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;

@@ -923,6 +923,11 @@ test("S-1: a disk that cannot be marked any more is given up, and the peer serve
   expect.equal(led.world.disk.history.length, before, "our own disk is left alone");
   expect.equal(led.engine.report().status, "degraded");
   expect.match(notes(led), /^diskless: \/pretend\/disk failed .*hastctl role secondary r0/);
+  expect.equal(
+    led.world.host.copies.at(-1)?.state,
+    "inconsistent",
+    "hastd knows, whatever the disk has",
+  );
   expect.match(led.world.host.errors.splice(0).join(), /goes on over the peer alone/);
   await led.stop();
 });
