@@ -918,6 +918,7 @@ test("S-16: under a FreeBSD primary what was not flushed, or failed, is marked h
   expect.equal(map() & 0x12, 0x12, "no later flush covers what one has failed to write");
   served.engine.stop();
   await served.ended(0);
+  expect.equal(map(), 0x12, "an end in good order leaves what failed");
 });
 
 test("S-13: under a FreeBSD primary the end of a synchronization is inferred, and called so", async () => {

@@ -128,6 +128,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #copyAt: number;
   #numberOnes = 0;
   #inference: "none" | "flushing" | "made" = "none";
+  /** At the end, what the kept map says of this copy becomes exact. */
+  #mapEnd: "open" | "flushing" | "writing" | "done" = "open";
 
   /**
    * Reads the metadata of `disk`.
@@ -735,8 +737,33 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#component.flush();
   }
 
+  /** Nothing is left to execute: the kept map shall say no more than it must. */
+  #endMap(): void {
+    if (this.#mapEnd !== "open" || this.#inference === "flushing") return;
+    if (this.#core.lastFlush()) {
+      this.#mapEnd = "flushing";
+      this.#component.flush();
+    } else {
+      this.#mapEnd = "done";
+    }
+  }
+
+  #writeLastMap(): void {
+    if (this.#kept!.hasChanges) {
+      this.#mapEnd = "writing";
+      this.writeMap();
+    } else {
+      this.#mapEnd = "done";
+    }
+  }
+
   flushed(errno: number): void {
     this.#events++;
+    if (this.#mapEnd === "flushing") {
+      this.#core.lastFlushed(unsupported(errno) ? 0 : errno);
+      this.#writeLastMap();
+      return;
+    }
     assert(this.#inference === "flushing");
     this.#inference = "none";
     if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {
@@ -904,6 +931,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   mapWritten(errno: number): void {
     this.#events++;
+    if (this.#mapEnd === "writing") {
+      if (errno === 0) this.#writeLastMap();
+      else this.#mapEnd = "done"; // it says too much, which costs copies and nothing else
+      return;
+    }
     if (this.#filling === null) {
       if (errno === 0) this.#core.mapWritten(this);
       else this.#finish(EXIT_DISK, `the activemap could not be written: ${errnoText(errno)}`);
@@ -933,11 +965,12 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       if (this.#paused || this.#state === "draining") this.#parse();
       this.#core.pump(this);
       this.#storeState();
+      if (this.#state === "draining" && this.#nothingWhole && this.#idle) this.#endMap();
       this.#component.disk.submit();
       if (this.#state === "draining" && this.#idle && !this.#nothingWhole) this.#dropReplies();
     } while (seen !== this.#events && !this.#isEnded());
     // Whole requests that waited for room have been executed too (S-5).
-    if (this.#state === "draining" && this.#nothingWhole && this.#idle) {
+    if (this.#state === "draining" && this.#mapEnd === "done") {
       this.#finish(this.#exitCode, this.#exitReason);
     }
     this.#outgoing.flush();

@@ -314,6 +314,21 @@ export class Secondary {
     this.#mapCleared = true;
   }
 
+  /** The end: nothing is executed any more, and a flush is about to begin. @returns is there something to clean? */
+  lastFlush(): boolean {
+    assert(this.#activeCount === 0);
+    if (!this.#keepsLacking) return false;
+    this.#kept!.flushStart();
+    return true;
+  }
+
+  /** That flush has ended: only what failed stays marked in the kept map, which is to be written. */
+  lastFlushed(errno: number): void {
+    if (errno !== 0) this.#kept!.scheduleUnflushed();
+    else this.#kept!.flushDone();
+    this.#kept!.coolAll();
+  }
+
   /** Do we keep the record for a primary without a disk? */
   get keeping(): boolean {
     return this.#kept !== null && !this.#keepsLacking;
