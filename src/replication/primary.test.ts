@@ -1601,3 +1601,16 @@ test("BD-16: a stale copy is not copied to the peer", () => {
   expect.equal(bench.core.fullSync(bench), false);
   expect.ok(bench.map.resyncCount < bench.map.extentCount);
 });
+
+test("a flush that began before the peer came does not hold up the copies for it", () => {
+  const bench = new PrimaryBench({ dirty: [3] });
+  bench.core.openGate(bench);
+  bench.flush();
+  expect.deepEqual(bench.take(), ["local flush"]);
+  bench.connect({ states: true });
+  expect.deepEqual(bench.take(), ["send state inconsistent 0"]);
+  bench.flushed();
+  bench.take();
+  bench.peerStored();
+  expect.equal(bench.take().filter((line) => line.startsWith("local read")).length, 2);
+});

@@ -1116,7 +1116,8 @@ export class Primary {
         this.#comparing = false;
         this.map.scheduleUnflushed();
       }
-      if (this.#link === "up") this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+      // The peer's answer, that is: a round that began without a peer says nothing about the one that has come.
+      if (errno !== 0) this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     }
     if (this.#flushAnsweredEarly && !this.#flushCovers()) {
       // async: stable here was enough, and now the peer may lose what it has written (S-4).
