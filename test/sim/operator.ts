@@ -167,6 +167,12 @@ export class Operator {
     const { resource } = loser;
     if (resource === null || loser.daemon?.stopper.stopped) return;
     if (this.#changing.get(loser) === resource) return;
+    // Nobody throws the only whole copy away.
+    if (!isWhole(this.wanted) && isWhole(loser)) {
+      this.#replace = null;
+      if (this.#splitBrain) this.switchOver();
+      return;
+    }
     if (this.#splitBrain) {
       this.#remedy ??= this.#random.chance(0.7) ? "resolve" : "create";
       if (this.#remedy === "resolve") {
@@ -228,6 +234,10 @@ export class Operator {
     );
     return true;
   }
+}
+
+function isWhole({ record }: Machine): boolean {
+  return record.state !== "inconsistent";
 }
 
 /** Never paired. */
