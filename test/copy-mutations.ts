@@ -89,9 +89,15 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "what was known before a split-brain still counts",
     defect: "S-2",
     ...RESOURCE,
-    find: `    if (role === "secondary" && end.failure?.exitCode === EXIT_CONFIG) this.#vouched = false;
-`,
-    replace: "",
+    find: `    const parted = end.failure?.exitCode === EXIT_CONFIG || end`,
+    replace: `    const parted = end`,
+  },
+  {
+    name: "a secondary whose disk failed is promoted on its word",
+    defect: "S-2, S-16",
+    ...RESOURCE,
+    find: `EXIT_CONFIG || end.failure?.exitCode === EXIT_DISK;`,
+    replace: `EXIT_CONFIG;`,
   },
   {
     name: "a stale primary reads here before it has the peer's map",
@@ -298,6 +304,90 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     if (this.#record.synced`,
     replace: `    if (this.#disk !== "good") return false;
     if (this.#record.synced`,
+  },
+
+  // ---- under a FreeBSD primary ----------------------------------------------------------------
+  {
+    name: "a first copy from a FreeBSD primary is whole from its beginning",
+    defect: "BD-15",
+    ...SECONDARY,
+    find: `  const state = "inconsistent" as const;`,
+    replace: `  const state = peer.states ? ("inconsistent" as const) : own.state;`,
+  },
+  {
+    name: "what failed here is not marked",
+    defect: "S-16",
+    ...SECONDARY,
+    find: `      if (errno !== 0 && this.#keepsLacking) kept`,
+    replace: `      if (errno < 0 && this.#keepsLacking) kept`,
+  },
+  {
+    name: "what a failed flush here lost is not marked",
+    defect: "S-16",
+    ...SECONDARY,
+    find: `    if (errno !== 0) this.#unflushable(kept);
+`,
+    replace: "",
+  },
+  {
+    name: "a write under way during a failed flush here is not marked",
+    defect: "S-16",
+    ...SECONDARY,
+    find: `      kept.schedule(this.offset[slot]!, this.length[slot]!);
+    }
+  }`,
+    replace: `    }
+  }`,
+  },
+  {
+    name: "a flush here unmarks what came after it began",
+    defect: "S-16",
+    ...SECONDARY,
+    find: `    if (this.#epochFlush !== slot) return;
+    this.#epochFlush = -1;
+    kept.flushDone();`,
+    replace: `    this.#epochFlush = -1;
+    kept.flushDone();
+    kept.flushStart();
+    kept.flushDone();`,
+  },
+  {
+    name: "a copy of which a part failed is inferred to be whole",
+    defect: "S-13, S-16",
+    ...SECONDARY_ENGINE,
+    find: `this.#inference === "flushing" || this.#core.lacks) return;`,
+    replace: `this.#inference === "flushing") return;`,
+  },
+  {
+    name: "a copy is inferred to be whole before it is flushed",
+    defect: "S-13, S-19",
+    ...SECONDARY_ENGINE,
+    find: `    this.#component.flush();
+  }`,
+    replace: `    this.flushed(0);
+  }`,
+  },
+  {
+    name: "a copy whose flush failed is inferred to be whole",
+    defect: "S-13, S-19",
+    ...SECONDARY_ENGINE,
+    find: `    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {`,
+    replace: `    if (errno < 0 || this.#core.lacks) {`,
+  },
+  {
+    name: "a copy is inferred to be whole while it goes on",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    if (one || this.#numberOnes < 2) this.#copyAt`,
+    replace: `    if (this.#numberOnes < 2) this.#copyAt`,
+  },
+  {
+    name: "a copy is inferred to be whole while its last piece is written",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    if (this.#numberOnes < 2 ? this.#core.active > 0 : this.#core.executes(0, 1)) return;
+`,
+    replace: "",
   },
 
   // ---- what may be overwritten, and what may be read ------------------------------------------

@@ -322,10 +322,10 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a record that could not be written is answered",
     defect: "BD-17, S-16",
     ...SECONDARY_ENGINE,
-    find: `      if (error !== 0) {
-        this.#finish`,
-    replace: `      if (error < 0) {
-        this.#finish`,
+    find: `state: "inconsistent" }).then((error) => {
+      if (error !== 0) {`,
+    replace: `state: "inconsistent" }).then((error) => {
+      if (error < 0) {`,
   },
   {
     name: "a failed request is reported as done",
