@@ -49,25 +49,15 @@ const TABLE: readonly Row[] = [
     verdict: "virgin, from primary, own map unless empty, adopts the id",
   },
   {
-    name: "1b, a primary that tells when the copy is whole",
-    when: ({ id, states }) => id === "none" && states,
-    verdict: "virgin, from primary, all ones, adopts the id, inconsistent",
-  },
-  {
     name: "1b",
     when: ({ id }) => id === "none",
-    verdict: "virgin, from primary, all ones, adopts the id",
+    verdict: "virgin, from primary, all ones, adopts the id, inconsistent",
   },
   // The reference refuses, but there is nothing to lose: no write, and no copy that was ever whole.
   {
-    name: "2 at a node that never was whole, a primary that tells",
-    when: (at) => at.id === "other" && unwritten(at) && at.states,
-    verdict: "virgin, from primary, all ones, inconsistent",
-  },
-  {
     name: "2 at a node that never was whole",
     when: (at) => at.id === "other" && unwritten(at),
-    verdict: "virgin, from primary, all ones",
+    verdict: "virgin, from primary, all ones, inconsistent",
   },
   { name: "2", when: ({ id }) => id === "other", verdict: "another resource" },
   {
@@ -96,14 +86,9 @@ const TABLE: readonly Row[] = [
   // 7 and 8, which no history leads to, the reference answers with a full copy one way or the other.
   // We refuse (S-12), unless this is a node created anew whose first copy was cut short.
   {
-    name: "8 at a node that never was whole, a primary that tells",
-    when: (at) => at.sl < at.pr && unwritten(at) && at.states,
-    verdict: "virgin, from primary, all ones, inconsistent",
-  },
-  {
     name: "8 at a node that never was whole",
     when: (at) => at.sl < at.pr && unwritten(at),
-    verdict: "virgin, from primary, all ones",
+    verdict: "virgin, from primary, all ones, inconsistent",
   },
   { name: "7", when: ({ sl, sr, pl, pr }) => sl > pr && sr > pl, verdict: "ran backwards" },
   { name: "8", when: () => true, verdict: "ran backwards" },

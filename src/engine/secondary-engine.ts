@@ -771,10 +771,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       return;
     }
     this.#inference = "made";
-    void this.#storeRecord({ state: "uptodate" }).then((error) => {
-      if (error !== 0) {
-        this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(error)}`);
-      }
+    void this.#storeRecord({ state: "uptodate" }).then((failure) => {
+      if (failure === 0) return;
+      this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(failure)}`);
     });
   }
 
