@@ -137,8 +137,7 @@ function said(at: Case): string {
     expect.equal(record.remotecnt, own.remotecnt);
     expect.equal(record.resuid, hello.resuid);
     if (own.resuid === 0n) words.push(", adopts the id");
-    if (record.state !== own.state || at.states)
-      words.push(expectState(record, own, judgement.map));
+    words.push(expectState(record, own, judgement.map));
   }
   return words.join("");
 }

@@ -121,11 +121,20 @@ function expectedData(
 
 /** D7: LZF leaves the encoder its choices. Everything else is compared to the byte. */
 function expectReplies(ours: Uint8Array, pair: Pair): void {
+  // D13: a write that waits for its mark may be overtaken by what does not overlap it.
+  const left = repliesOf(ours);
+  const mine: CapturedReply[] = [];
+  for (const { header } of pair.replies) {
+    const at = left.findIndex(
+      (my) => my.header.seqLo === header.seqLo && my.header.received === header.received,
+    );
+    if (at >= 0) mine.push(...left.splice(at, 1));
+  }
+  mine.push(...left);
   if (!pair.replies.some(({ header }) => header.compression === COMPRESSION_LZF)) {
-    sameBytes(ours, zeroStreamPadding(pair.replyBytes));
+    sameBytes(Buffer.concat(mine.map(({ bytes }) => bytes)), zeroStreamPadding(pair.replyBytes));
     return;
   }
-  const mine = repliesOf(ours);
   expect.equal(mine.length, pair.replies.length);
   const reads = pair.requests.filter(({ header }) => header.cmd === CMD_READ);
   for (const [index, { header, unpack, bytes }] of pair.replies.entries()) {
