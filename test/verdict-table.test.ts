@@ -137,7 +137,8 @@ function said(at: Case): string {
     expect.equal(record.remotecnt, own.remotecnt);
     expect.equal(record.resuid, hello.resuid);
     if (own.resuid === 0n) words.push(", adopts the id");
-    words.push(expectState(record, own, judgement.map));
+    if (judgement.map === "full" || record.state !== own.state || at.states)
+      words.push(expectState(record, own, judgement.map));
   }
   return words.join("");
 }
