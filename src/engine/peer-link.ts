@@ -29,7 +29,14 @@ import {
 import { syncVerdict } from "../replication/sync-verdict.ts";
 import { errnoFromWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { EXT_SOLE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
+import {
+  EXT_ALIVE,
+  EXT_SOLE,
+  EXT_STATE,
+  EXT_ZERO,
+  EXTENSIONS,
+  encodeState,
+} from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
 import {
   type CopyRemarks,
@@ -455,6 +462,7 @@ export class PeerLink {
       zeroes: (this.#extensions & EXT_ZERO) !== 0n,
       states: (this.#extensions & EXT_STATE) !== 0n,
       keeps: (this.#extensions & EXT_STATE) !== 0n && (this.#extensions & EXT_SOLE) !== 0n,
+      alive: (this.#extensions & EXT_ALIVE) !== 0n,
       synced: answer.synced,
     });
     this.#handler.turn();
@@ -739,7 +747,10 @@ export class PeerLink {
       }
       const seq = header.seqHi * 4294967296 + header.seqLo;
       const slot = header.hasSeq ? core.slotOfReply(seq) : -1;
-      if (slot < 0) {
+      if (header.hasSeq && seq === 0 && (this.#extensions & EXT_ALIVE) !== 0n) {
+        if (header.size > 0) throw new WireError("reply-invalid", "data with a keepalive's answer");
+        core.keepaliveAnswered();
+      } else if (slot < 0) {
         const text = `the peer answered a request that is not outstanding (number ${seq})`;
         if (this.#strayReplies++ === 0) this.#handler.notice(text);
         else this.#handler.debug(1, text);

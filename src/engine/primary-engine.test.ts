@@ -15,7 +15,7 @@ import {
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import type { Trust } from "../replication/promotion.ts";
-import { CMD_STATE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
+import { CMD_STATE, EXT_ALIVE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS1, encodeS2 } from "../wire/handshake.ts";
 import { decodeNv, NvWriter } from "../wire/nv.ts";
@@ -375,6 +375,22 @@ test("every step of the handshake has a deadline", async () => {
   led.peer.leave();
   await led.world.clock.pass(25_000);
   expect.ok(led.warned(/timed out/));
+  await led.stop();
+});
+
+test("BD-30: an idle primary notices that its peer is dead, within the timeout, and says so", async () => {
+  const led = await Led.start({ peer: { extensions: EXT_ALIVE } });
+  led.peer.answersKeepalives = true;
+  await led.world.clock.pass(60_000);
+  expect.equal(led.connected, true);
+  expect.ok(led.peer.keepalives >= 15);
+  led.peer.answersKeepalives = false;
+  led.world.net.onConnect = () => "silence";
+  await led.world.clock.pass(22_000);
+  expect.equal(led.connected, false);
+  expect.equal(led.engine.report().status, "degraded");
+  expect.match(notes(led), /no answer from the peer for/);
+  expect.ok(led.warned(/no answer from the peer for/));
   await led.stop();
 });
 
