@@ -394,6 +394,27 @@ test("BD-30: an idle primary notices that its peer is dead, within the timeout, 
   await led.stop();
 });
 
+test("a peer that was away for long is connected to within 1.25 s of its return", async () => {
+  for (const away of ["connection refused", "init"] as const) {
+    const errmsg = "Remote node acts as init for the resource and not as secondary.";
+    const init = { s1: encodeS1({ kind: "refused", errmsg, wait: false }) };
+    let back = false;
+    const led = await Led.start({ lives: (life) => (life === 0 || back ? {} : init) });
+    const reachable = led.world.net.onConnect;
+    if (away === "connection refused") led.world.net.onConnect = () => away;
+    led.peer.leave();
+    const before = led.world.net.connectCount;
+    await led.world.clock.pass(60_000);
+    const attempts = led.world.net.connectCount - before;
+    expect.ok(attempts >= 45 && attempts <= 70, `${attempts} attempts in a minute`);
+    led.world.net.onConnect = reachable;
+    back = true;
+    await led.world.clock.pass(1_300);
+    expect.equal(led.connected, true, away);
+    await led.stop();
+  }
+});
+
 test("requests wait up to 2 s for the first connection, then are served alone", async () => {
   const led = await Led.start({ lives: () => ({ s1: new Uint8Array(0) }) });
   const cookie = led.nbd.send({ type: NBD_READ, offset: 0, length: 512 });
