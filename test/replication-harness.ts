@@ -173,6 +173,7 @@ export class PrimaryBench implements PrimaryOutbox {
         zeroes: true,
         states: false,
         keeps: false,
+        alive: false,
         synced: "written",
         ...peer,
       },

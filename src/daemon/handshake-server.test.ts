@@ -84,6 +84,35 @@ test("a peer that sends nothing is closed after 20 s, while others are served (B
   assert.equal(partial.state, "destroyed");
 });
 
+test("a resource whose old worker hangs holds up no other resource's handshake (BD-22)", async () => {
+  const stuck = new World();
+  const other = new World();
+  for (const { resource } of [stuck, other]) await resource.changeRole("secondary");
+  const both = new Map([
+    ["r0", stuck.resource],
+    ["r1", other.resource],
+  ]);
+  const { clock, log, resolver } = stuck;
+  const access = new Access(clock, resolver);
+  const server = new HandshakeServer({ clock, log, access, resources: () => both });
+  const connect = async (bytes: Uint8Array): Promise<FakeSocket> => {
+    const socket = new FakeSocket("10.0.0.2");
+    void server.accept(socket);
+    socket.feed(bytes);
+    await settle();
+    return socket;
+  };
+  const first = await connect(P1);
+  const { token } = decodeS1(first.written.subarray(FRAME_HEADER_SIZE)) as { token: Uint8Array };
+  const p2 = { resource: "r0", token, virgin: false, resuid: 7n, localcnt: 1n, remotecnt: 0n };
+  await connect(encodeP2(2, { ...p2, remarks: null }));
+  stuck.processes.last.obedient = false;
+  const again = await connect(P1);
+  assert.equal(again.written.length, 0, "waits for the old worker");
+  const next = await connect(encodeP1({ resource: "r1", version: 2, extensions: 0n }));
+  assert.equal(decodeS1(next.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+});
+
 test("a silent name server delays a stranger only, and within a deadline", async () => {
   const world = new World();
   world.resolver.silent = true;

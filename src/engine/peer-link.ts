@@ -29,7 +29,14 @@ import {
 import { syncVerdict } from "../replication/sync-verdict.ts";
 import { errnoFromWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { EXT_SOLE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "../wire/extensions.ts";
+import {
+  EXT_ALIVE,
+  EXT_SOLE,
+  EXT_STATE,
+  EXT_ZERO,
+  EXTENSIONS,
+  encodeState,
+} from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
 import {
   type CopyRemarks,
@@ -67,6 +74,8 @@ import type { CopyFacts, WorkerSettings } from "./worker-messages.ts";
 
 const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 5_000;
+/** The same while nobody listens there, or with another role: such an attempt costs little. */
+const RETRY_ABSENT_MAX_MS = 1_000;
 /** While the peer says that it is still primary (behaviour §4.2). */
 const RETRY_WAIT_MS = 500;
 /** After a refusal that only an operator can lift. */
@@ -215,7 +224,7 @@ export class PeerLink {
   #connectedA(result: Stream | NetFailure): void {
     this.#abandon = null;
     if ("failure" in result) {
-      this.#close(result.failure, this.#backoff(), false);
+      this.#close(result.failure, this.#backoff(RETRY_ABSENT_MAX_MS), false);
       return;
     }
     this.#a = result;
@@ -455,6 +464,7 @@ export class PeerLink {
       zeroes: (this.#extensions & EXT_ZERO) !== 0n,
       states: (this.#extensions & EXT_STATE) !== 0n,
       keeps: (this.#extensions & EXT_STATE) !== 0n && (this.#extensions & EXT_SOLE) !== 0n,
+      alive: (this.#extensions & EXT_ALIVE) !== 0n,
       synced: answer.synced,
     });
     this.#handler.turn();
@@ -537,13 +547,15 @@ export class PeerLink {
       return;
     }
     const latched = /not configured|No access|Synchronization refused/.test(errmsg);
-    this.#close(errmsg, wait ? RETRY_WAIT_MS : latched ? RETRY_LATCHED_MS : this.#backoff(), wait);
+    const absent = /acts as init/.test(errmsg);
+    const retryMs = this.#backoff(absent ? RETRY_ABSENT_MAX_MS : RETRY_MAX_MS);
+    this.#close(errmsg, wait ? RETRY_WAIT_MS : latched ? RETRY_LATCHED_MS : retryMs, wait);
   }
 
   /** The next delay: doubled each time, with a quarter of jitter. */
-  #backoff(): number {
-    const delay = this.#retryMs;
-    this.#retryMs = Math.min(RETRY_MAX_MS, delay * 2);
+  #backoff(maxMs: number = RETRY_MAX_MS): number {
+    const delay = Math.min(this.#retryMs, maxMs);
+    this.#retryMs = Math.min(maxMs, delay * 2);
     const byte = new Uint8Array(1);
     this.#options.entropy.fill(byte);
     return delay * (1 + byte[0]! / 1024);
@@ -739,7 +751,10 @@ export class PeerLink {
       }
       const seq = header.seqHi * 4294967296 + header.seqLo;
       const slot = header.hasSeq ? core.slotOfReply(seq) : -1;
-      if (slot < 0) {
+      if (header.hasSeq && seq === 0 && (this.#extensions & EXT_ALIVE) !== 0n) {
+        if (header.size > 0) throw new WireError("reply-invalid", "data with a keepalive's answer");
+        core.keepaliveAnswered();
+      } else if (slot < 0) {
         const text = `the peer answered a request that is not outstanding (number ${seq})`;
         if (this.#strayReplies++ === 0) this.#handler.notice(text);
         else this.#handler.debug(1, text);

@@ -15,7 +15,7 @@ import {
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import type { Trust } from "../replication/promotion.ts";
-import { CMD_STATE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
+import { CMD_STATE, EXT_ALIVE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS1, encodeS2 } from "../wire/handshake.ts";
 import { decodeNv, NvWriter } from "../wire/nv.ts";
@@ -376,6 +376,43 @@ test("every step of the handshake has a deadline", async () => {
   await led.world.clock.pass(25_000);
   expect.ok(led.warned(/timed out/));
   await led.stop();
+});
+
+test("BD-30: an idle primary notices that its peer is dead, within the timeout, and says so", async () => {
+  const led = await Led.start({ peer: { extensions: EXT_ALIVE } });
+  led.peer.answersKeepalives = true;
+  await led.world.clock.pass(60_000);
+  expect.equal(led.connected, true);
+  expect.ok(led.peer.keepalives >= 15);
+  led.peer.answersKeepalives = false;
+  led.world.net.onConnect = () => "silence";
+  await led.world.clock.pass(22_000);
+  expect.equal(led.connected, false);
+  expect.equal(led.engine.report().status, "degraded");
+  expect.match(notes(led), /no answer from the peer for/);
+  expect.ok(led.warned(/no answer from the peer for/));
+  await led.stop();
+});
+
+test("a peer that was away for long is connected to within 1.25 s of its return", async () => {
+  for (const away of ["connection refused", "init"] as const) {
+    const errmsg = "Remote node acts as init for the resource and not as secondary.";
+    const init = { s1: encodeS1({ kind: "refused", errmsg, wait: false }) };
+    let back = false;
+    const led = await Led.start({ lives: (life) => (life === 0 || back ? {} : init) });
+    const reachable = led.world.net.onConnect;
+    if (away === "connection refused") led.world.net.onConnect = () => away;
+    led.peer.leave();
+    const before = led.world.net.connectCount;
+    await led.world.clock.pass(60_000);
+    const attempts = led.world.net.connectCount - before;
+    expect.ok(attempts >= 45 && attempts <= 70, `${attempts} attempts in a minute`);
+    led.world.net.onConnect = reachable;
+    back = true;
+    await led.world.clock.pass(1_300);
+    expect.equal(led.connected, true, away);
+    await led.stop();
+  }
 });
 
 test("requests wait up to 2 s for the first connection, then are served alone", async () => {

@@ -16,7 +16,7 @@ import {
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
-import { EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
+import { EXT_ALIVE, EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
 import { encodeFrame } from "../wire/frame.ts";
 import { decodeS2, type S2Accepted } from "../wire/handshake.ts";
 import { NvWriter } from "../wire/nv.ts";
@@ -582,6 +582,33 @@ test("20 s without a message end the connection; a keepalive counts", async () =
   await served.world.clock.pass(6_000);
   expect.equal(served.world.host.exit?.code, 75);
   expect.match(served.world.host.warnings.at(-1)!, /silent for 20 s/);
+});
+
+test("BD-30: a primary of ours is answered, and its silence lasts `timeout`, not 20 s", async () => {
+  const served = await Served.start({ settings: { timeout: 8 }, hello: { extensions: EXT_ALIVE } });
+  // It may still be storing our map, or asking a gate.
+  await served.world.clock.pass(19_000);
+  await served.send(keepalive());
+  expect.deepEqual(served.replies(), ["0"]);
+  await served.world.clock.pass(7_000);
+  await served.send(keepalive());
+  await served.world.clock.pass(7_000);
+  served.alive();
+  await served.world.clock.pass(1_000);
+  expect.equal(served.world.host.exit?.code, 75);
+  expect.match(
+    served.world.host.exit!.reason,
+    /silent for 8 s\. If that node is dead, to go on here: hastctl role primary \w+$/,
+  );
+});
+
+test("BD-30: no timeout is so short that the pause between two keepalives counts as silence", async () => {
+  const served = await Served.start({ settings: { timeout: 1 }, hello: { extensions: EXT_ALIVE } });
+  await served.send(keepalive());
+  await served.world.clock.pass(5_000);
+  served.alive();
+  await served.world.clock.pass(1_000);
+  expect.match(served.world.host.warnings.at(-1)!, /silent for 6 s/);
 });
 
 test("while our own disk is slow, the primary is not called silent", async () => {

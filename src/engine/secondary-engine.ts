@@ -32,7 +32,7 @@ import {
 } from "../replication/secondary.ts";
 import { errnoText, errnoToWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { CMD_STATE, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
+import { CMD_STATE, EXT_ALIVE, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS2, type S2Refused, syncedOf } from "../wire/handshake.ts";
 import { decodeNv } from "../wire/nv.ts";
@@ -57,8 +57,10 @@ import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
 import { RequestFailures } from "./request-failures.ts";
 import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
 
-/** The primary sends at least a keepalive every 10 s (wire protocol §10). */
+/** A FreeBSD primary sends at least a keepalive every 10 s (wire protocol §10). */
 const SILENCE_MAX_MS = 20_000;
+/** Less than this is no silence, however short `timeout` is: one of ours sends every 2 or 3 s (§15). */
+const SILENCE_MIN_MS = 6_000;
 /** The longest READ or WRITE we execute: 64-bit FreeBSD 13 and later send 1 MiB. */
 const REQUEST_MAX: number = 1024 * 1024;
 /**
@@ -111,6 +113,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #exitCode = EXIT_LOST;
   #exitReason = "";
   #lastHeardAt: number;
+  /** The primary is one of ours: it sends often, and wants its keepalives answered. */
+  readonly #answersKeepalives: boolean;
+  readonly #silenceOnceHeardMs: number;
+  /** Until the first request the primary may be busy with our map, or with a gate. */
+  #silenceMaxMs = SILENCE_MAX_MS;
   /** When replies last left, or there were none to send. */
   #lastSentAt: number;
   #tick: Timer | null = null;
@@ -170,6 +177,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#host = host;
     this.#version = hello.version;
     this.#states = (hello.extensions & EXT_STATE) !== 0n;
+    this.#answersKeepalives = (hello.extensions & EXT_ALIVE) !== 0n;
+    this.#silenceOnceHeardMs = this.#answersKeepalives
+      ? Math.max(settings.timeout * 1000, SILENCE_MIN_MS)
+      : SILENCE_MAX_MS;
     this.#inbox = new Inbox(memory);
     this.#outgoing = new Outgoing(b, memory);
     this.#encoder = new PayloadEncoder(environment.hashes);
@@ -386,8 +397,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       if (this.#paused) this.#lastHeardAt = now;
       if (this.#outgoing.unsent === 0) this.#lastSentAt = now;
       const { timeout } = this.#settings;
-      if (now - this.#lastHeardAt >= SILENCE_MAX_MS) {
-        this.lost(`the primary has been silent for ${SILENCE_MAX_MS / 1000} s`);
+      if (now - this.#lastHeardAt >= this.#silenceMaxMs) {
+        this.lost(
+          `the primary has been silent for ${this.#silenceMaxMs / 1000} s. If that node is dead, ` +
+            `to go on here: hastctl role primary ${this.#settings.resource}`,
+        );
       } else if (now - this.#lastSentAt >= timeout * 1000) {
         this.lost(`the primary has not taken a reply for ${timeout} s`);
       } else {
@@ -513,8 +527,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     const bytes = this.#memory.bytes;
     if (header.cmd === CMD_WRITE || header.cmd === CMD_DELETE) this.#mayBeCopy(header);
     this.#inferEnd();
+    this.#silenceMaxMs = this.#silenceOnceHeardMs;
     switch (header.cmd) {
       case CMD_KEEPALIVE:
+        if (this.#answersKeepalives) this.#sendReply(0, 0, false, 0, -1, 0, NOBODY);
         return true;
       case CMD_FLUSH:
         if (header.hasSeq) this.#submit(FLUSH, header, 0, 0, -1, NOBODY);

@@ -1426,6 +1426,44 @@ test("a silent peer that owes an answer is given up, whatever it owes (BD-30)", 
   expect.match(state.take().join(), /disconnect/);
 });
 
+test("BD-30: an idle primary asks a peer of ours every 2 s, and gives up a silent one within the timeout", () => {
+  const bench = new PrimaryBench();
+  bench.settle({ alive: true });
+  for (let asked = 0; asked < 20; asked++) {
+    bench.tick(1_999);
+    expect.deepEqual(bench.take(), []);
+    bench.tick(1);
+    expect.deepEqual(bench.take(), ["send keepalive"]);
+    bench.core.keepaliveAnswered();
+  }
+  // Dead from here on, with nothing outstanding.
+  bench.tick(2_000);
+  bench.tick(TIMEOUT_MS - 2_001);
+  expect.ok(!bench.take().join().includes("disconnect"));
+  bench.tick(1);
+  expect.match(bench.take().join(), /disconnect: no answer from the peer for 20 s/);
+});
+
+test("BD-30: a peer whose disk hangs is given up in time, although it answers keepalives", () => {
+  const bench = new PrimaryBench();
+  bench.settle({ alive: true });
+  bench.write(0);
+  for (let passed = 0; passed < TIMEOUT_MS; passed += 1_000) {
+    expect.ok(!bench.take().join().includes("disconnect"));
+    bench.tick(1_000);
+    bench.core.keepaliveAnswered();
+  }
+  expect.match(bench.take().join(), /disconnect/);
+});
+
+test("BD-30: what a FreeBSD peer cannot answer, it is not asked for", () => {
+  const bench = new PrimaryBench();
+  bench.settle();
+  bench.tick(10_000);
+  bench.tick(10_000 * TIMEOUT_MS);
+  expect.ok(!bench.take().join().includes("disconnect"));
+});
+
 test("a peer that answers others may be slow with one, but not for ever", () => {
   const bench = new PrimaryBench();
   bench.settle();

@@ -47,6 +47,8 @@ const SYNC_WINDOW = 32;
 /** Pause after a copy or the peer's disk failed. */
 const SYNC_RETRY_MS = 5_000;
 const KEEPALIVE_MS = 10_000;
+/** The same where the peer answers: often enough for the shortest timeouts. */
+const ANSWERED_KEEPALIVE_MS = 2_000;
 /** How many timeouts one request may take while the peer answers others. */
 const BUSY_PEER_PATIENCE = 6;
 /** A flush of our own, so that extents become clean: soon when idle, seldom when busy. */
@@ -189,6 +191,8 @@ export interface PeerState {
   readonly states: boolean;
   /** The peer can keep the record for a primary without a disk: "sole". */
   readonly keeps: boolean;
+  /** The peer answers keepalives. */
+  readonly alive: boolean;
   /** What the peer has on record; null from a FreeBSD peer, which records no such thing. */
   readonly synced: Synced | null;
 }
@@ -288,6 +292,9 @@ export class Primary {
   #peerKnows = false;
   #lastSentAt = 0;
   #lastHeardAt = 0;
+  #peerAlive = false;
+  /** When the oldest keepalive that the peer has not answered was sent, or -1. */
+  #aliveAskedAt = -1;
   #peerCannotFlush = false;
   /** Dirty extents are stale here, and the peer has the good copy. */
   #stale: boolean;
@@ -759,6 +766,11 @@ export class Primary {
     if (slot >= SLOT_COUNT || this.#remote[slot] !== PENDING) return false;
     const kind = this.kind[slot]!;
     return kind === READ || (kind === SYNC && this.#syncStep[slot] === 1);
+  }
+
+  /** The peer has answered a keepalive. It is alive; what else it owes, it owes still. */
+  keepaliveAnswered(): void {
+    this.#aliveAskedAt = -1;
   }
 
   /**
@@ -1240,6 +1252,8 @@ export class Primary {
     this.#peerZeroes = peer.zeroes;
     this.#peerStates = peer.states;
     this.#peerKeeps = peer.keeps;
+    this.#peerAlive = peer.alive;
+    this.#aliveAskedAt = -1;
     this.#peerSynced = peer.synced;
     this.#peerKnows = false;
     this.#peerCannotFlush = false;
@@ -1794,8 +1808,10 @@ export class Primary {
     assert(nowMs >= this.#nowMs);
     this.#nowMs = nowMs;
     if (this.#link === "up") {
-      if (nowMs - this.#lastSentAt >= KEEPALIVE_MS) {
+      const pauseMs = this.#peerAlive ? ANSWERED_KEEPALIVE_MS : KEEPALIVE_MS;
+      if (nowMs - this.#lastSentAt >= pauseMs) {
         this.#lastSentAt = nowMs;
+        if (this.#peerAlive && this.#aliveAskedAt < 0) this.#aliveAskedAt = nowMs;
         out.sendKeepalive();
       }
     }
@@ -1841,6 +1857,12 @@ export class Primary {
    * queue on a slow connection is no failure; one request that never is answered is.
    */
   #peerOverdue(): boolean {
+    if (this.#aliveAskedAt >= 0) {
+      // It was heard last shortly before it was asked, so that all in all this takes one timeout.
+      const askedMs = Math.max(this.#timeoutMs - ANSWERED_KEEPALIVE_MS, this.#timeoutMs / 2);
+      const sinceMs = Math.max(this.#aliveAskedAt, this.#lastHeardAt);
+      if (this.#nowMs - sinceMs >= askedMs) return true;
+    }
     const silent = this.#nowMs - this.#lastHeardAt >= this.#timeoutMs;
     const patience = silent ? this.#timeoutMs : this.#timeoutMs * BUSY_PEER_PATIENCE;
     const limit = this.#nowMs - patience;

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { CMD_STATE, EXT_SOLE, EXT_STATE, EXT_ZERO, EXTENSIONS, encodeState } from "./extensions.ts";
+import {
+  CMD_STATE,
+  EXT_ALIVE,
+  EXT_SOLE,
+  EXT_STATE,
+  EXT_ZERO,
+  EXTENSIONS,
+  encodeState,
+} from "./extensions.ts";
 import { FRAME_HEADER_SIZE } from "./frame.ts";
 import { decodeNv } from "./nv.ts";
 import { decodeRequest, RequestHeader } from "./request.ts";
@@ -27,6 +35,6 @@ test("only `sole` carries what the primary remembers of its peer's count", () =>
 });
 
 test("extensions are bits of their own", () => {
-  expect.deepEqual([EXT_STATE, EXT_ZERO, EXT_SOLE], [1n, 2n, 4n]);
-  expect.equal(EXTENSIONS, 7n);
+  expect.deepEqual([EXT_STATE, EXT_ZERO, EXT_SOLE, EXT_ALIVE], [1n, 2n, 4n, 64n]);
+  expect.equal(EXTENSIONS, 71n);
 });

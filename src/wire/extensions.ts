@@ -25,8 +25,10 @@ export const EXT_STATE = 1n;
 export const EXT_ZERO = 2n;
 /** A secondary can keep the record for a primary that has lost its disk. */
 export const EXT_SOLE = 4n;
+/** A secondary answers each KEEPALIVE on B, with sequence number 0, which no request has. */
+export const EXT_ALIVE = 64n;
 /** What this build knows. */
-export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO | EXT_SOLE;
+export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO | EXT_SOLE | EXT_ALIVE;
 
 export const CMD_STATE = 6;
 

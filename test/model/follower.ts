@@ -121,8 +121,10 @@ export class Follower implements SecondaryOutbox {
       case "state":
         this.#stateWaiting = message;
         break;
-      case "hello":
       case "keepalive":
+        if (this.world.keeps) this.#reply(0, false, 0, null);
+        break;
+      case "hello":
         break;
     }
     this.turn();

@@ -293,6 +293,7 @@ export class Leader implements PrimaryOutbox {
             zeroes: world.zeroes,
             states: world.states,
             keeps: world.keeps,
+            alive: world.keeps,
             synced: world.states ? own.synced : null,
           },
           this,
@@ -300,6 +301,10 @@ export class Leader implements PrimaryOutbox {
         return;
       }
       case "reply": {
+        if (message.seq === 0) {
+          core.keepaliveAnswered();
+          return;
+        }
         const slot = core.slotOfReply(message.seq);
         world.must(slot >= 0, `reply to ${message.seq}, which is not outstanding`);
         const wants = core.awaitsData(slot) && message.errno === 0;

@@ -71,6 +71,8 @@ export class PretendSecondary {
   /** Every request heard. */
   readonly heard: CapturedRequest[] = [];
   keepalives = 0;
+  /** As a node of ours does where EXT_ALIVE was agreed upon. */
+  answersKeepalives = false;
   /** Answers each request as soon as it is heard. */
   automatic = true;
   /** Where writes go and reads come from: the first 16 MiB. */
@@ -136,6 +138,7 @@ export class PretendSecondary {
   #take(request: CapturedRequest): void {
     if (request.header.cmd === CMD_KEEPALIVE) {
       this.keepalives++;
+      if (this.answersKeepalives) this.b.send(reply(0));
       return;
     }
     this.heard.push(request);

@@ -138,6 +138,32 @@ test("a pulled cable: the primary goes on alone in bounded time, and resynchroni
     await connected(pair);
   }));
 
+test("BD-30: an idle pair over a pulled cable: both nodes notice, and status says so", () =>
+  withPair(TwoNodes.startReplicating({ timeout: 6, proxied: true }), async (pair) => {
+    const link = pair.alphaToBeta!;
+    await pair.inSync(pair.alpha);
+    link.silence();
+    const apart = async (): Promise<boolean> => {
+      const [one, two] = await Promise.all([pair.alpha.list(), pair.beta.list()]);
+      return one.get("status") === "degraded" && two.get("copy") === "consistent";
+    };
+    // 6 s by the timeout; the rest is for a busy machine.
+    await until("both nodes notice", apart, { withinMs: 15_000 });
+    const beta = await pair.beta.list();
+    assert.equal(beta.get("role"), "secondary");
+    assert.match(
+      (await pair.alpha.hastctl("status", "shared")).stdout,
+      /not connected: the peer does not answer|no answer from the peer/,
+    );
+    assert.match(
+      (await pair.beta.hastctl("status", "shared")).stdout,
+      /The primary has been silent for 6 s.*hastctl role primary shared/s,
+    );
+    link.cut();
+    link.heal();
+    await connected(pair);
+  }));
+
 test("a half-open connection: the peer has forgotten it, the primary finds out", () =>
   underLoad({ replication: "fullsync" }, async (pair, link, writer) => {
     await acknowledges(writer);
