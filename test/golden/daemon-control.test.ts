@@ -6,8 +6,7 @@ import { test } from "node:test";
 import { ControlServer } from "../../src/daemon/control-server.ts";
 import { Resource } from "../../src/daemon/resource.ts";
 import type { WorkerReport } from "../../src/engine/worker-messages.ts";
-import {
-  FakeClock,
+import { FIXED, FakeClock,
   FakeLog,
   FakeProcesses,
   FakeSocket,
@@ -16,8 +15,7 @@ import {
   QUIET_REPORT,
   settingsOf,
   settle,
-  USABLE,
-} from "../daemon/fakes.ts";
+  USABLE } from "../daemon/fakes.ts";
 import { golden, goldenPaths, zeroStreamPadding } from "./vectors.ts";
 
 /** One of the two nodes that were captured. */
@@ -50,6 +48,7 @@ class Node {
       clock: this.clock,
       log,
       resources: () => new Map([["r0", this.resource]]),
+      configuration: FIXED,
     });
     this.processes.born = (worker) => worker.says({ kind: "ready" });
   }
