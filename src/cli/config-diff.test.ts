@@ -30,7 +30,10 @@ test("the file in use says nothing new", async () => {
     inUse: inUse(file),
     status: [statusOf("r0")],
   });
-  assert.deepEqual({ out, err, exitCode }, { out: "Nothing would change.\n", err: "", exitCode: 0 });
+  assert.deepEqual(
+    { out, err, exitCode },
+    { out: "Nothing would change.\n", err: "", exitCode: 0 },
+  );
 });
 
 test("against all that hastd uses, by the role each resource has (behaviour §12)", async () => {

@@ -282,10 +282,7 @@ test("resources are added in role init, and removed ones stop", async () => {
     kind: "done",
     lines: ["r0: removed; its role was primary", "r2: added, in role init"],
   });
-  assert.deepEqual(
-    asked(worker),
-    ["start", "stop"],
-  );
+  assert.deepEqual(asked(worker), ["start", "stop"]);
   assert.deepEqual(world.programs.last.argv.join(" "), "/bin/hook role r0 primary init");
   assert.equal(world.daemon.resource("r0"), undefined);
   assert.equal(world.daemon.resource("r2")!.role, "init");

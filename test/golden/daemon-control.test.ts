@@ -6,16 +6,19 @@ import { test } from "node:test";
 import { ControlServer } from "../../src/daemon/control-server.ts";
 import { Resource } from "../../src/daemon/resource.ts";
 import type { WorkerReport } from "../../src/engine/worker-messages.ts";
-import { FIXED, FakeClock,
+import {
+  FakeClock,
   FakeLog,
   FakeProcesses,
   FakeSocket,
   FakeStream,
+  FIXED,
   NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
-  USABLE } from "../daemon/fakes.ts";
+  USABLE,
+} from "../daemon/fakes.ts";
 import { golden, goldenPaths, zeroStreamPadding } from "./vectors.ts";
 
 /** One of the two nodes that were captured. */

@@ -48,7 +48,9 @@ test("BD-32: a reload adds and removes a resource, and changes mode and timeout 
     // A wrong file changes nothing, whoever asks.
     appendFileSync(pair.configuration, "bogus\n");
     signal(alpha.daemonPid, "SIGHUP");
-    await until("hastd complains", () => /hast\.conf:\d+:1: unknown statement/.test(alpha.logText()));
+    await until("hastd complains", () =>
+      /hast\.conf:\d+:1: unknown statement/.test(alpha.logText()),
+    );
     const refused = await alpha.hastctl("reload");
     assert.equal(refused.code, 78);
     assert.match(refused.stderr, /hast\.conf:\d+:1: unknown statement/);

@@ -26,7 +26,7 @@ import {
 } from "../../src/wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../../src/wire/handshake.ts";
-import { FIXED, FakeLog, NO_HOOKS, settingsOf, USABLE } from "../daemon/fakes.ts";
+import { FakeLog, FIXED, NO_HOOKS, settingsOf, USABLE } from "../daemon/fakes.ts";
 import { signal } from "./marked-processes.ts";
 import { until } from "./until.ts";
 
