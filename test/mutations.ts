@@ -778,8 +778,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "async: a stop forgets a predecessor's backlog",
     defect: "S-4e",
     ...PRIMARY,
-    find: `      if (this.#mode === "async" && !whole && !this.#marked) {`,
-    replace: `      if (this.#mode === "async" && !whole && this.#peerErrors < 0) {`,
+    find: `      if (this.#wasAsync && !whole && !this.#marked) {`,
+    replace: `      if (this.#wasAsync && !whole && this.#peerErrors < 0) {`,
   },
   {
     name: "a stale primary goes on alone",

@@ -12,8 +12,9 @@ import path from "node:path";
 import { getSystemErrorMessage } from "node:util";
 import { formatComplaint } from "../config/complaint.ts";
 import { CONFIG_PATH_DEFAULT, type Config, readConfig, USER_DEFAULT } from "../config/config.ts";
-import { Daemon, type DaemonParts, StartError } from "../daemon/daemon.ts";
+import { Daemon, type DaemonSettings, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
+import { ConfigurationInUse, type Loaded } from "../daemon/reload.ts";
 import type { Probed } from "../daemon/resource.ts";
 import { daemonSettings } from "../daemon/settings.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
@@ -90,18 +91,22 @@ async function serve(given: Given): Promise<void> {
   const destination = destinationOf(options);
   // Until the daemon is up, the terminal hears about it.
   const terminal = createLog(foreground ? destination : "stdio", logOptions);
-  let pidfile: Pidfile | null = null;
+  const held: Held = { pidfile: null, workerUser: null };
   try {
     const config = loadConfig(options);
-    pidfile = openPidfile(options, config, terminal);
+    held.pidfile = openPidfile(options, config, terminal);
     const log = foreground ? terminal : createLog(destination, logOptions);
-    const daemon = new Daemon(daemonSettings(config), {
+    held.workerUser = workerUser(config, log);
+    const configuration = new ConfigurationInUse(config, () => load(options, held, log), log);
+    const daemon = new Daemon(daemonSettings(config, controlRights(config)), {
       clock: nodeClock,
       entropy: nodeEntropy,
       processes: new NodeProcesses({
         script: path.join(import.meta.dirname, "worker.ts"),
         output: foreground ? "inherit" : "ignore",
-        user: workerUser(config, log),
+        get user() {
+          return held.workerUser;
+        },
       }),
       net: nodeNet,
       handshakeNet: new NodeHandshakeNet(),
@@ -110,12 +115,13 @@ async function serve(given: Given): Promise<void> {
       log,
       workerLog: destination,
       hooks: { programs: nodePrograms },
-      ...controlRights(config),
+      configuration,
     });
-    const end = obeySignals(options, daemon, pidfile, log);
+    configuration.governs(daemon);
+    const end = obeySignals(configuration, daemon, held, log);
     const completeDetach = foreground ? () => undefined : beginDetach(end);
     await daemon.open();
-    pidfile?.write(process.pid);
+    held.pidfile?.write(process.pid);
     if (!foreground && !existsSync(SYSLOG)) {
       terminal.warning(
         `There is no syslog here (${SYSLOG} is missing): what hastd has to say from now on is lost. ` +
@@ -129,8 +135,44 @@ async function serve(given: Given): Promise<void> {
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
     for (const line of error.message.split("\n")) terminal.error(line);
-    pidfile?.remove();
+    held.pidfile?.remove();
     process.exit(error.exitCode);
+  }
+}
+
+/** What a reload may replace of the process itself. */
+interface Held {
+  pidfile: Pidfile | null;
+  /** Whom the workers to come become. */
+  workerUser: WorkerUser | null;
+}
+
+/** hast.conf once more. @throws StartError */
+function load(options: RunOptions, held: Held, log: Log): Loaded {
+  const config = loadConfig(options);
+  const settings = daemonSettings(config, controlRights(config));
+  const user = workerUser(config, log);
+  const adopt = () => {
+    held.workerUser = user;
+    movePidfile(options, config, held, log);
+  };
+  return { config, settings, adopt };
+}
+
+/** A pidfile that cannot be made is no reason to keep the old configuration: the old file stays. */
+function movePidfile(options: RunOptions, config: Config, held: Held, log: Log): void {
+  const file = path.resolve(options.pidfile ?? config.pidfile);
+  if (options.foreground && options.pidfile === null) return;
+  if (file === held.pidfile?.path) return;
+  try {
+    const pidfile = openPidfile(options, config, log);
+    if (pidfile === null) return;
+    pidfile.write(process.pid);
+    held.pidfile?.remove();
+    held.pidfile = pidfile;
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    log.warning(error.message);
   }
 }
 
@@ -152,7 +194,7 @@ function workerUser({ user }: Config, log: Log): WorkerUser | null {
   return null;
 }
 
-function controlRights(config: Config): Pick<DaemonParts, "controlAccess" | "administrators"> {
+function controlRights(config: Config): Pick<DaemonSettings, "controlAccess" | "administrators"> {
   const { controlowner, controlgroup, controlmode } = config;
   const owner = controlowner === null ? null : findUser(controlowner);
   const group = controlgroup === null ? null : findGroup(controlgroup);
@@ -213,9 +255,9 @@ function openPidfile(options: RunOptions, config: Config, log: Log): Pidfile | n
 
 /** @returns what SIGTERM does */
 function obeySignals(
-  options: RunOptions,
+  configuration: ConfigurationInUse,
   daemon: Daemon,
-  pidfile: Pidfile | null,
+  held: Held,
   log: Log,
 ): () => void {
   let stopping = false;
@@ -224,31 +266,20 @@ function obeySignals(
     stopping = true;
     log.debug(1, "Stopping.");
     void daemon.stop().then(() => {
-      pidfile?.remove();
+      held.pidfile?.remove();
       process.exit(EX_OK);
     });
   };
   process.on("SIGTERM", end);
   process.on("SIGINT", end);
-  process.on("SIGHUP", () => checkConfig(options, log));
+  process.on("SIGHUP", () => void configuration.reload());
   // Our own mistake. The workers notice that we are gone, and end in good order.
   process.on("uncaughtException", (error) => {
     log.error(`Internal error: ${error.stack ?? error.message}`);
-    pidfile?.remove();
+    held.pidfile?.remove();
     process.exit(EX_SOFTWARE);
   });
   return end;
-}
-
-/** What SIGHUP does for now: the new configuration is checked, and the old one stays. */
-function checkConfig(options: RunOptions, log: Log): void {
-  try {
-    loadConfig(options);
-    log.notice("Reload is not supported yet; restart hastd to use the new configuration.");
-  } catch (error) {
-    if (!(error instanceof StartError)) throw error;
-    log.error(`The old configuration stays in use. ${error.message}`);
-  }
 }
 
 /** Why a local component could not serve as a secondary's, found out when the role is taken (BD-37). */

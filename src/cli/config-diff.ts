@@ -2,7 +2,7 @@
 /**
  * `hastctl config diff`: what a file would change on this node, and what each change costs.
  *
- *   without --from   against what hastd says it uses: resources, roles, and the settings in `list`
+ *   without --from   against what hastd says it uses: every setting, and the roles
  *   with --from      against another file: every setting; roles are hastd's where it answers
  *
  * Ours; the original has no such command. Source of the verdicts: behaviour §12.
@@ -11,20 +11,20 @@ import { unreachable } from "../base/assert.ts";
 import {
   type Changes,
   changesBetween,
-  type Known,
   type ResourceChange,
   type Role,
-  type SettingChange,
+  settingText,
 } from "../config/changes.ts";
-import type { Checksum, Compression, Replication } from "../config/syntax.ts";
+import { formatComplaint } from "../config/complaint.ts";
+import { type Config, readConfig } from "../config/config.ts";
+import { NODE_IN_USE } from "../config/format.ts";
 import type { ResourceStatus } from "../wire/control.ts";
 import { type FileCommand, printError, type Terminal } from "./command.ts";
 import { loadConfig } from "./config-file.ts";
-import { EX_OK } from "./exit-code.ts";
+import type { Answer, Control } from "./control-client.ts";
+import { EX_OK, EX_SOFTWARE } from "./exit-code.ts";
 
-const UNTOLD =
-  "hastd does not tell timeout, exec, metaflush, export, device, control, pidfile and listen: " +
-  "they were not compared. With --from and the file it was started with they are.";
+type Failed = Extract<Answer<never>, { kind: "failed" }>;
 
 export const configDiff: FileCommand = {
   name: "config diff",
@@ -44,22 +44,23 @@ export const configDiff: FileCommand = {
     const inUse = from ?? (given === undefined ? to : load(desk.configPath));
     if (typeof inUse === "number") return inUse;
 
-    const answer = await desk.controlOf(inUse).status(["all"]);
-    if (answer.kind === "failed" && from === null) {
+    const control = desk.controlOf(inUse);
+    const known = from ?? (await configInUse(control));
+    if ("kind" in known) {
       printError(terminal, null, [
-        ...answer.lines,
+        ...known.lines,
         "To compare two files instead:",
         `  ${desk.suggest("config diff", `--from OLDFILE ${to.file}`)}`,
       ]);
-      return answer.exitCode;
+      return known.exitCode;
     }
+    const answer = await control.status(["all"]);
     const running = new Map<string, ResourceStatus>();
     if (answer.kind === "answered") {
       for (const { resource, outcome } of answer.entries) {
         if (outcome.kind === "known") running.set(resource, outcome.status);
       }
     }
-    const known = from ?? knownFrom(running);
     const changes = (fallback: Role): Changes =>
       changesBetween(known, to, (name) => running.get(name)?.role ?? fallback);
     const [asSecondary, asPrimary] = [changes("secondary"), changes("primary")];
@@ -69,26 +70,22 @@ export const configDiff: FileCommand = {
       printChange(terminal, change, asPrimary.resources[index]!, role);
     }
     if (asSecondary.daemon.length + asSecondary.resources.length === 0) {
-      terminal.out(`Nothing ${from === null ? "that hastd tells of " : ""}would change.\n`);
+      terminal.out("Nothing would change.\n");
     }
-    if (from === null) terminal.err(`${UNTOLD}\n`);
     return EX_OK;
   },
 };
 
-function knownFrom(running: ReadonlyMap<string, ResourceStatus>): Known {
-  return {
-    resources: [...running].map(([name, status]) => ({
-      name,
-      provname: status.provname,
-      local: status.localpath,
-      remote: status.remoteaddr,
-      source: status.sourceaddr,
-      replication: status.replication as Replication,
-      checksum: status.checksum as Checksum,
-      compression: status.compression as Compression,
-    })),
-  };
+/** All that hastd uses, or why it does not say. */
+async function configInUse(control: Control): Promise<Config | Failed> {
+  const answer = await control.config();
+  if (answer.kind === "failed") return answer;
+  const text = answer.entries.flatMap(({ notes }) => notes).join("\n");
+  const here = { names: [NODE_IN_USE], uuid: null, hostid: null };
+  const result = readConfig(`${text}\n`, "the configuration in use", here);
+  if (result.kind === "config") return result.config;
+  const lines = ["hastd's answer is not understood.", ...result.complaints.map(formatComplaint)];
+  return { kind: "failed", lines, exitCode: EX_SOFTWARE };
 }
 
 /** @param role null where it is not known: `change` is then for a secondary, `asPrimary` for a primary */
@@ -124,8 +121,4 @@ function printChange(
   if (change.kind === "restarted") {
     for (const besides of change.besides) terminal.out(`  ${settingText(besides)}\n`);
   }
-}
-
-function settingText({ keyword, from, to }: SettingChange): string {
-  return `${keyword}: ${from} -> ${to}`;
 }

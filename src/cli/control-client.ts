@@ -39,6 +39,10 @@ export interface Control {
   status(names: readonly string[]): Promise<Answer<StatusEntry>>;
   discardLocal(names: readonly string[], dryRun: boolean): Promise<Answer<DeedEntry>>;
   syncFull(names: readonly string[]): Promise<Answer<DeedEntry>>;
+  /** One entry, about hastd itself. */
+  reload(): Promise<Answer<DeedEntry>>;
+  /** One entry, whose notes are the lines of a hast.conf: all that hastd uses. */
+  config(): Promise<Answer<DeedEntry>>;
 }
 
 export interface ControlClientOptions {
@@ -88,6 +92,18 @@ export class ControlClient implements Control {
     const request = { kind: "sync-full", resources: names } as const;
     return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeDeedReply, [
       "It may have begun or not; typing it again does no harm. Look: hastctl status; and at hastd's log.",
+    ]);
+  }
+
+  reload(): Promise<Answer<DeedEntry>> {
+    return this.#ask(encodeControlRequest({ kind: "reload" }), ROLE_TIMEOUT_MS, decodeDeedReply, [
+      "It may be under way still. Look: hastctl config diff; and at hastd's log.",
+    ]);
+  }
+
+  config(): Promise<Answer<DeedEntry>> {
+    return this.#ask(encodeControlRequest({ kind: "config" }), STATUS_TIMEOUT_MS, decodeDeedReply, [
+      "Is its process stopped, or the machine overloaded? See hastd's log, and: ps -C hastd -o pid,stat,args",
     ]);
   }
 

@@ -24,6 +24,7 @@ import { dump } from "./dump.ts";
 import { EX_OK, EX_USAGE } from "./exit-code.ts";
 import { list } from "./list.ts";
 import { COMMON_OPTIONS, parseOptions } from "./options.ts";
+import { reload } from "./reload.ts";
 import { resolve } from "./resolve.ts";
 import { role } from "./role.ts";
 import { status } from "./status.ts";
@@ -51,6 +52,7 @@ export const COMMANDS: readonly (Command | FileCommand)[] = [
   create,
   dump,
   list,
+  reload,
   resolve,
   role,
   status,
@@ -146,5 +148,5 @@ export function usageLine(command: CommandSyntax): string {
   const options = [...COMMON_OPTIONS, ...command.options].map(({ flag, argument }) =>
     argument === null ? `[${flag}]` : `[${flag} ${argument}]`,
   );
-  return `hastctl ${command.name} ${options.join(" ")} ${command.synopsis}`;
+  return `hastctl ${command.name} ${options.join(" ")} ${command.synopsis}`.trimEnd();
 }

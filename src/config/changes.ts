@@ -4,13 +4,15 @@
  *
  *   setting                                                  init, secondary   primary
  *   name, local, export, device                              restart           restart
+ *   remote from or to none, metaflush from on to off         restart           restart
  *   remote, source, replication, checksum, compression,
  *   timeout, exec, exectimeout, gate, metaflush              restart           live
  *   control, control…, pidfile, user, listen (of the daemon) live              live
  *
  * A restart takes the role away, and gives it back under the new settings: all of them, those that
  * could have changed live included. `export` and `device` are ours; both make the disk disappear and
- * come back, as `name` does.
+ * come back, as `name` does. Without `metaflush` a primary says in its metadata, before it begins, that
+ * the map may not be stable (safety case S-21); and one without a peer has no link to give an address to.
  *
  * Source: FreeBSD sbin/hastd/hastd.c, resource_needs_restart(), resource_needs_reload(),
  * hastd_reload(); behaviour §12.
@@ -69,11 +71,14 @@ export interface Changes {
   readonly resources: readonly ResourceChange[];
 }
 
+type Value = ResourceConfig[ResourceSetting];
+type Live = boolean | ((from: Value, to: Value) => boolean);
+
 /** The keyword of each setting, and whether a primary takes it over without a restart. */
-const SETTINGS: Readonly<Record<ResourceSetting, { keyword: string; live: boolean }>> = {
+const SETTINGS: Readonly<Record<ResourceSetting, { keyword: string; live: Live }>> = {
   provname: { keyword: "name", live: false },
   local: { keyword: "local", live: false },
-  remote: { keyword: "remote", live: true },
+  remote: { keyword: "remote", live: (from, to) => from !== "none" && to !== "none" },
   source: { keyword: "source", live: true },
   replication: { keyword: "replication", live: true },
   checksum: { keyword: "checksum", live: true },
@@ -82,7 +87,7 @@ const SETTINGS: Readonly<Record<ResourceSetting, { keyword: string; live: boolea
   exec: { keyword: "exec", live: true },
   exectimeout: { keyword: "exectimeout", live: true },
   gate: { keyword: "gate", live: true },
-  metaflush: { keyword: "metaflush", live: true },
+  metaflush: { keyword: "metaflush", live: (_, to) => to === true },
   export: { keyword: "export", live: false },
   device: { keyword: "device", live: false },
 };
@@ -126,8 +131,11 @@ export function changesBetween(
   return { daemon: daemonChanges(from, to), resources };
 }
 
-/** @returns null where nothing changes */
-function resourceChange(
+/**
+ * What becomes of one resource that stays.
+ * @returns null where nothing changes
+ */
+export function resourceChange(
   from: Partial<ResourceConfig>,
   to: ResourceConfig,
   role: Role,
@@ -139,7 +147,8 @@ function resourceChange(
     const wanted = to[name as ResourceSetting];
     if (old === undefined || old === wanted) continue;
     const change = { keyword: setting.keyword, from: written(old), to: written(wanted) };
-    (role === "primary" && setting.live ? live : restarting).push(change);
+    const mayLive = typeof setting.live === "boolean" ? setting.live : setting.live(old, wanted);
+    (role === "primary" && mayLive ? live : restarting).push(change);
   }
   const resource = to.name;
   if (restarting.length > 0) {
@@ -177,6 +186,11 @@ function writtenOfDaemon(
   // The order of several addresses means nothing.
   if (typeof value === "object" && value !== null) return value.toSorted().join(" ");
   return written(value);
+}
+
+/** "timeout: 20 -> 5" */
+export function settingText({ keyword, from, to }: SettingChange): string {
+  return `${keyword}: ${from} -> ${to}`;
 }
 
 /** 0o660 → "660" */

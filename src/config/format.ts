@@ -6,6 +6,9 @@
 import { writtenMode } from "./changes.ts";
 import type { Config, ResourceConfig } from "./config.ts";
 
+/** The node's name where hastd writes out what it uses: nobody else reads that file. */
+export const NODE_IN_USE = "hastd";
+
 /** @param node the name under which its sections stand */
 export function formatConfig(config: Config, node: string): string {
   const lines = [

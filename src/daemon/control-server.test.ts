@@ -7,6 +7,7 @@ import {
   FakeLog,
   FakeProcesses,
   FakeStream,
+  FIXED,
   NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
@@ -39,6 +40,7 @@ class World {
     clock: this.clock,
     log: this.log,
     resources: () => this.resources,
+    configuration: FIXED,
   });
   rights: Rights = "everything";
   probe: () => Promise<Probed> = async () => USABLE;

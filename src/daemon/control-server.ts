@@ -38,6 +38,8 @@ export const REPLY_TIMEOUT_MS = 10_000;
 export const CLIENTS_MAX = 256;
 /** Where `resource0` has this name, every resource is meant. */
 const ALL = "all";
+/** Whom an answer is about that is not about a resource. */
+const DAEMON = "hastd";
 
 /** What a client may do. */
 export type Rights = "everything" | "status only";
@@ -47,6 +49,20 @@ export interface ControlServerParts {
   readonly log: Log;
   /** In the order of hast.conf. */
   readonly resources: () => ReadonlyMap<string, Resource>;
+  readonly configuration: Configuration;
+}
+
+/** What a reload has come to, in lines for people. */
+export type Reloaded =
+  | { readonly kind: "done"; readonly lines: readonly string[] }
+  /** `lines`: what is wrong, and where. */
+  | { readonly kind: "failed"; readonly reason: string; readonly lines: readonly string[] };
+
+/** The configuration in use. */
+export interface Configuration {
+  /** As a hast.conf that says all of it, for the node {@link NODE_IN_USE}. */
+  text(): string;
+  reload(): Promise<Reloaded>;
 }
 
 export class ControlServer {
@@ -64,7 +80,7 @@ export class ControlServer {
       return;
     }
     const client = new Client(stream, this.#parts, (request) =>
-      rights === "everything" || request.kind === "status"
+      rights === "everything" || request.kind === "status" || request.kind === "config"
         ? this.#answer(request)
         : this.#forbid(request),
     );
@@ -78,6 +94,22 @@ export class ControlServer {
   }
 
   async #answer(request: ControlRequest): Promise<Uint8Array> {
+    const { configuration } = this.#parts;
+    if (request.kind === "config") {
+      const notes = configuration.text().trimEnd().split("\n");
+      return encodeDeedReply({ error: CONTROL_OK, entries: [doneEntry(notes)] });
+    }
+    if (request.kind === "reload") {
+      const reloaded = await configuration.reload();
+      const entry = doneEntry(reloaded.lines);
+      const outcome = { kind: "failed", error: CONTROL_INVALID } as const;
+      return encodeDeedReply({
+        error: CONTROL_OK,
+        entries: [
+          reloaded.kind === "done" ? entry : { ...entry, outcome, errmsg: reloaded.reason },
+        ],
+      });
+    }
     const names =
       request.resources[0] === ALL ? [...this.#parts.resources().keys()] : request.resources;
     switch (request.kind) {
@@ -122,7 +154,8 @@ export class ControlServer {
   /** What a client gets that may only look. */
   async #forbid(request: ControlRequest): Promise<Uint8Array> {
     this.#parts.log.warning("A change asked for by a user who may only ask for status is refused.");
-    const entries = request.resources.map((resource) => ({
+    const names = "resources" in request ? request.resources : [DAEMON];
+    const entries = names.map((resource) => ({
       resource,
       outcome: { kind: "failed", error: CONTROL_INVALID } as const,
       errmsg:
@@ -164,6 +197,11 @@ export class ControlServer {
     const outcome = { kind: "failed", error: CONTROL_INVALID } as const;
     return { resource: name, outcome, errmsg: change.reason, notes: [] };
   }
+}
+
+/** An answer about the daemon itself. */
+function doneEntry(notes: readonly string[]): DeedEntry {
+  return { resource: DAEMON, outcome: { kind: "done" }, errmsg: null, notes };
 }
 
 type SetRole = Extract<ControlRequest, { kind: "set-role" }>;

@@ -8,6 +8,7 @@ import {
   FakeResolver,
   FakeSocket,
   FakeStream,
+  FIXED,
   NO_HOOKS,
   settingsOf,
   settle,
@@ -46,6 +47,8 @@ class World {
         listenByDefault: true,
         resources: [settingsOf("r0"), settingsOf("r1")],
         hooks: NO_HOOKS.settings,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
         ...settings,
       },
       {
@@ -70,8 +73,7 @@ class World {
         log: this.log,
         workerLog: "stdio",
         hooks: NO_HOOKS,
-        controlAccess: { mode: 0o600, user: null, group: null },
-        administrators: [0],
+        configuration: FIXED,
       },
     );
     this.processes.born = (worker) => worker.says({ kind: "ready" });

@@ -14,7 +14,7 @@
  * Source: FreeBSD sbin/hastd/hooks.c, event.c; behaviour §11, BD-47.
  */
 
-import { unreachable } from "../base/assert.ts";
+import { assert, unreachable } from "../base/assert.ts";
 import type { WorkerEvent } from "../engine/worker-messages.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -59,6 +59,8 @@ export interface HookSubject {
 }
 
 interface Job {
+  /** As they were when it was told: a reload may change them before its turn comes. */
+  readonly settings: HookSettings;
   readonly kind: "exec" | "gate";
   readonly event: string;
   readonly args: readonly string[];
@@ -165,7 +167,8 @@ export class Hooks {
   }
 
   #tell(event: string, args: readonly string[]): void {
-    if (this.#closed || this.#parts.settings(this.#subject.name).exec === null) return;
+    const settings = this.#parts.settings(this.#subject.name);
+    if (this.#closed || settings.exec === null) return;
     // A flapping link and a slow program: told twice in a row, it would learn nothing new.
     const last = this.#waiting.at(-1);
     if (last?.kind === "exec" && last.event === event && sameWords(last.args, args)) return;
@@ -177,14 +180,15 @@ export class Hooks {
         `Hook for ${oldest.event} dropped: ${QUEUE_MAX} others wait for a program that is slow.`,
       );
     }
-    this.#add({ kind: "exec", event, args, done: () => undefined });
+    this.#add({ settings, kind: "exec", event, args, done: () => undefined });
   }
 
   async #ask(event: string, args: readonly string[]): Promise<string | null> {
     if (this.#closed) return STOPPING;
-    if (!this.hasGate) return null;
+    const settings = this.#parts.settings(this.#subject.name);
+    if (settings.gate === null) return null;
     return await new Promise((done) => {
-      this.#add({ kind: "gate", event, args, done });
+      this.#add({ settings, kind: "gate", event, args, done });
     });
   }
 
@@ -207,9 +211,9 @@ export class Hooks {
 
   /** @returns null, or why a gate's answer is no */
   async #run(job: Job): Promise<string | null> {
-    const settings = this.#parts.settings(this.#subject.name);
+    const { settings } = job;
     const path = settings[job.kind];
-    if (path === null) return null; // taken out of hast.conf meanwhile
+    assert(path !== null);
     const environment = await this.#environment(job);
     const { end, lastLine } = await this.#program(path, job, environment, settings.timeoutMs);
     if (end === null) return null;

@@ -118,7 +118,7 @@ interface Attempt {
 }
 
 export class Resource implements WorkerOwner {
-  readonly settings: WorkerSettings;
+  #settings: WorkerSettings;
   readonly #surroundings: ResourceSurroundings;
   readonly #hooks: Hooks;
   #log: Log;
@@ -150,15 +150,19 @@ export class Resource implements WorkerOwner {
   #changes: Promise<unknown> = Promise.resolve();
 
   constructor(settings: WorkerSettings, surroundings: ResourceSurroundings) {
-    this.settings = settings;
+    this.#settings = settings;
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#setRole("init");
   }
 
+  get settings(): WorkerSettings {
+    return this.#settings;
+  }
+
   get name(): string {
-    return this.settings.resource;
+    return this.#settings.resource;
   }
 
   get role(): Role {
@@ -193,6 +197,68 @@ export class Resource implements WorkerOwner {
     // A failure is this caller's to hear; the next change only waits for the end.
     this.#changes = change.catch(() => undefined);
     return await change;
+  }
+
+  /**
+   * Other settings, as a reload brings them, when the role changes asked for so far have ended.
+   *
+   * @param wayFor what the role of that moment makes of it; null = nothing differs
+   * @param swapped called at the moment when the new settings count: hooks after it are the new ones
+   * @returns the way it went, and why the role could not be given back, or null
+   */
+  async reconfigure<Way extends { readonly kind: string }>(
+    settings: WorkerSettings,
+    wayFor: (role: Role) => Way | null,
+    swapped: () => void,
+  ): Promise<{ readonly role: Role; readonly way: Way | null; readonly failure: string | null }> {
+    const done = this.#changes.then(async () => {
+      const role = this.#role;
+      const way = wayFor(role);
+      const swap = () => {
+        this.#settings = settings;
+        swapped();
+      };
+      if (way?.kind === "restarted" && role !== "init") {
+        return { role, way, failure: await this.#restartRole(role, swap) };
+      }
+      swap();
+      const worker = this.#worker;
+      if (way !== null && worker?.wanted && worker.identity.role === "primary") {
+        worker.configure(settings);
+      }
+      return { role, way, failure: null };
+    });
+    this.#changes = done.catch(() => undefined);
+    return await done;
+  }
+
+  /** Role init, the new settings, and the role again: no promotion, so no gate is asked. */
+  async #restartRole(role: "primary" | "secondary", swap: () => void): Promise<string | null> {
+    if (this.#stopping) return STOPPING;
+    this.#log.info("Restarting, for settings that cannot change while it works.");
+    this.#target = role;
+    this.#cancelRestart();
+    this.#refuseAttempt(roleRefusal(this.announcedRole));
+    let failure: string | Refused | null;
+    try {
+      failure = await this.#enterRole("init", false);
+      this.#setRole("init");
+      this.#hooks.roleChanged(role, "init");
+      swap();
+      if (failure === null) failure = await this.#enterRole(role, false);
+    } finally {
+      this.#target = null;
+    }
+    if (failure === null) {
+      this.#note = null;
+      this.#hooks.roleChanged("init", role);
+      return null;
+    }
+    const reason = typeof failure === "string" ? failure : failure.refusal;
+    this.#setRole("init");
+    this.#note = `After a reload the role ${role} could not be taken again, and is now init: ${sentence(reason)} When the cause is gone: hastctl role ${role} ${this.name}`;
+    this.#log.error(this.#note);
+    return reason;
   }
 
   async #changeRole(wanted: Role, forced: boolean): Promise<RoleChange> {

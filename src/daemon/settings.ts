@@ -6,8 +6,13 @@ import type { Config, ResourceConfig } from "../config/config.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
 import type { DaemonSettings } from "./daemon.ts";
 
-export function daemonSettings(config: Config): DaemonSettings {
+/** @param rights of the control socket, whose names have been looked up */
+export function daemonSettings(
+  config: Config,
+  rights: Pick<DaemonSettings, "controlAccess" | "administrators">,
+): DaemonSettings {
   return {
+    ...rights,
     control: config.control,
     listen: config.listen,
     listenByDefault: config.listenByDefault,

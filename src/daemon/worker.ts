@@ -17,6 +17,7 @@ import type {
   ToWorker,
   WorkerEvent,
   WorkerReport,
+  WorkerSettings,
 } from "../engine/worker-messages.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
@@ -144,6 +145,11 @@ export class Worker {
     const end = await this.started(COMMAND_TIMEOUT_MS);
     assert(end !== "ready");
     return this.#discarded ?? end;
+  }
+
+  /** A primary's: other settings, all of which may change live. It obeys; nobody waits (BD-24). */
+  configure(settings: WorkerSettings): void {
+    this.#send({ kind: "settings", settings });
   }
 
   /** @returns null once a full copy to the peer is on record, else why it is not */

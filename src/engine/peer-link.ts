@@ -164,8 +164,9 @@ export class PeerLink {
   readonly #reply = new ReplyHeader();
   readonly #payload = new OutgoingPayload();
   readonly #encoder: PayloadEncoder;
-  readonly #checksum: number;
-  readonly #compression: number;
+  #settings: WorkerSettings;
+  #checksum = 0;
+  #compression = 0;
   /** The application data of a legacy TRIM: zeroes, sent as a hole. */
   readonly #zeroes: Uint8Array = new Uint8Array(IO_MAX);
 
@@ -173,8 +174,27 @@ export class PeerLink {
     this.#options = options;
     this.#handler = handler;
     this.#encoder = new PayloadEncoder(options.hashes);
-    this.#checksum = CHECKSUM_CODE[options.settings.checksum];
-    this.#compression = COMPRESSION_CODE[options.settings.compression];
+    this.#settings = options.settings;
+    this.#chooseCodes();
+  }
+
+  /**
+   * Other settings: checksum and compression from the next payload on, the rest from the next step that
+   * needs it. Where `remote` or `source` change, an attempt that waits for its time begins at once; a
+   * connection stays until disconnect(). `remote` is not "none".
+   */
+  reconfigure(settings: WorkerSettings): void {
+    const { remote, source } = this.#settings;
+    this.#settings = settings;
+    this.#chooseCodes();
+    if (remote === settings.remote && source === settings.source) return;
+    this.#retryMs = RETRY_FIRST_MS;
+    if (this.#state === "idle" && this.#timer !== null) this.connect();
+  }
+
+  #chooseCodes(): void {
+    this.#checksum = CHECKSUM_CODE[this.#settings.checksum];
+    this.#compression = COMPRESSION_CODE[this.#settings.compression];
   }
 
   get up(): boolean {
@@ -195,7 +215,8 @@ export class PeerLink {
   connect(): void {
     if (this.#stopped || this.#state !== "idle") return;
     this.#cancelTimer();
-    const { settings, net } = this.#options;
+    const { net } = this.#options;
+    const settings = this.#settings;
     this.#attempt++;
     this.#virgin = false;
     this.#state = "connecting";
@@ -239,7 +260,7 @@ export class PeerLink {
     result.start(this.#aReader);
     result.write(
       encodeP1({
-        resource: this.#options.settings.resource,
+        resource: this.#settings.resource,
         version: 2,
         extensions: EXTENSIONS,
       }),
@@ -249,7 +270,7 @@ export class PeerLink {
 
   #startTimer(what: string): void {
     this.#cancelTimer();
-    const seconds = this.#options.settings.timeout;
+    const seconds = this.#settings.timeout;
     this.#timer = this.#options.clock.after(seconds * 1000, () =>
       this.#close(`${what} (${seconds} s)`, this.#backoff(), false),
     );
@@ -314,7 +335,8 @@ export class PeerLink {
    */
   metadataIdle(): void {
     if (this.#state !== "counters") return;
-    const { core, out, entropy, settings, net } = this.#options;
+    const { core, out, entropy, net } = this.#options;
+    const settings = this.#settings;
     if (core.recordPending) return;
     if (core.record.resuid === 0n) {
       const bytes = new Uint8Array(8);
@@ -367,7 +389,7 @@ export class PeerLink {
     this.#state = "answer";
     this.#b!.write(
       encodeP2(this.#version, {
-        resource: this.#options.settings.resource,
+        resource: this.#settings.resource,
         token: this.#token,
         virgin: this.#virgin,
         resuid: record.resuid,
@@ -394,7 +416,7 @@ export class PeerLink {
         answer.datasize !== dataSize
           ? `data sizes differ: ${dataSize} bytes here, ${answer.datasize} at the peer`
           : `extent sizes differ: ${extentSize} bytes here, ${answer.extentsize} at the peer`;
-      const { resource } = this.#options.settings;
+      const { resource } = this.#settings;
       this.#close(
         `${what}. Decide which copy to keep, and make the other anew: ` +
           `here with hastctl create --force --datasize ${answer.datasize} -e ${answer.extentsize} ${resource}, ` +
@@ -475,7 +497,8 @@ export class PeerLink {
    * older copy written over the newer one (safety case S-12).
    */
   #doubt(answer: S2Accepted): string | null {
-    const { core, settings } = this.#options;
+    const { core } = this.#options;
+    const settings = this.#settings;
     const { localcnt, remotecnt } = core.record;
     if (answer.virgin) {
       if (!core.stale) return null;

@@ -499,6 +499,38 @@ function goodReplies({
   ];
 }
 
+test("BD-32: other settings count from the next request on, over the same connection", async () => {
+  const led = await Led.start();
+  const { settings } = led.world;
+  const more = {
+    replication: "memsync",
+    checksum: "crc32",
+    compression: "lzf",
+    timeout: 3,
+    metaflush: true,
+  } as const;
+  led.engine.reconfigure({ ...settings, ...more });
+  led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(4096, 1) });
+  await led.settle();
+  const write = led.peer.heard.findLast(({ header }) => header.cmd === CMD_WRITE)!;
+  expect.equal(write.header.memsync, true);
+  expect.equal(write.header.checksum, CHECKSUM_CRC32);
+  expect.equal(led.peers.length, 1);
+  expect.equal(led.connected, true);
+  expect.ok(!led.warned(/Disconnected/));
+});
+
+test("BD-24: another `remote` is connected to at once, in place of the old one", async () => {
+  const led = await Led.start();
+  led.engine.reconfigure({ ...led.world.settings, remote: "tcp://other", timeout: 3 });
+  await led.settle();
+  expect.ok(led.warned(/hast\.conf has other addresses now: tcp:\/\/other/));
+  await led.world.clock.pass(1_000);
+  await led.settle();
+  expect.equal(led.peers.length, 2);
+  expect.equal(led.connected, true);
+});
+
 test("replies cut at any byte: none is half believed, everything is answered, the mark is stable", async () => {
   const { seqs } = await outstanding();
   const stream = Buffer.concat(goodReplies(seqs));

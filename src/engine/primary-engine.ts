@@ -7,6 +7,7 @@
  * replies in one write.
  */
 
+import { assert } from "../base/assert.ts";
 import { type Synced, stateOf } from "../metadata/block.ts";
 import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
@@ -105,7 +106,7 @@ export interface EngineHost {
 }
 
 export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBackend, PeerLinkHandler {
-  readonly #settings: WorkerSettings;
+  #settings: WorkerSettings;
   readonly #environment: EngineEnvironment;
   readonly #host: EngineHost;
   readonly #trust: Trust;
@@ -132,7 +133,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #question: Question | null = null;
   #asked = false;
   #disconnectReason: string | null = null;
-  readonly #peering: Peering;
+  #peering: Peering;
   readonly #localFailures: RequestFailures;
   readonly #peerFailures: RequestFailures;
   /** The last synchronization that ended well, while this engine has lived. */
@@ -408,6 +409,27 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#nbd.flush();
     this.#link?.flush();
     this.#inTurn = false;
+  }
+
+  // ---- other settings ------------------------------------------------------------------------
+
+  /**
+   * Takes over what may change while it works (config/changes.ts); the rest of `settings` is as before.
+   * The connection stays, unless `remote` or `source` is another.
+   */
+  reconfigure(settings: WorkerSettings): void {
+    if (this.#ended) return;
+    const before = this.#settings;
+    assert((settings.remote === "none") === (before.remote === "none"));
+    // A map that may not be stable is announced in the metadata, at the start (S-21).
+    assert(settings.metaflush || !before.metaflush);
+    this.#settings = settings;
+    this.#peering = { resource: settings.resource, source: settings.source };
+    this.#core.reconfigure(settings.replication, settings.timeout * 1000);
+    const moved = settings.remote !== before.remote || settings.source !== before.source;
+    if (moved) this.disconnect(`hast.conf has other addresses now: ${settings.remote}`);
+    this.#link?.reconfigure(settings);
+    this.turn();
   }
 
   // ---- a full copy, asked for -----------------------------------------------------------------

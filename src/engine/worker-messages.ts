@@ -89,6 +89,8 @@ export type ToWorker =
   | { readonly kind: "status"; readonly id: number }
   /** A secondary without sockets: give up this copy's changes in favour of `keeper`'s, then exit. */
   | { readonly kind: "discard"; readonly keeper: CopyFacts; readonly dryRun: boolean }
+  /** A primary: other settings, of which only those differ that may change live (config/changes.ts). */
+  | { readonly kind: "settings"; readonly settings: WorkerSettings }
   /** A primary: copy every extent to the peer. */
   | { readonly kind: "sync" }
   /** Answers "may-resync": null, or why not. */

@@ -95,6 +95,12 @@ export class ResourceWorker {
       case "discard":
         void this.#discard(message.keeper, message.dryRun);
         return;
+      case "settings":
+        if (this.#start === null) return;
+        this.#start = { ...this.#start, settings: message.settings };
+        // One that is still being opened gets them then.
+        if (this.#engine instanceof PrimaryEngine) this.#engine.reconfigure(message.settings);
+        return;
       case "sync":
         if (this.#engine instanceof PrimaryEngine) {
           this.#engine.fullSync((refusal) => this.#host.tell({ kind: "sync", refusal }));
@@ -138,6 +144,8 @@ export class ResourceWorker {
       return;
     }
     this.#engine = engine;
+    const settings = this.#start?.settings ?? start.settings;
+    if (settings !== start.settings) engine.reconfigure(settings);
     if (this.#stopping) this.stop(STOP_GRACE_MS);
     try {
       if (!(await engine.admit())) return;

@@ -100,6 +100,55 @@ test("memsync falls back to fullsync with a peer of version 1, for that connecti
   expect.match(bench.take().join(), /memsync/);
 });
 
+test("BD-32: another mode counts from the next answer on, and at the next connection too", () => {
+  const bench = new PrimaryBench({ mode: "async" });
+  bench.settle();
+  const early = bench.write(0);
+  bench.take();
+  bench.local(early);
+  expect.deepEqual(bench.takeAll(), ["answer 0"]);
+  const slot = bench.write(8);
+  bench.take();
+  bench.core.reconfigure("fullsync", TIMEOUT_MS);
+  // Issued under async, not answered yet: the peer has to have it now.
+  bench.local(slot);
+  expect.deepEqual(bench.takeAll(), []);
+  bench.reply(early);
+  bench.reply(slot);
+  expect.deepEqual(bench.takeAll(), ["release 0", "answer 1", "release 1"]);
+  bench.cut();
+  bench.connect({ version: 2 });
+  bench.take();
+  const later = bench.write(16);
+  bench.take();
+  bench.local(later);
+  expect.ok(!bench.takeAll().some((effect) => effect.startsWith("answer")));
+});
+
+test("BD-32: memsync, switched on while it works, is not spoken to a peer of version 1", () => {
+  const bench = new PrimaryBench({ mode: "fullsync" });
+  bench.settle({ version: 1 });
+  bench.core.reconfigure("memsync", TIMEOUT_MS);
+  bench.finish(bench.write(0));
+  expect.deepEqual(bench.take(), ["send write 0", "local write 0", "answer 0"]);
+  bench.cut();
+  bench.connect({ version: 2 });
+  bench.take();
+  bench.write(8);
+  expect.match(bench.take().join(), /memsync/);
+});
+
+test("BD-32: another timeout counts for what has been sent already", () => {
+  const bench = new PrimaryBench({ mode: "fullsync" });
+  bench.settle();
+  bench.write(0);
+  bench.tick(3_000);
+  expect.doesNotMatch(bench.takeAll().join(), /disconnect/);
+  bench.core.reconfigure("fullsync", 2_000);
+  bench.tick(1_000);
+  expect.match(bench.takeAll().join(), /disconnect: no answer from the peer for 2 s/);
+});
+
 test("async: a write is answered when it is written here", () => {
   const bench = new PrimaryBench({ mode: "async" });
   bench.settle();

@@ -266,7 +266,9 @@ export class Primary {
   #nextSeq = 1;
 
   #mode: Mode;
-  readonly #timeoutMs: number;
+  /** The mode is or was async: writes that the peer lacks may have been acknowledged. */
+  #wasAsync: boolean;
+  #timeoutMs: number;
   #hasRemote: boolean;
   #nowMs = 0;
 
@@ -276,6 +278,7 @@ export class Primary {
   #gateOpen: boolean;
   #handshaking = false;
   #effectiveMode: Mode;
+  #peerVersion = 0;
   #peerLocal = 0n;
   #peerRemote = 0n;
   #peerZeroes = false;
@@ -377,6 +380,7 @@ export class Primary {
     this.map = options.map;
     this.#mode = options.mode;
     this.#effectiveMode = options.mode;
+    this.#wasAsync = options.mode === "async";
     this.#timeoutMs = options.timeoutMs;
     this.#hasRemote = options.hasRemote;
     this.#record = options.record;
@@ -1192,6 +1196,27 @@ export class Primary {
   // ---- the connection -------------------------------------------------------------------------------
 
   /**
+   * Other settings, from the next decision on (BD-32). What was answered stays answered under the old
+   * mode; what was not is answered under the new one, so async → fullsync may wait for the peer, and a
+   * FLUSH from now on covers what was answered early: it follows the writes on their connection.
+   *
+   * @param timeoutMs > 0
+   */
+  reconfigure(mode: Mode, timeoutMs: number): void {
+    assert(timeoutMs > 0);
+    this.#mode = mode;
+    if (mode === "async") this.#wasAsync = true;
+    this.#timeoutMs = timeoutMs;
+    if (this.#link !== "down") this.#negotiateMode();
+  }
+
+  /** The mode wanted, as far as this peer understands it (BD-32). */
+  #negotiateMode(): void {
+    const unknown = this.#mode === "memsync" && this.#peerVersion < 2;
+    this.#effectiveMode = unknown ? "fullsync" : this.#mode;
+  }
+
+  /**
    * A handshake is about to send our counters: from now to linkUp() or handshakeFailed() they stand.
    *
    * @returns the counters to send, or null while a metadata write is under way: ask again later
@@ -1257,7 +1282,8 @@ export class Primary {
     this.#peerSynced = peer.synced;
     this.#peerKnows = false;
     this.#peerCannotFlush = false;
-    this.#effectiveMode = this.#mode === "memsync" && peer.version < 2 ? "fullsync" : this.#mode;
+    this.#peerVersion = peer.version;
+    this.#negotiateMode();
     let record = this.#record;
     if (this.#disk === "gone") {
       this.#meetWithoutDisk(out);
@@ -1919,7 +1945,7 @@ export class Primary {
         return;
       if (this.#link === "merging") return;
       const whole = this.#stale || this.#comparing || this.map.resyncCount === 0;
-      if (this.#mode === "async" && !whole && !this.#marked) {
+      if (this.#wasAsync && !whole && !this.#marked) {
         // What a killed predecessor had acknowledged may be among what was not copied (S-4e).
         this.#mark(out);
         return;

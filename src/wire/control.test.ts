@@ -288,3 +288,10 @@ test("arbitrary bytes give a value or a WireError", () => {
     { numRuns: 2000 },
   );
 });
+
+test("reload and config name no resource", () => {
+  for (const kind of ["reload", "config"] as const) {
+    const message = encodeControlRequest({ kind });
+    expect.deepEqual(decodeControlRequest(message.subarray(FRAME_HEADER_SIZE)), { kind });
+  }
+});

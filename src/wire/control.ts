@@ -10,8 +10,9 @@
  *            error i16                                          global, where not 0
  *
  * `ext`, `force`, `copy<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
- * sends none. So are two commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
- * needs `dryrun` u8, 0 or 1; and sync-full.
+ * sends none. So are four commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
+ * needs `dryrun` u8, 0 or 1; sync-full; reload; and config, whose notes are a hast.conf. The last two name
+ * no resource, and are answered with the one entry `hastd`.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
  */
@@ -48,7 +49,11 @@ export type ControlRequest =
       readonly dryRun: boolean;
     }
   /** Ours: `hastctl sync --full`. */
-  | { readonly kind: "sync-full"; readonly resources: readonly string[] };
+  | { readonly kind: "sync-full"; readonly resources: readonly string[] }
+  /** Ours: `hastctl reload`. */
+  | { readonly kind: "reload" }
+  /** Ours: the configuration in use, for `hastctl config diff`. */
+  | { readonly kind: "config" };
 
 /** A request that gets no values back. */
 export type ControlRefusal =
@@ -135,6 +140,8 @@ const CMD_STATUS = 2;
 /** Ours; far from what FreeBSD might add. */
 const CMD_DISCARD_LOCAL = 64;
 const CMD_SYNC_FULL = 65;
+const CMD_RELOAD = 66;
+const CMD_CONFIG = 67;
 const ROLE_CODES: Readonly<Record<Role, number>> = { init: 1, primary: 2, secondary: 3 };
 
 /** Keys of a worker's part of a status entry: uint64 each, in the order sent. */
@@ -164,6 +171,8 @@ export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRe
   const list = decodeNv(nv);
   const cmd = list.u8("cmd") ?? 0;
   if (cmd === 0) return { kind: "no-command" };
+  if (cmd === CMD_RELOAD) return { kind: "reload" };
+  if (cmd === CMD_CONFIG) return { kind: "config" };
   const resources: string[] = [];
   for (;;) {
     const resource = list.string(`resource${resources.length}`);
@@ -193,7 +202,7 @@ function forceOf(list: NvList): { readonly force?: true } {
 }
 
 export function encodeControlRequest(request: ControlRequest): Uint8Array {
-  assert(request.resources.length > 0);
+  const resources = "resources" in request ? request.resources : [];
   const nv = new NvWriter();
   switch (request.kind) {
     case "set-role":
@@ -209,10 +218,17 @@ export function encodeControlRequest(request: ControlRequest): Uint8Array {
     case "sync-full":
       nv.u8("cmd", CMD_SYNC_FULL);
       break;
+    case "reload":
+      nv.u8("cmd", CMD_RELOAD);
+      break;
+    case "config":
+      nv.u8("cmd", CMD_CONFIG);
+      break;
     default:
       unreachable(request);
   }
-  for (const [index, resource] of request.resources.entries()) {
+  assert(resources.length > 0 || !("resources" in request));
+  for (const [index, resource] of resources.entries()) {
     nv.string(`resource${index}`, resource);
   }
   if ("extended" in request && request.extended) nv.u8("ext", 1);

@@ -7,7 +7,7 @@ import { COMMANDS } from "../../src/cli/hastctl.ts";
 import { parseOptions } from "../../src/cli/options.ts";
 import type { Config, NodeIdentity } from "../../src/config/config.ts";
 import type { RunProgram } from "../../src/platform/program.ts";
-import type { ResourceStatus, StatusEntry } from "../../src/wire/control.ts";
+import type { DeedEntry, ResourceStatus, StatusEntry } from "../../src/wire/control.ts";
 import type { Run } from "./surroundings.ts";
 
 export interface GivenDesk {
@@ -15,6 +15,8 @@ export interface GivenDesk {
   readonly files?: Readonly<Record<string, string>>;
   /** Default: alpha. */
   readonly here?: NodeIdentity;
+  /** The configuration in use, as a hast.conf. */
+  readonly inUse?: string;
   /** Absent: no hastd runs. */
   readonly status?: readonly StatusEntry[];
   readonly runProgram?: RunProgram;
@@ -72,11 +74,23 @@ export async function runAtDesk(
       syncFull: () => {
         throw new Error("the test expects no synchronization");
       },
+      reload: () => {
+        throw new Error("the test expects no reload");
+      },
+      config: async () => inUse(config, given, asked),
     }),
     suggest: (name, rest) => `hastctl ${name} ${rest}`,
   };
   const exitCode = await command.runAtDesk(args, options, desk);
   return { exitCode, out, err };
+}
+
+function inUse(config: Config, given: GivenDesk, asked: string[]): Answer<DeedEntry> {
+  const known = answer(config, given, asked);
+  if (known.kind === "failed") return known;
+  const notes = (given.inUse ?? "").split("\n");
+  const entry = { resource: "hastd", outcome: { kind: "done" }, errmsg: null, notes } as const;
+  return { kind: "answered", entries: [entry] };
 }
 
 function answer(config: Config, { status }: GivenDesk, asked: string[]): Answer<StatusEntry> {

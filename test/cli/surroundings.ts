@@ -22,6 +22,7 @@ export interface Given {
   readonly status?: Answer<StatusEntry>;
   readonly discardLocal?: (dryRun: boolean) => Answer<DeedEntry>;
   readonly syncFull?: Answer<DeedEntry>;
+  readonly reload?: Answer<DeedEntry>;
   /** Names of resources, each with local /disk/NAME. */
   readonly resources?: readonly string[];
 }
@@ -101,5 +102,10 @@ function controlOf(given: Given, asked: Asked): Control {
       asked.requests.push({ names });
       return given.syncFull ?? unexpected();
     },
+    reload: async () => {
+      asked.requests.push("reload");
+      return given.reload ?? unexpected();
+    },
+    config: unexpected,
   };
 }

@@ -2,6 +2,7 @@
 /** A pretend world for the main daemon: a clock that is turned by hand, workers and sockets that record. */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Configuration } from "../../src/daemon/control-server.ts";
 import type { HookParts } from "../../src/daemon/hooks.ts";
 import type { Probed } from "../../src/daemon/resource.ts";
 import type {
@@ -431,6 +432,12 @@ export class FakePrograms implements Programs {
 export const NO_HOOKS: HookParts = {
   programs: new FakePrograms(),
   settings: () => ({ exec: null, gate: null, timeoutMs: 60_000 }),
+};
+
+/** For daemons that are not reloaded. */
+export const FIXED: Configuration = {
+  text: () => "",
+  reload: () => Promise.reject(new Error("the test expects no reload")),
 };
 
 export function settingsOf(name: string, changes: Partial<WorkerSettings> = {}): WorkerSettings {

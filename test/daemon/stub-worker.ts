@@ -70,6 +70,7 @@ process.on("message", (unchecked, handle) => {
       return;
     case "discard":
     case "sync":
+    case "settings":
     case "resync-answer":
       return;
     case "stop":

@@ -12,6 +12,7 @@ import {
   FakeProcesses,
   FakeSocket,
   FakeStream,
+  FIXED,
   NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
@@ -50,6 +51,7 @@ class Node {
       clock: this.clock,
       log,
       resources: () => new Map([["r0", this.resource]]),
+      configuration: FIXED,
     });
     this.processes.born = (worker) => worker.says({ kind: "ready" });
   }

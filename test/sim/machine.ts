@@ -43,7 +43,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
-import { NO_HOOKS } from "../daemon/fakes.ts";
+import { FIXED, NO_HOOKS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
@@ -434,6 +434,8 @@ export class SimDaemon implements Owner, Processes {
         listenByDefault: false,
         resources: [machine.settings],
         hooks: NO_HOOKS.settings,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
       {
         clock,
@@ -449,8 +451,7 @@ export class SimDaemon implements Owner, Processes {
         log: new SimLog(machine, watcher, ""),
         workerLog: "stdio",
         hooks: NO_HOOKS,
-        controlAccess: { mode: 0o600, user: null, group: null },
-        administrators: [0],
+        configuration: FIXED,
       },
     );
     void this.#daemon.open();

@@ -26,7 +26,7 @@ import {
 } from "../../src/wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../../src/wire/handshake.ts";
-import { FakeLog, NO_HOOKS, settingsOf, USABLE } from "../daemon/fakes.ts";
+import { FakeLog, FIXED, NO_HOOKS, settingsOf, USABLE } from "../daemon/fakes.ts";
 import { signal } from "./marked-processes.ts";
 import { until } from "./until.ts";
 
@@ -49,6 +49,8 @@ class RealDaemon {
         listenByDefault: false,
         resources: names.map((name) => settingsOf(name, { remote: `tcp4://${HOST}:1` })),
         hooks: NO_HOOKS.settings,
+        controlAccess: { mode: 0o600, user: null, group: null },
+        administrators: [0],
       },
       {
         clock: nodeClock,
@@ -65,8 +67,7 @@ class RealDaemon {
         log: this.log,
         workerLog: "stdio",
         hooks: NO_HOOKS,
-        controlAccess: { mode: 0o600, user: null, group: null },
-        administrators: [0],
+        configuration: FIXED,
       },
     );
   }
