@@ -167,8 +167,9 @@ export class Operator {
     const { resource } = loser;
     if (resource === null || loser.daemon?.stopper.stopped) return;
     if (this.#changing.get(loser) === resource) return;
-    // Nobody throws the only whole copy away.
-    if (!isWhole(this.wanted) && isWhole(loser)) {
+    // Nobody throws the only whole copy away. What was never written is not copied between two fresh
+    // components (S-18): so nobody makes a second one while the first is.
+    if (isBlank(this.wanted) || (!isWhole(this.wanted) && isWhole(loser))) {
       this.#replace = null;
       if (this.#splitBrain) this.switchOver();
       return;
@@ -189,8 +190,7 @@ export class Operator {
     this.#splitBrain = false;
     this.#remedy = null;
     this.#replace = null;
-    // What was never written is not copied to a component that meets another fresh one (S-18).
-    loser.create(isBlank(this.wanted));
+    loser.create(false);
     world.history.recreated(world.history.copyOf(loser));
   }
 
