@@ -1633,6 +1633,18 @@ test("BD-16: a full copy puts every extent in line, is on record once the map is
   expect.ok(flush >= 0);
 });
 
+test("BD-16: a full copy on one node's record only is none of both", () => {
+  for (const [own, peer] of [
+    ["all", "written"],
+    ["written", "all"],
+  ] as const) {
+    const bench = new PrimaryBench({ record: { synced: own } });
+    bench.connect({ states: true, synced: peer });
+    finishPass(bench, bench.take());
+    expect.equal(bench.core.record.synced, "written");
+  }
+});
+
 test("BD-16: a stale copy is not copied to the peer", () => {
   const bench = new PrimaryBench({ dirty: [1], record: { state: "inconsistent" } });
   bench.connect({ source: "secondary", localcnt: 1n });
