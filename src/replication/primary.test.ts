@@ -1645,6 +1645,39 @@ test("BD-16: a full copy on one node's record only is none of both", () => {
   }
 });
 
+test("BD-16: a full copy does not hide what the peer comes to lack meanwhile", () => {
+  const hidden: [string, (bench: PrimaryBench) => void][] = [
+    [
+      "refused",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.local(slot);
+        bench.reply(slot, 5);
+      },
+    ],
+    [
+      "begun over a difference",
+      (bench) => {
+        expect.ok(bench.core.fullSync(bench));
+      },
+    ],
+  ];
+  for (const [what, happen] of hidden) {
+    const over = what !== "refused";
+    const bench = new PrimaryBench({ dirty: over ? [3] : [] });
+    bench.connect({ states: true });
+    if (!over) expect.ok(bench.core.fullSync(bench));
+    happen(bench);
+    bench.pump();
+    bench.take();
+    const flush = bench.flush();
+    bench.flushed();
+    bench.peerFlushed();
+    expect.ok(bench.take().includes(`answer ${flush}`), what);
+    expect.ok(bench.core.record.alone, `${what}: only with a mark`);
+  }
+});
+
 test("BD-16: a stale copy is not copied to the peer", () => {
   const bench = new PrimaryBench({ dirty: [1], record: { state: "inconsistent" } });
   bench.connect({ source: "secondary", localcnt: 1n });
