@@ -1678,6 +1678,49 @@ test("BD-16: a full copy does not hide what the peer comes to lack meanwhile", (
   }
 });
 
+test("BD-16: what the peer lacks since a full copy began is not read from there", () => {
+  const lost: readonly [string, (bench: PrimaryBench) => void][] = [
+    [
+      "refused",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.local(slot);
+        bench.reply(slot, 5);
+      },
+    ],
+    [
+      "away",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.cut();
+        bench.local(slot);
+        bench.connect({ states: true });
+      },
+    ],
+    [
+      "a flush failed",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.local(slot);
+        bench.reply(slot);
+        bench.flush();
+        bench.flushed();
+        bench.peerFlushed(5);
+      },
+    ],
+  ];
+  for (const [what, happen] of lost) {
+    const bench = new PrimaryBench();
+    bench.connect({ states: true });
+    expect.ok(bench.core.fullSync(bench));
+    happen(bench);
+    bench.take();
+    const read = bench.read(inExtent(3));
+    bench.local(read, 5);
+    expect.ok(bench.take().includes(`answer ${read} errno 5`), what);
+  }
+});
+
 test("BD-16: a stale copy is not copied to the peer", () => {
   const bench = new PrimaryBench({ dirty: [1], record: { state: "inconsistent" } });
   bench.connect({ source: "secondary", localcnt: 1n });
