@@ -64,6 +64,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/replication/secondary.test.ts",
     "src/replication/failing-disk.test.ts",
     "test/golden/replay-secondary.test.ts",
+    "src/engine/secondary-engine.test.ts",
     "test/replication-model.test.ts",
     "test/exhaustive.test.ts",
   ],

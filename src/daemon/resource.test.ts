@@ -1071,6 +1071,37 @@ test("S-10: resolve hands the worker the counters that the refused primary sent,
   assert.equal(world.processes.workers.length, 3);
 });
 
+test("S-10: a primary's changes are in use, and are not thrown away", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const outcome = await world.resource.discardLocal(false);
+  assert(outcome.kind === "failed");
+  assert.match(outcome.reason, /^this node is primary.*hastctl role secondary/);
+  assert.deepEqual(world.processes.last.kinds, ["start"]);
+  assert.equal(world.processes.alive.length, 1);
+});
+
+test("S-8: nothing is thrown away while an old worker still has the disk", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await diverged(world);
+  // Judged anew: its counters have changed.
+  const answer = s1(await world.p1());
+  assert(answer.kind === "accepted");
+  const p2 = { ...world.p2(answer.token), localcnt: 9n };
+  assert.equal(world.resource.secondStep(new FakeSocket("10.0.0.2", 40001), p2), null);
+  await settle();
+  const stuck = world.processes.last;
+  stuck.obedient = false;
+  stuck.killable = false;
+  const resolved = world.resource.discardLocal(false);
+  await world.clock.advance(STOP_GRACE_MS + 5000);
+  const outcome = await resolved;
+  assert(outcome.kind === "failed");
+  assert.match(outcome.reason, /old worker .* cannot be killed/);
+  assert.deepEqual(world.processes.alive, [stuck]);
+});
+
 test("a worker that dies while it resolves is the command's failure", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");

@@ -502,6 +502,26 @@ test("32 MiB are written and read, by two clients at once", async () => {
   await server.stop();
 });
 
+test("what waits for a slow disk is not overwritten by what comes after it", async () => {
+  const server = await Server.start({ mediaSize: 40 * MIB, completion: "held" });
+  const client = await server.client();
+  client.connection.chunk = () => 1_000_000;
+  const cookies = Array.from({ length: 28 }, (_, index) =>
+    client.send({ type: NBD_WRITE, offset: index * MIB, payload: bytes(MIB, index + 1) }),
+  );
+  await server.settle();
+  for (let round = 0; round < 10; round++) {
+    server.world.disk.release();
+    await server.settle();
+  }
+  for (const [index, cookie] of cookies.entries()) {
+    expect.equal(client.answer(cookie)?.error, 0);
+    sameBytes(server.data(index * MIB, MIB), bytes(MIB, index + 1));
+  }
+  server.world.disk.completion = "inside";
+  await server.stop();
+});
+
 test("a command of which one piece fails is an error, whichever piece it is (BD-3)", async () => {
   const server = await Server.start();
   const client = await server.client();

@@ -1682,6 +1682,94 @@ test("BD-16: a full copy puts every extent in line, is on record once the map is
   expect.ok(flush >= 0);
 });
 
+test("BD-16: a full copy on one node's record only is none of both", () => {
+  for (const [own, peer] of [
+    ["all", "written"],
+    ["written", "all"],
+  ] as const) {
+    const bench = new PrimaryBench({ record: { synced: own } });
+    bench.connect({ states: true, synced: peer });
+    finishPass(bench, bench.take());
+    expect.equal(bench.core.record.synced, "written");
+  }
+});
+
+test("BD-16: a full copy does not hide what the peer comes to lack meanwhile", () => {
+  const hidden: [string, (bench: PrimaryBench) => void][] = [
+    [
+      "refused",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.local(slot);
+        bench.reply(slot, 5);
+      },
+    ],
+    [
+      "begun over a difference",
+      (bench) => {
+        expect.ok(bench.core.fullSync(bench));
+      },
+    ],
+  ];
+  for (const [what, happen] of hidden) {
+    const over = what !== "refused";
+    const bench = new PrimaryBench({ dirty: over ? [3] : [] });
+    bench.connect({ states: true });
+    if (!over) expect.ok(bench.core.fullSync(bench));
+    happen(bench);
+    bench.pump();
+    bench.take();
+    const flush = bench.flush();
+    bench.flushed();
+    bench.peerFlushed();
+    expect.ok(bench.take().includes(`answer ${flush}`), what);
+    expect.ok(bench.core.record.alone, `${what}: only with a mark`);
+  }
+});
+
+test("BD-16: what the peer lacks since a full copy began is not read from there", () => {
+  const lost: readonly [string, (bench: PrimaryBench) => void][] = [
+    [
+      "refused",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.local(slot);
+        bench.reply(slot, 5);
+      },
+    ],
+    [
+      "away",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.cut();
+        bench.local(slot);
+        bench.connect({ states: true });
+      },
+    ],
+    [
+      "a flush failed",
+      (bench) => {
+        const slot = bench.write(inExtent(3));
+        bench.local(slot);
+        bench.reply(slot);
+        bench.flush();
+        bench.flushed();
+        bench.peerFlushed(5);
+      },
+    ],
+  ];
+  for (const [what, happen] of lost) {
+    const bench = new PrimaryBench();
+    bench.connect({ states: true });
+    expect.ok(bench.core.fullSync(bench));
+    happen(bench);
+    bench.take();
+    const read = bench.read(inExtent(3));
+    bench.local(read, 5);
+    expect.ok(bench.take().includes(`answer ${read} errno 5`), what);
+  }
+});
+
 test("BD-16: a stale copy is not copied to the peer", () => {
   const bench = new PrimaryBench({ dirty: [1], record: { state: "inconsistent" } });
   bench.connect({ source: "secondary", localcnt: 1n });
