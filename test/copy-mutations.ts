@@ -276,9 +276,9 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     ...PRIMARY,
     find: `    this.#syncEnding = "no";
     this.#comparing = false;
-    this.map.scheduleUnflushed();`,
+    this.#scheduleUnflushed();`,
     replace: `    this.#syncEnding = "no";
-    this.map.scheduleUnflushed();`,
+    this.#scheduleUnflushed();`,
   },
   {
     name: "a full copy hides a chunk that is half copied",
@@ -293,8 +293,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "BD-16, invariant 6",
     ...PRIMARY,
     find: `        this.#comparing = false;
-        this.map.scheduleUnflushed();`,
-    replace: `        this.map.scheduleUnflushed();`,
+        this.#scheduleUnflushed();`,
+    replace: `        this.#scheduleUnflushed();`,
   },
   {
     name: "a stale copy is copied to the peer",

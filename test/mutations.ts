@@ -307,7 +307,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "unflushed extents are not scheduled at link loss",
     defect: "BD-10, S-3",
     ...PRIMARY,
-    find: `    this.map.scheduleUnflushed();
+    find: `    this.#scheduleUnflushed();
     this.map.abandonSyncing();`,
     replace: `    this.map.abandonSyncing();`,
   },
@@ -770,10 +770,17 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH over an unfinished resync is acknowledged",
     defect: "S-4c",
     ...PRIMARY,
-    find: `      return this.#stale || this.#comparing || this.map.resyncCount === 0;
+    find: `      return this.#comparing || this.map.resyncCount === 0;
     }`,
     replace: `      return true;
     }`,
+  },
+  {
+    name: "a stale primary's good extents are overwritten by a peer that lost its power",
+    defect: "S-3",
+    ...PRIMARY,
+    find: `      this.#stale && this.#disk !== "gone" ? "stale" : "whole",`,
+    replace: `      this.#stale && this.#nowMs < 0 ? "stale" : "whole",`,
   },
   {
     name: "async: a stop forgets a predecessor's backlog",
@@ -1077,17 +1084,15 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "an unreadable range is read from a peer that lacks it",
     defect: "invariant 5",
     ...PRIMARY,
-    find: `        !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
-      if (peerGood)`,
-    replace: `        this.map.extentCount > 0;
-      if (peerGood)`,
+    find: `      if (this.#comparing || !this.#behindThere(slot)) this.#readFromPeer(slot, out);`,
+    replace: `      if (this.map.extentCount > 0) this.#readFromPeer(slot, out);`,
   },
   {
     name: "what a failed flush of the peer may have lost is not copied",
     defect: "invariant 6",
     ...PRIMARY,
     find: `        this.#comparing = false;
-        this.map.scheduleUnflushed();
+        this.#scheduleUnflushed();
       }`,
     replace: `        this.#comparing = false;
       }`,

@@ -334,6 +334,33 @@ test("a primary that leaves while we ask is no obstacle: a planned switch-over",
   assert.deepEqual(await change, { kind: "done", previousRole: "secondary" });
 });
 
+test("S-11: a primary whose connection is being made again is alive", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.report = { ...QUIET_REPORT, silentMs: 5 };
+  await world.p1();
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(1000);
+  await world.connect();
+  world.processes.last.report = { ...QUIET_REPORT, silentMs: 5 };
+  await world.clock.advance(4000);
+  const outcome = await change;
+  assert(outcome.kind === "failed");
+  assert.match(outcome.reason, /connected and alive/);
+});
+
+test("a connection that was begun and never completed is no obstacle for long", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.p1();
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(11_000);
+  assert.equal(world.resource.role, "secondary");
+  await world.clock.advance(1_000);
+  assert.deepEqual(await change, { kind: "done", previousRole: "secondary" });
+});
+
 // --- Supervision.
 
 test("a primary that dies of a signal or of code 75 is started again, later and later, up to 10 s", async () => {
@@ -710,7 +737,9 @@ test("a role change tells a half-open connection, asking it to wait where the ro
     await world.resource.changeRole("secondary");
     const a = await world.p1();
     const written = a.written.length;
-    await world.resource.changeRole(role);
+    const change = world.resource.changeRole(role);
+    await world.clock.advance(12_000);
+    await change;
     assert.deepEqual(decodeS1(a.written.subarray(written + FRAME_HEADER_SIZE)), {
       kind: "refused",
       errmsg: `Remote node acts as ${role} for the resource and not as secondary.`,
@@ -728,6 +757,7 @@ test("a P1 that waits for the old worker is refused when the role changes meanwh
   old.obedient = false;
   const a = await world.p1();
   const change = world.resource.changeRole("primary");
+  await world.clock.advance(12_000);
   await settle();
   assert.equal(s1(a).kind, "refused");
   assert.equal(a.state, "ended");

@@ -112,6 +112,8 @@ interface Attempt {
   readonly socket: HandshakeSocket;
   readonly version: number;
   readonly extensions: bigint;
+  /** When its P1 came, by the monotonic clock. */
+  readonly at: number;
   /** Null until S1 has been sent: the old worker still lives. */
   token: Uint8Array | null;
   expiry: Timer | null;
@@ -335,15 +337,18 @@ export class Resource implements WorkerOwner {
     const askedAt = clock.now();
     for (;;) {
       const worker = this.#worker;
-      if (worker === null || worker.identity.role !== "secondary") return false;
-      // Its worker is being replaced: the primary has no working connection now.
-      if (this.#stopping || this.#attempt !== null) return false;
-      const report = await worker.report();
-      const waitedMs = clock.now() - askedAt;
-      if (report !== null) {
+      const attempt = this.#attempt;
+      if (this.#stopping) return false;
+      // While a primary connects, its old worker says nothing of it: the P1 in hand does.
+      if (attempt === null && worker?.identity.role !== "secondary") return false;
+      const report = attempt === null ? await worker!.report() : null;
+      const now = clock.now();
+      const waitedMs = now - askedAt;
+      const silentMs = attempt === null ? report?.silentMs : now - attempt.at;
+      if (silentMs !== undefined) {
         // It may be on its way down at this very moment, as in a planned switch-over.
-        if (report.silentMs < waitedMs && waitedMs >= PRIMARY_LEAVES_MS) return true;
-        if (report.silentMs >= PRIMARY_SILENCE_MS) return false;
+        if (silentMs < waitedMs && waitedMs >= PRIMARY_LEAVES_MS) return true;
+        if (silentMs >= PRIMARY_SILENCE_MS) return false;
       }
       if (waitedMs >= PRIMARY_SILENCE_MS) return false;
       await new Promise<void>((resolve) => {
@@ -622,6 +627,7 @@ export class Resource implements WorkerOwner {
       socket,
       version: Math.min(p1.version === 0 ? VERSION_MIN : p1.version, VERSION_MAX),
       extensions: p1.extensions & EXTENSIONS,
+      at: this.#surroundings.clock.now(),
       token: null,
       expiry: null,
     };

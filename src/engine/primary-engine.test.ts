@@ -991,7 +991,7 @@ test("S-1: a disk that cannot be marked any more is given up, and the peer serve
   sameBytes(led.peer.data.subarray(512, 1024), bytes(512, 3));
   expect.equal(led.world.disk.history.length, before, "our own disk is left alone");
   expect.equal(led.engine.report().status, "degraded");
-  expect.match(notes(led), /^diskless: \/pretend\/disk failed .*hastctl role secondary r0/);
+  expect.match(notes(led), /^diskless: \/pretend\/disk failed .*here: hastctl role init r0; then on the other node: hastctl role primary r0/);
   expect.equal(
     led.world.host.copies.at(-1)?.state,
     "inconsistent",

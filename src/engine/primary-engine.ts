@@ -526,7 +526,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   get #disklessAdvice(): string {
     const { resource } = this.#settings;
     return (
-      `To work there, here: hastctl role secondary ${resource}; then on the other node: ` +
+      `To work there, here: hastctl role init ${resource}; then on the other node: ` +
       `hastctl role primary ${resource}. To come back with a new disk, first of all here: ` +
       `hastctl role init ${resource} && hastctl create --force ${this.#sizes} ${resource}`
     );

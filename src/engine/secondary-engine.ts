@@ -1035,7 +1035,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (this.#core.keeping) {
       notes.push(
         "the primary has lost its disk: this copy is the only one. To work here: " +
-          `hastctl role secondary ${this.#settings.resource} on that node, then ` +
+          `hastctl role init ${this.#settings.resource} on that node, then ` +
           `hastctl role primary ${this.#settings.resource} on this one`,
       );
     }

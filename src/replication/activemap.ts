@@ -108,6 +108,9 @@ export class Activemap {
   #scheduledCount = 0;
   readonly #syncing: Uint8Array;
   #syncingCount = 0;
+  /** Those of the scheduled and syncing extents whose good copy is here, although other ones' is the peer's. */
+  readonly #goodHere: Uint8Array;
+  #goodHereCount = 0;
   /** Extents with writes, syncing or scheduled: what `dirty` counts in status. */
   #dirtyCount = 0;
   /** Completed on both nodes since the last flush began, and covered by the flush under way. */
@@ -147,6 +150,7 @@ export class Activemap {
     this.#writes = new Uint16Array(this.extentCount);
     this.#scheduled = new Uint8Array(regionSize);
     this.#syncing = new Uint8Array(regionSize);
+    this.#goodHere = new Uint8Array(regionSize);
     this.#warm = new Uint8Array(regionSize);
     this.#inRing = new Uint8Array(regionSize);
     this.#warmAgain = new Uint8Array(regionSize);
@@ -193,6 +197,28 @@ export class Activemap {
     const last = this.extentOf(offset + length - 1);
     for (let extent = this.extentOf(offset); extent <= last; extent++) {
       if (testBit(this.#scheduled, extent) || testBit(this.#syncing, extent)) return true;
+    }
+    return false;
+  }
+
+  /** How many extents scheduleUnflushed() called good here, and are not copied yet. */
+  get goodHereCount(): number {
+    return this.#goodHereCount;
+  }
+
+  /** Is any extent of the range one of those? */
+  isGoodHere(offset: number, length: number): boolean {
+    if (this.#goodHereCount === 0) return false;
+    const last = this.extentOf(offset + length - 1);
+    const extent = nextSetBit(this.#goodHere, this.extentOf(offset), last + 1);
+    return extent >= 0;
+  }
+
+  /** Is any extent of the range in line for resync without being one of those? */
+  isStaleHere(offset: number, length: number): boolean {
+    const last = this.extentOf(offset + length - 1);
+    for (let extent = this.extentOf(offset); extent <= last; extent++) {
+      if (this.#inResync(extent) && !testBit(this.#goodHere, extent)) return true;
     }
     return false;
   }
@@ -265,12 +291,43 @@ export class Activemap {
     for (let extent = this.extentOf(offset); extent <= last; extent++) this.#schedule(extent);
   }
 
-  /** Everything that is not known to be stable on both nodes: a new connection inherits no epoch. */
-  scheduleUnflushed(): void {
+  /**
+   * Everything that is not known to be stable on both nodes: a new connection inherits no epoch.
+   *
+   * @param here "stale": what is in line for resync already is stale here; what gets there by this is
+   *   good here, and perhaps here alone
+   * @returns was anything in line already? Then nobody may have what was written there since
+   */
+  scheduleUnflushed(here: "whole" | "stale" = "whole"): boolean {
+    let overlaps = false;
     for (const set of [this.#settled, this.#flushing]) {
-      for (let index = 0; index < set.count; index++) this.#schedule(set.at(index));
+      for (let index = 0; index < set.count; index++) {
+        const extent = set.at(index);
+        const inLine = this.#inResync(extent);
+        if (inLine && !testBit(this.#goodHere, extent)) overlaps = true;
+        if (!inLine && here === "stale") {
+          setBit(this.#goodHere, extent);
+          this.#goodHereCount++;
+        }
+        this.#schedule(extent);
+      }
       set.clear();
     }
+    return overlaps;
+  }
+
+  /** The range is no longer good here. @returns was any of it, until now? */
+  spoilGoodHere(offset: number, length: number): boolean {
+    const before = this.#goodHereCount;
+    const last = this.extentOf(offset + length - 1);
+    for (let extent = this.extentOf(offset); extent <= last; extent++) this.#notGoodHere(extent);
+    return this.#goodHereCount !== before;
+  }
+
+  #notGoodHere(extent: number): void {
+    if (!testBit(this.#goodHere, extent)) return;
+    clearBit(this.#goodHere, extent);
+    this.#goodHereCount--;
   }
 
   /** The copies under way are void: their extents go back in line. */
@@ -317,13 +374,15 @@ export class Activemap {
   }
 
   /**
-   * The next extent to copy at or after `from` (then from the beginning), now "syncing"; or -1.
+   * The next extent to copy at or after `from` (then from the beginning), now "syncing"; or -1. What
+   * is good here goes first, since a FLUSH may wait for it.
    * One that was scheduled again in the middle of its copy waits for that copy to end.
    */
   takeScheduled(from: number): number {
     if (this.#scheduledCount === 0) return -1;
     const start = from < this.extentCount ? from : 0;
-    let extent = this.#nextIdleScheduled(start, this.extentCount);
+    let extent = this.#nextIdleGoodHere();
+    if (extent < 0) extent = this.#nextIdleScheduled(start, this.extentCount);
     if (extent < 0) extent = this.#nextIdleScheduled(0, start);
     if (extent < 0) return -1;
     clearBit(this.#scheduled, extent);
@@ -341,6 +400,15 @@ export class Activemap {
     return extent;
   }
 
+  #nextIdleGoodHere(): number {
+    if (this.#goodHereCount === 0) return -1;
+    let extent = nextSetBit(this.#goodHere, 0, this.extentCount);
+    while (extent >= 0 && testBit(this.#syncing, extent)) {
+      extent = nextSetBit(this.#goodHere, extent + 1, this.extentCount);
+    }
+    return extent;
+  }
+
   isSyncing(extent: number): boolean {
     return testBit(this.#syncing, extent);
   }
@@ -354,6 +422,7 @@ export class Activemap {
     assert(testBit(this.#syncing, extent));
     clearBit(this.#syncing, extent);
     this.#syncingCount--;
+    if (!testBit(this.#scheduled, extent)) this.#notGoodHere(extent);
     if (!testBit(this.#scheduled, extent) && this.#writes[extent] === 0) this.#dirtyCount--;
     this.#settled.add(extent);
   }
@@ -533,6 +602,9 @@ export class Activemap {
     for (let extent = 0; extent < this.extentCount; extent++) {
       const busy = this.#writes[extent]! > 0 || this.#inResync(extent);
       if (busy) dirty++;
+      if (testBit(this.#goodHere, extent)) {
+        assert(this.#inResync(extent), `extent ${extent} is good here for no reason`);
+      }
       const warm = testBit(this.#warm, extent);
       const marked = busy || this.#settled.has(extent) || this.#flushing.has(extent) || warm;
       if (marked) assert(testBit(this.image, extent), `extent ${extent} is not in the image`);
@@ -545,6 +617,7 @@ export class Activemap {
     assert(dirty === this.#dirtyCount, `dirty ${this.#dirtyCount}, counted ${dirty}`);
     assert(countBits(this.#scheduled, this.extentCount) === this.#scheduledCount);
     assert(countBits(this.#syncing, this.extentCount) === this.#syncingCount);
+    assert(countBits(this.#goodHere, this.extentCount) === this.#goodHereCount);
     assert(countBits(this.#inRing, this.extentCount) === this.#warmCount);
   }
 }

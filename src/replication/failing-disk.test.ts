@@ -365,7 +365,10 @@ test("async: the disk is given up once the peer has every answered write", () =>
 
 test("S-6: without disk and without peer, requests wait up to the timeout, and go to it when it is back", () => {
   const bench = diskless();
+  bench.flush();
+  bench.peerFlushed();
   bench.cut();
+  bench.take();
   const read = bench.read(0);
   const write = bench.write(4);
   const flush = bench.flush();
@@ -384,6 +387,21 @@ test("S-6: without disk and without peer, requests wait up to the timeout, and g
   const late = bench.read(0);
   bench.tick(TIMEOUT_MS);
   expect.deepEqual(bench.take(), [`answer ${late} errno 5`]);
+});
+
+test("S-1: without disk, what the peer had not flushed when it went is not called stable", () => {
+  const bench = diskless();
+  bench.reply(bench.write(4));
+  bench.cut();
+  bench.connect({ ...OURS, source: "secondary" });
+  bench.peerStored();
+  bench.take();
+  const doubtful = bench.flush();
+  bench.peerFlushed();
+  expect.deepEqual(bench.take(), ["send flush", `answer ${doubtful} errno 5`]);
+  const next = bench.flush();
+  bench.peerFlushed();
+  expect.deepEqual(bench.take(), ["send flush", `answer ${next}`]);
 });
 
 test("without a disk nothing is copied, marked or written here, and stop() ends at once", () => {

@@ -570,6 +570,79 @@ test("a stale read waits for a lost peer, and is sent when it is back", () => {
   expect.ok(bench.take().includes(`send read ${slot}`));
 });
 
+// ---- a peer that may have lost its power
+
+/** Stale in extents 1 and 2; extent 0 was written on both nodes, not flushed, and the link was lost. */
+function goodHere(): PrimaryBench {
+  const bench = outdated();
+  bench.finish(bench.write(0));
+  bench.cut();
+  bench.connect({ source: "secondary", localcnt: 1n });
+  return bench;
+}
+
+/** The slots of lines that begin so. */
+function slotsOf(lines: string[], start: string): number[] {
+  return lines
+    .filter((line) => line.startsWith(start))
+    .map((line) => Number(line.split(" ").at(-1)));
+}
+
+test("S-3: what a stale primary alone may still have goes to the peer first, and FLUSH waits for it", () => {
+  const bench = goodHere();
+  const copies = slotsOf(bench.take(), "local read");
+  expect.equal(copies.length, 2, "extent 0, in two pieces");
+  const read = bench.read(0);
+  const flush = bench.flush();
+  expect.deepEqual(bench.take(), [`local read ${read}`]);
+  bench.local(copies[0]!);
+  bench.local(copies[1]!);
+  expect.deepEqual(
+    bench.take(),
+    copies.map((slot) => `send write ${slot}`),
+  );
+  bench.reply(copies[0]!);
+  expect.deepEqual(bench.take(), []);
+  bench.reply(copies[1]!);
+  expect.deepEqual(bench.take(), ["send flush", "local flush"]);
+  bench.finishFlush();
+  expect.deepEqual(bench.take(), [`answer ${flush}`]);
+});
+
+test("a read of ranges that are good on one node each waits until one has both", () => {
+  const bench = goodHere();
+  const copies = slotsOf(bench.take(), "local read");
+  const read = bench.read(inExtent(1) - 1, 2);
+  expect.deepEqual(bench.take(), []);
+  for (const slot of copies) bench.local(slot);
+  for (const slot of copies) bench.reply(slot);
+  expect.ok(bench.take().includes(`send read ${read}`));
+});
+
+test("what was good here only and cannot be read is lost: one FLUSH says so, and the peer's copy counts", () => {
+  const bench = goodHere();
+  const copies = slotsOf(bench.take(), "local read");
+  const flush = bench.flush();
+  for (const slot of copies) bench.local(slot, 5);
+  expect.deepEqual(slotsOf(bench.take(), "send flush").length, 1);
+  bench.finishFlush();
+  expect.ok(bench.take().includes(`answer ${flush} errno 5`));
+  const read = bench.read(0);
+  expect.deepEqual(bench.take(), [`send read ${read}`]);
+});
+
+test("a peer that has been primary meanwhile is not overwritten with what was good here", () => {
+  const bench = outdated();
+  bench.finish(bench.write(0));
+  bench.cut();
+  bench.take();
+  bench.connect({ source: "secondary", localcnt: 2n, map: mapOf([0]) });
+  expect.deepEqual(slotsOf(bench.take(), "local read"), []);
+  const flush = bench.flush();
+  bench.finishFlush();
+  expect.ok(bench.take().includes(`answer ${flush} errno 5`));
+});
+
 // ---- S-6: a stale primary
 
 test("S-6: a stale primary acknowledges no write, trim or flush alone; a deadline ends the wait", () => {

@@ -418,7 +418,8 @@ export class Primary {
 
   /** Does this copy lead from the peer to here? For a slot that is one. */
   copiesFromPeer(slot: number): boolean {
-    return this.#stale || this.#syncIndex[slot] === REPAIR;
+    if (this.#syncIndex[slot] === REPAIR) return true;
+    return this.#stale && !this.map.isGoodHere(this.offset[slot]!, this.length[slot]!);
   }
 
   get resyncing(): boolean {
@@ -687,12 +688,24 @@ export class Primary {
   #staleHere(slot: number): boolean {
     if (this.#disk === "gone") return true;
     if (!this.#staleMarked) return true;
-    return this.#stale && this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
+    return this.#stale && this.map.isStaleHere(this.offset[slot]!, this.length[slot]!);
+  }
+
+  /** Is the range in line for a copy from here to the peer? */
+  #behindThere(slot: number): boolean {
+    const offset = this.offset[slot]!;
+    const length = this.length[slot]!;
+    return this.#stale
+      ? this.map.isGoodHere(offset, length)
+      : this.map.awaitsResync(offset, length);
   }
 
   /** The local copy is stale or unreadable. */
   #readFromPeer(slot: number, out: PrimaryOutbox): void {
-    if (this.#link === "up") {
+    if (this.#stale && this.#behindThere(slot)) {
+      // Part of it is good here only: until that has been copied, no node has the whole range.
+      this.#setAnswered(slot, WANTS_PEER);
+    } else if (this.#link === "up") {
       if (this.#answered[slot] === WANTS_PEER) this.#setAnswered(slot, UNANSWERED);
       this.#send(slot, READ, out);
     } else if (this.#stale) {
@@ -708,7 +721,7 @@ export class Primary {
     const length = this.length[slot]!;
     if (this.#local[slot] !== FAILED) {
       this.#finishRead(slot, errno, out);
-    } else if (!this.#stale && this.map.awaitsResync(offset, length)) {
+    } else if (this.#behindThere(slot)) {
       // An answered write that was on its way there has failed: that copy is older than ours.
       this.#finishRead(slot, this.#localErrno[slot]!, out);
     } else {
@@ -743,19 +756,23 @@ export class Primary {
       }
       this.statistics.readErrors++;
       // The peer's copy serves where it is known to be good.
-      const peerGood =
-        this.#stale ||
-        this.#comparing ||
-        !this.map.awaitsResync(this.offset[slot]!, this.length[slot]!);
-      if (peerGood) this.#readFromPeer(slot, out);
+      if (this.#comparing || !this.#behindThere(slot)) this.#readFromPeer(slot, out);
       else this.#finishRead(slot, errno, out);
       return;
     }
     if (errno !== 0) {
       if (kind === WRITE) this.statistics.writeErrors++;
       else this.statistics.deleteErrors++;
+      this.#spoilGoodHere(slot, out);
     }
     this.#advanceWrite(slot, out);
+  }
+
+  /** What was good here only is not any more: it is lost, and a FLUSH must say so. */
+  #spoilGoodHere(slot: number, out: PrimaryOutbox): void {
+    if (!this.map.spoilGoodHere(this.offset[slot]!, this.length[slot]!)) return;
+    this.#flushFault = true;
+    this.#eachWaitingUp(out);
   }
 
   // ---- the peer's answers -------------------------------------------------------------------------
@@ -1034,6 +1051,11 @@ export class Primary {
     }
   }
 
+  /** Reads that no node could serve whole, on a connection that stands: perhaps one can now. */
+  #eachWaitingUp(out: PrimaryOutbox): void {
+    if (this.#peerWaitCount > 0 && this.#link === "up") this.#eachWaiting(WANTS_PEER, out);
+  }
+
   // ---- the activemap on disk --------------------------------------------------------------------
 
   /** The changes taken at writeMap() are on stable storage (or not). */
@@ -1130,7 +1152,7 @@ export class Primary {
       // What the peer may have lost must be copied again.
       if (this.#flushRemote === FAILED) {
         this.#comparing = false;
-        this.map.scheduleUnflushed();
+        this.#scheduleUnflushed();
       }
       // The peer's answer, that is: a round that began without a peer says nothing about the one that has come.
       if (errno !== 0) this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
@@ -1183,9 +1205,10 @@ export class Primary {
 
   /** Is what was acknowledged before this round stable wherever the mode wants it? */
   #flushCovers(): boolean {
-    // A stale primary has nothing that its peer lacks: what is in line flows this way.
+    // A stale primary has nothing that its peer lacks, save for what is good here.
     if (this.#flushRemote !== FAILED) {
-      return this.#stale || this.#comparing || this.map.resyncCount === 0;
+      if (this.#stale) return this.map.goodHereCount === 0;
+      return this.#comparing || this.map.resyncCount === 0;
     }
     // Alone, but with nothing that the peer could lack; what it lacked before this instance began
     // is unknown until they have flushed together (S-4b).
@@ -1272,6 +1295,10 @@ export class Primary {
     assert(this.#link === "down" && this.#handshaking);
     this.#link = "merging";
     this.#gateOpen = false;
+    if (peer.localcnt !== this.#peerLocal && this.map.spoilGoodHere(0, this.map.dataSize)) {
+      // It has been primary itself meanwhile: what it wrote then is not to be overwritten.
+      this.#flushFault = true;
+    }
     this.#peerLocal = peer.localcnt;
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
@@ -1374,7 +1401,7 @@ export class Primary {
     this.#syncActive = false;
     this.#syncEnding = "no";
     this.#comparing = false;
-    this.map.scheduleUnflushed();
+    this.#scheduleUnflushed();
     this.map.abandonSyncing();
     this.#extent.fill(-1);
     if (wasSyncing) out.event("syncintr");
@@ -1395,6 +1422,19 @@ export class Primary {
     this.#releaseHeld(out);
     // Acknowledged writes that the peer may lack (async; memsync after `received`): S-4.
     if (this.#owesMark()) this.#mark(out);
+  }
+
+  /**
+   * The peer may have lost what it has not flushed, with its machine's power. Where this copy is stale, it is
+   * still good there: it goes to the peer, before everything else comes from it. What nobody may
+   * have any more, a FLUSH must not call stable.
+   */
+  #scheduleUnflushed(): void {
+    const peerAlone = this.#disk === "gone" && this.map.unflushedCount > 0;
+    const overlaps = this.map.scheduleUnflushed(
+      this.#stale && this.#disk !== "gone" ? "stale" : "whole",
+    );
+    if (this.#stale && (peerAlone || overlaps)) this.#flushFault = true;
   }
 
   #owesMark(): boolean {
@@ -1539,8 +1579,10 @@ export class Primary {
     if (this.#syncStep[slot] === 3) {
       this.#freeCopy(slot, out); // the connection went meanwhile
     } else if (errno !== 0) {
-      if (this.#syncStep[slot] === 1) this.statistics.readErrors++;
-      else {
+      if (this.#syncStep[slot] === 1) {
+        this.statistics.readErrors++;
+        this.#spoilGoodHere(slot, out);
+      } else {
         this.statistics.writeErrors++;
         this.#repairFailed(errno, out);
       }
@@ -1615,6 +1657,7 @@ export class Primary {
     if (this.#extentFailed[index] === 0) {
       if (this.#extentNext[index]! < this.#extentEnd[index]!) return;
       this.map.extentCopied(this.#extent[index]!);
+      this.#eachWaitingUp(out);
       this.statistics.syncExtents++;
     } else {
       // Stays in line (BD-8); not at once, or a bad sector would keep both nodes busy.
@@ -1733,7 +1776,7 @@ export class Primary {
   /** Does the peer have everything that was ever acknowledged, or will it once what is under way ends? */
   get #peerWhole(): boolean {
     if (this.#link !== "up") return false;
-    if (this.#stale) return true;
+    if (this.#stale) return this.map.goodHereCount === 0;
     return this.map.resyncCount === 0 && !this.#marked && !this.#marking && !this.#owes;
   }
 
@@ -1909,7 +1952,9 @@ export class Primary {
     if (this.#failed) return;
     if (this.#conflictCount > 0) this.#pumpConflicts(out);
     this.#pumpSync(out);
-    if (this.#flushWanted && !this.#flushing && this.#disk !== "leaving") this.#startFlush(out);
+    if (this.#flushWanted && !this.#flushing && this.#disk !== "leaving" && !this.#copiesFirst) {
+      this.#startFlush(out);
+    }
     const mapUsable = this.#disk !== "leaving" && this.#disk !== "gone";
     if (mapUsable && !this.#mapWriting && (this.map.mustWrite || this.#tidyMap)) {
       this.#tidyMap = false;
@@ -1918,6 +1963,12 @@ export class Primary {
       out.writeMap();
     }
     if (this.#stopping) this.#pumpStop(out);
+  }
+
+  /** Must a FLUSH wait until the peer has what is good here only? Not while that fails. */
+  get #copiesFirst(): boolean {
+    if (this.map.goodHereCount === 0 || this.#link !== "up" || this.#stopping) return false;
+    return this.#nowMs >= this.#syncRetryAt;
   }
 
   #pumpConflicts(out: PrimaryOutbox): void {

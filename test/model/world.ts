@@ -171,8 +171,8 @@ export class World {
     return Math.max(this.#acked[cell]!, this.#flushed[cell]!);
   }
 
-  #lacks(node: Node): number {
-    for (let cell = 0; cell < CELLS; cell++) {
+  #lacks(node: Node, first = 0): number {
+    for (let cell = first; cell < CELLS; cell++) {
       if (node.disk.cell(cell) < this.#required(cell)) return cell;
     }
     return -1;
@@ -289,13 +289,15 @@ export class World {
     this.#peerFault = false;
     this.counts.resyncs++;
     const from = source === "primary" && !leader.core.stale ? leader.node : this.other(leader.node);
-    const cell = this.#lacks(from);
+    let cell = this.#lacks(from);
+    // What it lost with its power is still good at the primary, and comes from there.
+    while (cell >= 0 && this.#heldBy(leader, cell)) cell = this.#lacks(from, cell + 1);
     this.must(
       cell < 0,
       `${from.name} is the source, but its cell ${cell} is ${cell < 0 ? 0 : from.disk.cell(cell)} where ` +
         `${cell < 0 ? 0 : this.#required(cell)} was acknowledged`,
     );
-    this.entitled.add(from);
+    if (this.#lacks(from) < 0) this.entitled.add(from);
     for (let at = 0; at < CELLS; at++) {
       // What the peer, as the source, lost with its power before any FLUSH is gone.
       const seen = from === leader.node ? this.#view[at]! : 0;
@@ -403,6 +405,7 @@ export class World {
       if (wire.node === node && wire.follower === null) wire.cut(this.random, "to-primary");
     }
     if (leader !== null) {
+      this.#forgetHeld(leader);
       this.#lastDied = true;
       // async: what had not been sent is here only. Should the other node take over now, nobody
       // promised it; should this one come back first, it must see to it.
@@ -415,8 +418,27 @@ export class World {
 
   #powerCut(node: Node): void {
     this.#kill(node);
+    const { leader } = this.other(node);
     node.disk.powerCut();
-    this.#acked = [...this.#flushed];
+    for (let cell = 0; cell < CELLS; cell++) {
+      if (!this.#heldBy(leader, cell)) this.#acked[cell] = this.#flushed[cell]!;
+    }
+  }
+
+  /** Has a stale primary that lives what was acknowledged here? Its peer's power may take the other copy. */
+  #heldBy(leader: Leader | null, cell: number): boolean {
+    if (leader === null || !leader.core.stale || leader.core.diskless) return false;
+    if (leader.map.isStaleHere(cell * CELL, CELL)) return false;
+    return leader.node.disk.cell(cell) >= this.#acked[cell]!;
+  }
+
+  /** A stale primary ends: what it alone had is nobody's any more. */
+  #forgetHeld(leader: Leader): void {
+    if (!leader.core.stale) return;
+    const other = this.other(leader.node);
+    for (let cell = 0; cell < CELLS; cell++) {
+      if (!this.#holds(other, cell, this.#acked[cell]!)) this.#acked[cell] = this.#flushed[cell]!;
+    }
   }
 
   // ---- one step ------------------------------------------------------------------------------------
@@ -644,6 +666,7 @@ export class World {
       if (leader === null) continue;
       if (leader.needsPump && this.random.chance(0.7)) leader.pump();
       if (leader.done) {
+        this.#forgetHeld(leader);
         node.leader = null;
         node.role = "down";
         node.disk.orphan();
