@@ -43,7 +43,9 @@ export function doubtOf(
   peering: Peering,
 ): string {
   const { resource } = peering;
-  if (asked.needs === "no-objection") {
+  const force = `If you know that this copy is the newest: hastctl role --force primary ${resource}`;
+  // A new copy that was written before the two ever met holds data, too (S-18).
+  if (asked.needs === "no-objection" && !reason.startsWith("Split-brain")) {
     const join = `Let this one be filled from there; here: hastctl role secondary ${resource}`;
     return asked.primarySeen
       ? `this copy is new, and the other node is primary. ${join}`
@@ -53,7 +55,6 @@ export function doubtOf(
   if (asked.primarySeen) {
     return `the other node is primary. Demote it first; there: hastctl role secondary ${resource}`;
   }
-  const force = `If you know that this copy is the newest: hastctl role --force primary ${resource}`;
   if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;
   return (
     "this copy was complete when the nodes last met, but the other node may have gone on without it, " +

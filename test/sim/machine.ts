@@ -164,6 +164,9 @@ export interface DiskManners {
 }
 
 /** A disk without faults. */
+/** A request that is slow for longer would outlive the last check: see #letGo() of the world. */
+const SLOWEST_MS = 2_500;
+
 function soundDisk(delayMs: number): DiskManners {
   return { delayMs, readFaults: 0, writeFaults: 0, flushFaults: 0, full: false, slowness: 1 };
 }
@@ -407,7 +410,7 @@ export class Machine implements Host {
     const { delayMs, slowness } = this.disk;
     const stuck = Math.max(0, this.diskStuckUntilMs - timeline.nowMs);
     const spike = random.chance(0.02) ? 20 : 2;
-    return stuck + delayMs * slowness * spike * random.next();
+    return stuck + Math.min(SLOWEST_MS, delayMs * slowness * spike * random.next());
   }
 }
 

@@ -224,7 +224,7 @@ test("S-18: nodes written before they ever met: everything is copied, and that i
     assert.match(unknown.stderr, /hastctl role primary shared/);
 
     await beta.role("secondary");
-    await alpha.role("primary");
+    await alpha.role("primary", "--force");
     await latched(pair);
     const dry = await resolve(beta, "--dry-run");
     assert.match(dry.stdout, /everything, 6\dMB, because the two nodes were written before/);
