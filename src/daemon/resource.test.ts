@@ -75,6 +75,7 @@ class World {
       localcnt: 2n,
       remotecnt: 1n,
       remarks: null,
+      life: null,
       ...changes,
     };
   }
@@ -525,6 +526,8 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
     localcnt: 2n,
     remotecnt: 1n,
     remarks: null,
+    life: null,
+    held: null,
   });
   assert.deepEqual(worker.sent.slice(1), [
     { kind: "socket", channel: "a", peer: a.peer },

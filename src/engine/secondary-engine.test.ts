@@ -87,6 +87,8 @@ class Served {
       localcnt: 0n,
       remotecnt: 0n,
       remarks: null,
+      life: null,
+      held: null,
       ...setup.hello,
     };
     const { settings, disk, environment, host } = world;
@@ -672,6 +674,8 @@ test("a secondary that cannot store the resource's id does not answer", async ()
     localcnt: 0n,
     remotecnt: 0n,
     remarks: null,
+    life: null,
+    held: null,
   };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(
@@ -697,6 +701,8 @@ test("stop() before the handshake is answered ends in peace", async () => {
       localcnt: 0n,
       remotecnt: 0n,
       remarks: null,
+      life: null,
+      held: null,
     };
     const { settings, disk, environment, host } = world;
     const engine = await world.until(

@@ -26,6 +26,7 @@ const PEER: Hello = {
   localcnt: 0n,
   remotecnt: 0n,
   synced: "written",
+  keptHere: false,
 };
 
 // ---- judge(): rows 1 and 2 of wire protocol §6.5, and what it makes of the others

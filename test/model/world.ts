@@ -20,6 +20,7 @@ import {
   WRITE,
   ZERO,
 } from "../../src/replication/primary.ts";
+import { equal } from "../../src/replication/secondary.ts";
 import {
   CELL,
   CELLS,
@@ -93,6 +94,8 @@ export class World {
     diskless: 0,
     /** Acknowledged on the peer's word alone. */
     masked: 0,
+    /** A secondary was the source because it had kept its cache. */
+    kept: 0,
     faults: 0,
   };
 
@@ -106,6 +109,8 @@ export class World {
   #flushed: number[] = new Array(CELLS).fill(0);
   /** Nodes that must hold everything that is required. */
   readonly entitled: Set<Node>;
+  /** It has what the other one lost with its power, although that was acknowledged. */
+  #keeper: Node | null = null;
   #lastLeader: Node | null = null;
   #lastDied = false;
   /** The secondary failed, and its primary has not noticed. */
@@ -288,6 +293,9 @@ export class World {
   accepted(leader: Leader, source: "primary" | "secondary"): void {
     this.#peerFault = false;
     this.counts.resyncs++;
+    const level = equal(leader.core.record, this.other(leader.node).disk.record);
+    if (source === "secondary" && level) this.counts.kept++;
+    leader.decided = true;
     const from = source === "primary" && !leader.core.stale ? leader.node : this.other(leader.node);
     const cell = this.#lacks(from);
     this.must(
@@ -296,6 +304,7 @@ export class World {
         `${cell < 0 ? 0 : this.#required(cell)} was acknowledged`,
     );
     this.entitled.add(from);
+    this.#keeper = null;
     for (let at = 0; at < CELLS; at++) {
       // What the peer, as the source, lost with its power before any FLUSH is gone.
       const seen = from === leader.node ? this.#view[at]! : 0;
@@ -325,6 +334,8 @@ export class World {
     this.note(`split-brain: ${other.name} is created anew`);
     other.disk.orphan();
     other.disk.wipe();
+    other.held = null;
+    this.#keeper = null;
     this.#acked = [...this.#view];
     this.#flushed = this.#view.map((value, cell) =>
       Math.min(value, ...leader.node.disk.versions<number>(cell)),
@@ -366,6 +377,8 @@ export class World {
     for (let at = 0; at < CELLS; at++) {
       this.#view[at] = entitled ? this.#required(at) : Math.min(this.#required(at), disk.cell(at));
     }
+    // Its clients see it; but should it end with nothing acknowledged alone, nothing tells of it.
+    this.disclaim(node);
     disk.broken = SOUND;
     node.role = "primary";
     node.leader = new Leader(this, node);
@@ -390,8 +403,18 @@ export class World {
     return node.disk.record.state === "new" && this.#lacks(node) >= 0 && !this.entitled.has(node);
   }
 
+  /** This node alone has what was acknowledged, and cannot say so any more: only what was flushed is safe. */
+  disclaim(node: Node): void {
+    if (this.#keeper !== node) return;
+    this.#keeper = null;
+    this.#acked = [...this.#flushed];
+  }
+
   /** The worker of a node ends as if killed. */
   #kill(node: Node): void {
+    this.disclaim(node);
+    node.held = null;
+    node.vouched = this.random.chance(0.5);
     const { leader, follower } = node;
     node.leader = null;
     node.follower = null;
@@ -415,8 +438,19 @@ export class World {
 
   #powerCut(node: Node): void {
     this.#kill(node);
+    const other = this.other(node);
+    const vouches = other.held !== null || other.follower?.vouches === true;
     node.disk.powerCut();
-    this.#acked = [...this.#flushed];
+    node.vouched = false;
+    const level = vouches && equal(node.disk.record, other.disk.record);
+    for (let cell = 0; cell < CELLS; cell++) {
+      const acked = this.#acked[cell]!;
+      // What the other node holds, in its memory or its cache, is not lost yet (S-9).
+      if (level && this.#holds(other, cell, acked)) {
+        if (node.disk.cell(cell) < acked) this.#keeper = other;
+      } else this.#acked[cell] = this.#flushed[cell]!;
+    }
+    if (this.#keeper !== null) this.entitled.delete(node);
   }
 
   // ---- one step ------------------------------------------------------------------------------------
@@ -529,7 +563,7 @@ export class World {
     const { node, follower } = wire;
     if (message.kind === "hello") {
       if (node.role === "secondary") {
-        wire.follower = new Follower(this, node, wire, message.hello);
+        wire.follower = new Follower(this, node, wire, message);
       } else {
         wire.tellPrimary({ kind: "refused", reason: "not secondary", splitBrain: false });
       }
@@ -650,6 +684,11 @@ export class World {
         if (leader.wire !== null) leader.wire.cut(this.random, "to-secondary");
         if (!leader.stopping) this.#lastDied = true;
         continue;
+      }
+      if (!leader.decided && !leader.core.fresh) {
+        // Without having heard the other node, it serves what it has.
+        leader.decided = true;
+        if (this.#keeper !== node) this.disclaim(this.other(node));
       }
       leader.map.assertInvariants();
       const { core } = leader;
