@@ -499,7 +499,10 @@ export class World {
         const heirs = candidates.filter(
           (node) => this.entitled.has(node) && node !== this.#lastLeader,
         );
-        const choice = heirs.length > 0 && random.chance(0.7) ? heirs : candidates;
+        // Or the one that comes back without its cache.
+        const back = this.#keeper === null ? [] : candidates.filter((at) => at !== this.#keeper);
+        const others = heirs.length > 0 && random.chance(0.7) ? heirs : candidates;
+        const choice = back.length > 0 && random.chance(0.7) ? back : others;
         const node = this.faults ? random.pick(choice) : candidates[0]!;
         actions.push([this.faults ? 0.5 : 5, () => this.#wantPrimary(node)]);
       }
