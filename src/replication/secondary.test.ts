@@ -58,6 +58,21 @@ test("BD-15: a first copy from a FreeBSD primary is inconsistent, too, until its
   expect.equal(judgement.record?.state, "inconsistent");
 });
 
+test("S-9: what is kept here counts where neither has gone on alone, and nowhere else", () => {
+  const source = (peer: Partial<Hello>): string => {
+    const judgement = judge(OWN, {
+      ...PEER,
+      localcnt: OWN.remotecnt,
+      remotecnt: OWN.localcnt,
+      ...peer,
+    });
+    return judgement.kind === "accept" ? judgement.source : "refused";
+  };
+  expect.equal(source({}), "primary");
+  expect.equal(source({ keptHere: true }), "secondary");
+  expect.equal(source({ keptHere: true, localcnt: OWN.remotecnt + 1n }), "primary");
+});
+
 test("a fresh node whose first copy was cut short before the primary noted it gets everything again", () => {
   // The primary still remembers the counter of the copy that was replaced: 1/3 against 0/0.
   for (const state of ["new", "inconsistent"] as const) {
