@@ -308,6 +308,13 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
 
   // ---- under a FreeBSD primary ----------------------------------------------------------------
   {
+    name: "after a power cut the primary's older blocks win",
+    defect: "S-9",
+    ...SECONDARY,
+    find: `peer.keptHere && equal(own, peer) ? "secondary" : verdict.from`,
+    replace: `verdict.from`,
+  },
+  {
     name: "a first copy from a FreeBSD primary is whole from its beginning",
     defect: "BD-15",
     ...SECONDARY,

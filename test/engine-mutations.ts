@@ -369,8 +369,29 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "the target of a resync is whole from its beginning",
     defect: "BD-15",
     ...SECONDARY_ENGINE,
-    find: `      return await this.#storeRecord({ ...own, state, ...`,
-    replace: `      return await this.#storeRecord({ ...own, state: "uptodate", ...`,
+    find: `      const told = { ...own, state, ...`,
+    replace: `      const told = { ...own, state: "uptodate" as const, ...`,
+  },
+  {
+    name: "the next worker hears nothing of what has failed",
+    defect: "S-9",
+    ...SECONDARY_ENGINE,
+    find: `this.#whole && !failed ?`,
+    replace: `this.#whole ?`,
+  },
+  {
+    name: "a copy in the middle of a synchronization is a source",
+    defect: "S-9",
+    ...SECONDARY_ENGINE,
+    find: `errno === 0 && state === "uptodate" && this.#together;`,
+    replace: `errno === 0 && this.#together;`,
+  },
+  {
+    name: "what an async primary acknowledged is believed to be here",
+    defect: "S-9",
+    ...SECONDARY_ENGINE,
+    find: `this.#whole = this.#together && level`,
+    replace: `this.#whole = level`,
   },
   {
     name: "a state is answered before it is stored",
@@ -554,9 +575,9 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "invariant 2",
     ...SIMULATED,
     file: "src/engine/secondary-engine.ts",
-    find: `    else map = await this.#component.loadMap();
+    find: `    let map: Uint8Array | null = own;
 `,
-    replace: `    else map = new Uint8Array(layout.mapSize);
+    replace: `    let map: Uint8Array | null = new Uint8Array(own.length);
 `,
   },
   {

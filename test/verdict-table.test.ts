@@ -23,6 +23,8 @@ interface Case {
   readonly sr: bigint;
   readonly pl: bigint;
   readonly pr: bigint;
+  /** Our cache has what a fresh primary's may have lost. */
+  readonly kept: boolean;
 }
 
 interface Row {
@@ -63,6 +65,12 @@ const TABLE: readonly Row[] = [
   {
     name: "3",
     when: ({ sl, sr, pl, pr }) => sl > pr && sr === pl,
+    verdict: "from secondary, own map",
+  },
+  // The reference lets the primary's older blocks win (S-9).
+  {
+    name: "4, kept by the secondary",
+    when: ({ sl, sr, pl, pr, kept }) => sl === pr && sr === pl && kept,
     verdict: "from secondary, own map",
   },
   {
@@ -113,6 +121,7 @@ function said(at: Case): string {
     localcnt: at.pl,
     remotecnt: at.pr,
     synced: at.states ? "written" : "unknown",
+    keptHere: at.kept,
   };
   const judgement = judge(own, hello);
   if (judgement.kind === "refuse") {
@@ -162,7 +171,9 @@ function* everyCase(): Generator<Case> {
           for (const sl of COUNTS)
             for (const sr of COUNTS)
               for (const pl of COUNTS)
-                for (const pr of COUNTS) yield { id, state, virgin, states, sl, sr, pl, pr };
+                for (const pr of COUNTS)
+                  for (const kept of [false, true])
+                    yield { id, state, virgin, states, sl, sr, pl, pr, kept };
 }
 
 test("every small value of counters, ids, states and flags is judged by the table's first matching row", () => {

@@ -75,6 +75,7 @@ class World {
       localcnt: 2n,
       remotecnt: 1n,
       remarks: null,
+      life: null,
       ...changes,
     };
   }
@@ -552,6 +553,8 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
     localcnt: 2n,
     remotecnt: 1n,
     remarks: null,
+    life: null,
+    held: null,
   });
   assert.deepEqual(worker.sent.slice(1), [
     { kind: "socket", channel: "a", peer: a.peer },
@@ -559,6 +562,37 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
   ]);
   assert.deepEqual(worker.sockets, [a, b]);
   assert.equal(world.clock.timerCount, 0);
+});
+
+test("S-9: what a secondary's worker leaves goes to the next one, once, and only while the role lasts", async () => {
+  const held = { resuid: 7n, localcnt: 1n, remotecnt: 2n };
+  const world = new World();
+  const left = (): unknown => world.processes.last.start.hello?.held;
+  const leave = async (exit: Parameters<typeof world.processes.last.exit>[0]): Promise<void> => {
+    world.processes.last.says({ kind: "held", held });
+    world.processes.last.exit(exit);
+    await settle();
+  };
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  assert.equal(left(), null);
+  await leave({ kind: "code", code: 75 });
+  await world.connect();
+  assert.deepEqual(left(), held);
+  world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+  await settle();
+  await world.connect();
+  assert.equal(left(), null, "one that was killed left nothing");
+  await leave({ kind: "code", code: 75 });
+  await world.resource.changeRole("init");
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  assert.equal(left(), null, "disks may be swapped in role init");
+  await leave({ kind: "code", code: 75 });
+  await world.resource.changeRole("primary");
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  assert.equal(left(), null, "as primary it was written");
 });
 
 test("a secondary's worker that never gets ready is killed, and the next connection counts", async () => {

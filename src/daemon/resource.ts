@@ -18,6 +18,7 @@ import {
   type CopyWorth,
   type Divergence,
   EXIT_PROMOTION_REFUSED,
+  type Held,
   type PeerHello,
   type Trust,
   type WorkerEvent,
@@ -137,6 +138,8 @@ export class Resource implements WorkerOwner {
    * was lost, and not in role init since. Another one, started since, does not know what it has missed (S-2).
    */
   #vouched = false;
+  /** What the last worker of a secondary left to the next one (S-9). */
+  #held: Held | null = null;
   /** The peer's copy and ours do not fit together, as one of the two nodes judged last. */
   #divergence: Divergence | null = null;
   #divergedAt = 0;
@@ -446,6 +449,8 @@ export class Resource implements WorkerOwner {
     this.#role = role;
     // Deaf from now on: whoever goes on without us, or is promoted, cannot tell; and disks are swapped.
     if (role === "init") this.#vouched = false;
+    // From here on the copy may change by other hands than a secondary's worker.
+    this.#held = null;
     this.#log = this.#surroundings.log.withPrefix(`[${this.name}] (${role}) `);
   }
 
@@ -544,6 +549,7 @@ export class Resource implements WorkerOwner {
     assert(worker === this.#worker);
     this.#worker = null;
     const { role } = worker.identity;
+    if (role === "secondary") this.#held = end.held;
     // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
     const parted = end.failure?.exitCode === EXIT_CONFIG || end.failure?.exitCode === EXIT_DISK;
     if (role === "secondary" && parted) this.#vouched = false;
@@ -707,9 +713,13 @@ export class Resource implements WorkerOwner {
         localcnt: p2.localcnt,
         remotecnt: p2.remotecnt,
         remarks: p2.remarks,
+        life: p2.life,
+        held: this.#held,
       },
       "unknown",
     );
+    // One that ends without a word, as when it is killed, leaves nothing.
+    this.#held = null;
     worker.handOver("a", attempt.socket);
     worker.handOver("b", socket);
     // Only the deadline matters here: a socket may break on its way, and the worker wait for it.
@@ -806,6 +816,7 @@ export class Resource implements WorkerOwner {
         this.#divergence = { ...divergence, refusal: null };
         this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
         this.#vouched = false;
+        this.#held = null;
         this.#note =
           "the changes of this node were thrown away; the other one's are copied here when it connects as " +
           `primary. If it is not: hastctl role primary ${name} on that node`;

@@ -14,6 +14,7 @@ import type {
   CopyWorth,
   Divergence,
   FromWorker,
+  Held,
   ToWorker,
   WorkerEvent,
   WorkerReport,
@@ -35,6 +36,8 @@ export interface WorkerEnd {
   readonly exit: ProcessExit;
   /** What it said before it went. */
   readonly failure: { readonly exitCode: number; readonly message: string } | null;
+  /** What it left to its successor. */
+  readonly held: Held | null;
   readonly wasReady: boolean;
   /** We had asked it to stop, or killed it. */
   readonly requested: boolean;
@@ -78,6 +81,7 @@ export class Worker {
     null;
   #questionCount = 0;
   #discarded: Discarded | null = null;
+  #held: Held | null = null;
   /** What the worker says to "sync"; undefined = nothing yet. */
   #syncAnswer: string | null | undefined = undefined;
   readonly #syncWaiters = new Set<() => void>();
@@ -235,6 +239,9 @@ export class Worker {
       case "failed":
         this.#failure = { exitCode: message.exitCode, message: message.message };
         return;
+      case "held":
+        this.#held = message.held;
+        return;
       case "copy":
         this.#owner.workerCopy(this, message.copy);
         return;
@@ -280,6 +287,7 @@ export class Worker {
     return {
       exit,
       failure: this.#failure,
+      held: this.#held,
       wasReady: this.#ready,
       requested: this.#requested,
       lifetimeMs: this.#clock.now() - this.#bornMs,

@@ -49,6 +49,8 @@ async function meet(
     localcnt: 0n,
     remotecnt: 0n,
     remarks: null,
+    life: null,
+    held: null,
     ...hello,
   };
   const { settings, disk, environment, host } = world;

@@ -26,11 +26,13 @@ import {
   type ToldState,
   WRITE,
 } from "../replication/primary.ts";
+import { equal } from "../replication/secondary.ts";
 import { syncVerdict } from "../replication/sync-verdict.ts";
 import { errnoFromWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
 import {
   EXT_ALIVE,
+  EXT_KEPT,
   EXT_SOLE,
   EXT_STATE,
   EXT_ZERO,
@@ -44,6 +46,7 @@ import {
   decodeS2,
   encodeP1,
   encodeP2,
+  type PrimaryLife,
   type S2Accepted,
   type S2Refused,
   SPLIT_BRAIN_ERRMSG,
@@ -102,6 +105,8 @@ export interface PeerLinkHandler {
   diverged(splitBrain: boolean, reason: string | null, peer: CopyFacts): void;
   /** What to tell the peer of our copy. */
   remarks(): CopyRemarks;
+  /** What to tell the peer of this primary's life. */
+  life(): PrimaryLife;
   /** The connection, once accepted, is gone. */
   lost(reason: string): void;
   /** The peer answers a request with an error, a Linux errno. @param slot as for Primary.replied() */
@@ -154,6 +159,8 @@ export class PeerLink {
   #version = 1;
   #extensions = 0n;
   #token: Uint8Array = new Uint8Array(0);
+  /** What this handshake has told the peer, or null. */
+  #life: PrimaryLife | null = null;
   /** We made up the resource id in this very handshake. */
   #virgin = false;
   /** Which connection attempt callbacks belong to. */
@@ -201,6 +208,11 @@ export class PeerLink {
     return this.#state === "up";
   }
 
+  /** The peer relies on it that this primary is not async. */
+  get toldNotEarly(): boolean {
+    return this.#state !== "idle" && this.#life?.early === false;
+  }
+
   /** Why there is no connection, for status; "" before the first attempt has ended. */
   get lastFailure(): string {
     return this.#lastFailure === "" ? this.#lostReason : this.#lastFailure;
@@ -219,6 +231,7 @@ export class PeerLink {
     const settings = this.#settings;
     this.#attempt++;
     this.#virgin = false;
+    this.#life = null;
     this.#state = "connecting";
     this.#abandon = net.connect(
       settings.remote,
@@ -387,6 +400,7 @@ export class PeerLink {
       return;
     }
     this.#state = "answer";
+    this.#life = (this.#extensions & EXT_KEPT) !== 0n ? this.#handler.life() : null;
     this.#b!.write(
       encodeP2(this.#version, {
         resource: this.#settings.resource,
@@ -396,6 +410,7 @@ export class PeerLink {
         localcnt: record.localcnt,
         remotecnt: record.remotecnt,
         remarks: (this.#extensions & EXT_STATE) !== 0n ? this.#handler.remarks() : null,
+        life: this.#life,
       }),
     );
     this.#startTimer("the peer does not answer the second handshake message");
@@ -513,6 +528,8 @@ export class PeerLink {
       { local: answer.localcnt, remote: answer.remotecnt },
     );
     if (verdict.kind === "regular" && verdict.from === answer.syncsrc) return null;
+    // It has kept what may have gone with our cache, and we offered to take it (S-9).
+    if (this.#life?.fresh && equal(core.record, answer)) return null;
     const counters =
       `${localcnt}/${remotecnt} here, ${answer.localcnt}/${answer.remotecnt} at the peer ` +
       "(modification counters: own/other)";

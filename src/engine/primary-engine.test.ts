@@ -15,7 +15,14 @@ import {
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import type { Trust } from "../replication/promotion.ts";
-import { CMD_STATE, EXT_ALIVE, EXT_SOLE, EXT_STATE, EXT_ZERO } from "../wire/extensions.ts";
+import {
+  CMD_STATE,
+  EXT_ALIVE,
+  EXT_KEPT,
+  EXT_SOLE,
+  EXT_STATE,
+  EXT_ZERO,
+} from "../wire/extensions.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS1, encodeS2 } from "../wire/handshake.ts";
 import { decodeNv, NvWriter } from "../wire/nv.ts";
@@ -520,6 +527,20 @@ test("BD-32: other settings count from the next request on, over the same connec
   expect.ok(!led.warned(/Disconnected/));
 });
 
+test("S-9: a primary that turns async tells its peer, by a handshake, before it acknowledges anything early", async () => {
+  const led = await Led.start({ peer: { extensions: EXT_STATE | EXT_KEPT } });
+  expect.deepEqual(led.peer.p2?.life?.early, false);
+  led.engine.reconfigure({ ...led.world.settings, replication: "async" });
+  expect.ok(led.warned(/async from now on, which the peer has to be told/));
+  await led.world.clock.pass(2_000);
+  expect.equal(led.connected, true);
+  expect.equal(led.peers.length, 2);
+  expect.deepEqual(led.peer.p2?.life?.early, true);
+  led.engine.reconfigure({ ...led.world.settings, replication: "fullsync" });
+  await led.settle();
+  expect.equal(led.peers.length, 2, "nothing to tell: the peer assumes the worse");
+});
+
 test("BD-24: another `remote` is connected to at once, in place of the old one", async () => {
   const led = await Led.start();
   led.engine.reconfigure({ ...led.world.settings, remote: "tcp://other", timeout: 3 });
@@ -991,7 +1012,10 @@ test("S-1: a disk that cannot be marked any more is given up, and the peer serve
   sameBytes(led.peer.data.subarray(512, 1024), bytes(512, 3));
   expect.equal(led.world.disk.history.length, before, "our own disk is left alone");
   expect.equal(led.engine.report().status, "degraded");
-  expect.match(notes(led), /^diskless: \/pretend\/disk failed .*here: hastctl role init r0; then on the other node: hastctl role primary r0/);
+  expect.match(
+    notes(led),
+    /^diskless: \/pretend\/disk failed .*here: hastctl role init r0; then on the other node: hastctl role primary r0/,
+  );
   expect.equal(
     led.world.host.copies.at(-1)?.state,
     "inconsistent",
@@ -1051,10 +1075,12 @@ class Aspirant {
   readonly world: World;
   readonly engine: PrimaryEngine;
   admitted: boolean | null = null;
+  readonly #peer: () => PretendSecondary | null;
 
-  private constructor(world: World, engine: PrimaryEngine) {
+  private constructor(world: World, engine: PrimaryEngine, peer: () => PretendSecondary | null) {
     this.world = world;
     this.engine = engine;
+    this.#peer = peer;
     void engine.admit().then((admitted) => {
       this.admitted = admitted;
     });
@@ -1084,13 +1110,18 @@ class Aspirant {
     };
     const { disk, environment, host } = world;
     const opened = PrimaryEngine.open(world.settings, disk, environment, host, trust);
-    const aspirant = new Aspirant(world, await world.until(opened));
+    const aspirant = new Aspirant(world, await world.until(opened), () => last);
     await world.events.settle();
     return aspirant;
   }
 
   get metadata(): Metadata {
     return decodeMetadata(this.world.disk.peek(0, METADATA_SIZE), "r0");
+  }
+
+  /** The peer's last life. */
+  get peer(): PretendSecondary | null {
+    return this.#peer();
   }
 
   refused(reason: RegExp): void {
@@ -1123,6 +1154,10 @@ const ACTS_AS_INIT = s1Refusal(
   false,
 );
 
+/** What the metadata say of an ordinary copy, and a peer's map that marks its first extent. */
+const ORDINARY: Partial<Metadata> = { synced: "all", prevrole: "primary" };
+const MARKED: Uint8Array = new Uint8Array(512).fill(1, 0, 1);
+
 test("S-2: a copy that may have been left behind is served when the other node agrees, and not before", async () => {
   for (const peer of [
     {},
@@ -1152,6 +1187,37 @@ test("S-21: without metaflush the metadata say so before the other node's map is
   const silent = await Aspirant.start("unknown", {}, "connection refused", off);
   silent.refused(/connection refused/);
   expect.equal(silent.metadata.unflushed, undefined);
+});
+
+test("S-9: a primary that may have lost its cache says so, and takes what the other node has kept", async () => {
+  const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
+  const back = await Aspirant.start("unknown", ORDINARY, peer);
+  expect.deepEqual(back.peer?.p2?.life, { fresh: true, early: false });
+  expect.equal(back.admitted, true);
+  expect.ok(back.world.host.notices.some((text) => /everything that was acknowledged/.test(text)));
+  expect.equal(back.metadata.state, "uptodate", "what was marked has been copied");
+  expect.deepEqual(
+    back.world.disk.peek(LOCALOFF, 65536),
+    back.peer!.data.slice(0, 65536),
+    "from there",
+  );
+});
+
+test("S-9: one whose hastd was there all the time, or that was forced, does not offer it, and does not take it", async () => {
+  const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
+  for (const trust of ["known", "forced"] as const) {
+    const back = await Aspirant.start(trust, ORDINARY, peer);
+    await back.world.until(back.engine.start());
+    await back.world.events.settle();
+    expect.equal(back.peer?.p2?.life?.fresh, false, trust);
+    expect.match(back.engine.report().notes.join(), /which the counters contradict/);
+  }
+});
+
+test("S-9: one that has served without the other node keeps its own data", async () => {
+  const led = await Led.start({ alone: true, peer: { extensions: EXT_STATE | EXT_KEPT } });
+  await led.world.clock.pass(3_000);
+  expect.equal(led.engine.life().fresh, false);
 });
 
 test("S-2: where the other node is silent or cannot judge, it is refused at once, and says what to type", async () => {

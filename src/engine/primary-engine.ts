@@ -29,7 +29,7 @@ import {
 } from "../replication/primary.ts";
 import { admission, type Trust } from "../replication/promotion.ts";
 import { errnoText } from "../wire/errno.ts";
-import { type CopyRemarks, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
+import { type CopyRemarks, type PrimaryLife, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import type { Hashes } from "../wire/payload.ts";
 import { Component, type ComponentHandler } from "./component.ts";
 import { divergenceNotes } from "./divergence.ts";
@@ -44,6 +44,7 @@ import {
   type CopyWorth,
   type Divergence,
   EXIT_PROMOTION_REFUSED,
+  type Held,
   type WorkerEvent,
   type WorkerReport,
   type WorkerSettings,
@@ -101,8 +102,11 @@ export interface EngineHost {
   debug(level: number, text: string): void;
   /** What the local copy is worth, whenever that changes. */
   copy(copy: CopyWorth): void;
-  /** The engine has ended; `exitCode` as in behaviour §2.1, `reason` for the log. */
-  ended(exitCode: number, reason: string): void;
+  /**
+   * The engine has ended; `exitCode` as in behaviour §2.1, `reason` for the log.
+   * @param held what the next secondary may rely on, as long as this machine keeps its memory
+   */
+  ended(exitCode: number, reason: string, held: Held | null): void;
 }
 
 export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBackend, PeerLinkHandler {
@@ -425,6 +429,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     assert(settings.metaflush || !before.metaflush);
     this.#settings = settings;
     this.#peering = { resource: settings.resource, source: settings.source };
+    // The peer must know before the first write is acknowledged that it may never see (S-9).
+    if (settings.replication === "async" && this.#link?.toldNotEarly) {
+      this.#link.disconnect("replication is async from now on, which the peer has to be told");
+    }
     this.#core.reconfigure(settings.replication, settings.timeout * 1000);
     const moved = settings.remote !== before.remote || settings.source !== before.source;
     if (moved) this.disconnect(`hast.conf has other addresses now: ${settings.remote}`);
@@ -551,7 +559,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#nbd.flush();
     this.#nbd.destroy();
     this.#link?.stop();
-    this.#component.close(() => this.#host.ended(exitCode, reason));
+    this.#component.close(() => this.#host.ended(exitCode, reason, null));
   }
 
   // ---- PrimaryOutbox --------------------------------------------------------------------------
@@ -793,6 +801,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     // Before the connection is put in use: a pass may start in linkUp() (behaviour §11).
     this.#host.notice(`Connected to ${this.#settings.remote}.`);
     this.#host.event("connect");
+    if (peer.source === "secondary" && peer.localcnt === this.#core.record.remotecnt) {
+      this.#host.notice(
+        "The peer has everything that was acknowledged, and this node may have lost what was not flushed: " +
+          "what either map marks is copied from there.",
+      );
+    }
     this.#core.linkUp(peer, this);
     this.#answered(null);
   }
@@ -841,6 +855,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #ownFacts(): CopyFacts {
     const { resuid, localcnt, remotecnt } = this.#core.record;
     return { resuid, localcnt, remotecnt, remarks: this.remarks() };
+  }
+
+  life(): PrimaryLife {
+    // A hastd that was there all the time answers for this machine's cache; an operator, by force, for the copy.
+    const fresh = this.#core.fresh && this.#trust === "unknown";
+    return { fresh, early: this.#settings.replication === "async" };
   }
 
   remarks(): CopyRemarks {

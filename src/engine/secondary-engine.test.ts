@@ -16,7 +16,7 @@ import {
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
-import { EXT_ALIVE, EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
+import { EXT_ALIVE, EXT_KEPT, EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
 import { encodeFrame } from "../wire/frame.ts";
 import { decodeS2, type S2Accepted } from "../wire/handshake.ts";
 import { NvWriter } from "../wire/nv.ts";
@@ -27,7 +27,7 @@ import {
   COMPRESSION_LZF,
 } from "../wire/payload.ts";
 import { SecondaryEngine } from "./secondary-engine.ts";
-import type { PeerHello } from "./worker-messages.ts";
+import type { Held, PeerHello } from "./worker-messages.ts";
 
 const ARENA = dirtyArena();
 const RESUID = 77n;
@@ -87,6 +87,8 @@ class Served {
       localcnt: 0n,
       remotecnt: 0n,
       remarks: null,
+      life: null,
+      held: null,
       ...setup.hello,
     };
     const { settings, disk, environment, host } = world;
@@ -672,6 +674,8 @@ test("a secondary that cannot store the resource's id does not answer", async ()
     localcnt: 0n,
     remotecnt: 0n,
     remarks: null,
+    life: null,
+    held: null,
   };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(
@@ -697,6 +701,8 @@ test("stop() before the handshake is answered ends in peace", async () => {
       localcnt: 0n,
       remotecnt: 0n,
       remarks: null,
+      life: null,
+      held: null,
     };
     const { settings, disk, environment, host } = world;
     const engine = await world.until(
@@ -790,6 +796,104 @@ test("a state received whole is stored although the primary is gone by then", as
   served.a.end();
   await served.ended(75);
   expect.deepEqual([served.metadata.state, served.metadata.remotecnt], ["uptodate", 4n]);
+});
+
+/** A primary of ours that says what it acknowledges; its counters are 0/0. */
+const TOGETHER: Partial<PeerHello> = {
+  extensions: EXT_STATE | EXT_KEPT,
+  remarks: { dirtyExtents: 0, synced: "all", aloneSince: null },
+  life: { fresh: false, early: false },
+};
+const HELD: Held = { resuid: RESUID, localcnt: 0n, remotecnt: 0n };
+const IN_STEP: Partial<Metadata> = { state: "uptodate", sequence: 1n };
+
+/** What is left to the next worker after one connection. */
+async function leaves(
+  setup: Setup,
+  act: (served: Served) => Promise<void> = async () => {},
+): Promise<Held | null> {
+  const served = await Served.start({ metadata: IN_STEP, ...setup });
+  await act(served);
+  served.a.end();
+  await served.ended(75);
+  return served.world.host.held;
+}
+
+test("S-9: in step, and with nothing failed, a worker leaves word that everything acknowledged is here", async () => {
+  const act = async (served: Served): Promise<void> =>
+    served.send(writeRequest(1, 0, bytes(512, 1), { memsync: true }));
+  // What it has answered with `received` is written before the word is given (S-5).
+  expect.deepEqual(await leaves({ hello: TOGETHER, completion: "held" }, act), HELD);
+  expect.deepEqual(
+    await leaves({ hello: TOGETHER }, (served) => served.send(encodeState(2, 1, "uptodate", 4n))),
+    { ...HELD, remotecnt: 4n },
+  );
+});
+
+test("S-9: no such word where the primary may have acknowledged what never came, or where something is missing", async () => {
+  const dirty = { dirtyExtents: 1, synced: "all", aloneSince: null } as const;
+  const cases: readonly (readonly [string, Setup])[] = [
+    ["async", { hello: { ...TOGETHER, life: { fresh: false, early: true } } }],
+    ["does not say", { hello: { ...TOGETHER, extensions: EXT_STATE, life: null } }],
+    ["FreeBSD", { hello: { remarks: null } }],
+    ["the primary's map marks something", { hello: { ...TOGETHER, remarks: dirty } }],
+    ["our map marks something", { hello: TOGETHER, map: Uint8Array.of(1) }],
+    ["the primary went on alone", { hello: { ...TOGETHER, localcnt: 1n } }],
+    ["not whole", { hello: TOGETHER, metadata: { state: "inconsistent", sequence: 1n } }],
+    [
+      "promoted by force once",
+      { hello: TOGETHER, metadata: { state: "consistent", sequence: 1n } },
+    ],
+  ];
+  for (const [what, setup] of cases) expect.equal(await leaves(setup), null, what);
+  const held = { hello: { ...TOGETHER, held: HELD } };
+  expect.equal(
+    await leaves(held, (served) => served.send(encodeState(2, 1, "inconsistent", 0n))),
+    null,
+    "a synchronization has begun",
+  );
+  for (const op of ["write", "flush", "read"] as const) {
+    const act = async (served: Served): Promise<void> => {
+      let failing = true;
+      served.world.disk.fail = (io) => {
+        if (!failing || io.op !== op || (op !== "flush" && io.offset < LOCALOFF)) return 0;
+        failing = false;
+        return 5;
+      };
+      await served.send(
+        op === "write"
+          ? writeRequest(1, 0, bytes(512, 1), { memsync: true })
+          : op === "flush"
+            ? flushRequest(1)
+            : readRequest(1, 0, 512),
+      );
+      expect.equal(failing, false);
+    };
+    expect.equal(await leaves({ hello: TOGETHER }, act), null, `a ${op} failed`);
+  }
+});
+
+test("S-9: a primary that has lost its cache finds the copy that kept its own the source, and only then", async () => {
+  const life = { fresh: true, early: false };
+  const remarks = { dirtyExtents: 1, synced: "all", aloneSince: null } as const;
+  const back: Partial<PeerHello> = { ...TOGETHER, life, remarks, held: HELD };
+  const source = async (hello: Partial<PeerHello>, metadata = IN_STEP): Promise<string> =>
+    (await Served.start({ hello, metadata })).s2.syncsrc;
+  expect.equal(await source(back), "secondary");
+  expect.equal(await source({ ...back, held: null }), "primary", "hastd here is another one");
+  expect.equal(await source({ ...back, held: { ...HELD, remotecnt: 1n } }), "primary");
+  expect.equal(await source({ ...back, held: { ...HELD, resuid: 1n } }), "primary");
+  expect.equal(await source({ ...back, life: { ...life, fresh: false } }), "primary");
+  expect.equal(await source({ ...back, life: { ...life, early: true } }), "primary");
+  expect.equal(await source({ ...back, localcnt: 1n }), "primary", "it went on alone");
+  expect.equal(
+    await source({ ...back, remarks: TOGETHER.remarks! }),
+    "primary",
+    "no map marks anything",
+  );
+  expect.equal(await source(back, { ...IN_STEP, state: "outdated" }), "primary");
+  // The word holds through as many interrupted attempts as it takes.
+  expect.deepEqual(await leaves({ hello: back }), HELD);
 });
 
 test("S-16: a write that failed is on record before the primary learns of it", async () => {

@@ -24,6 +24,7 @@ import {
   ZERO,
 } from "../replication/primary.ts";
 import {
+  equal,
   type Judgement,
   judge,
   Secondary,
@@ -32,7 +33,7 @@ import {
 } from "../replication/secondary.ts";
 import { errnoText, errnoToWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { CMD_STATE, EXT_ALIVE, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
+import { CMD_STATE, EXT_ALIVE, EXT_KEPT, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS2, type S2Refused, syncedOf } from "../wire/handshake.ts";
 import { decodeNv } from "../wire/nv.ts";
@@ -55,7 +56,7 @@ import { Outgoing } from "./outgoing.ts";
 import { RESYNC_REFUSED } from "./peer-link.ts";
 import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
 import { RequestFailures } from "./request-failures.ts";
-import type { PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
+import type { Held, PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
 
 /** A FreeBSD primary sends at least a keepalive every 10 s (wire protocol §10). */
 const SILENCE_MAX_MS = 20_000;
@@ -113,6 +114,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #exitCode = EXIT_LOST;
   #exitReason = "";
   #lastHeardAt: number;
+  /** The primary says so before it acknowledges what we do not have. */
+  readonly #together: boolean;
+  /** What is on record here, with all that was acknowledged since, is in this machine's cache at least (S-9). */
+  #whole: boolean;
   /** The primary is one of ours: it sends often, and wants its keepalives answered. */
   readonly #answersKeepalives: boolean;
   readonly #silenceOnceHeardMs: number;
@@ -177,6 +182,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#host = host;
     this.#version = hello.version;
     this.#states = (hello.extensions & EXT_STATE) !== 0n;
+    this.#together =
+      this.#states && (hello.extensions & EXT_KEPT) !== 0n && hello.life?.early === false;
+    this.#whole = heldOf(component.metadata, hello.held);
     this.#answersKeepalives = (hello.extensions & EXT_ALIVE) !== 0n;
     this.#silenceOnceHeardMs = this.#answersKeepalives
       ? Math.max(settings.timeout * 1000, SILENCE_MIN_MS)
@@ -215,6 +223,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     };
     const { virgin, resuid, localcnt, remotecnt, remarks } = this.#hello;
     this.#tellCopy();
+    const map = await this.#component.loadMap();
+    if (this.#state !== "starting") return; // the primary did not wait
+    // With nothing in either map there is nothing to choose.
+    const marked = remarks === null || remarks.dirtyExtents > 0 || map.some((byte) => byte !== 0);
     const judgement = judge(own, {
       states: this.#states,
       virgin,
@@ -222,12 +234,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       localcnt,
       remotecnt,
       synced: remarks === null ? "unknown" : remarks.synced,
+      keptHere: this.#whole && this.#together && marked && this.#hello.life!.fresh,
     });
     if (judgement.kind === "refuse") {
-      this.#refuse(judgement, await this.#component.loadMap());
+      this.#refuse(judgement, map);
       return;
     }
-    if (await this.#overwrites(judgement)) {
+    if (this.#overwrites(judgement, map)) {
       const refusal = await this.#host.mayResync();
       if (this.#state !== "starting") return; // the primary did not wait
       if (refusal !== null) {
@@ -251,18 +264,20 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
         return;
       }
     }
-    await this.#answer(judgement);
+    const level = equal(own, { localcnt, remotecnt }) && own.resuid === resuid;
+    const whole = judgement.source === "secondary" ? this.#whole : !marked;
+    this.#whole = this.#together && level && own.state === "uptodate" && whole;
+    this.#answer(judgement, map);
   }
 
   /**
    * Whether this copy lacks what the primary has, or may have what it lacks: then a resync overwrites it.
    * One that is being overwritten already does not count.
    */
-  async #overwrites(judgement: Judgement & { kind: "accept" }): Promise<boolean> {
+  #overwrites(judgement: Judgement & { kind: "accept" }, map: Uint8Array): boolean {
     const { metadata } = this.#component;
     if (judgement.source !== "primary" || metadata.state === "inconsistent") return false;
     if (judgement.map === "full" || this.#hello.localcnt > metadata.remotecnt) return true;
-    const map = await this.#component.loadMap();
     return map.some((byte) => byte !== 0);
   }
 
@@ -344,11 +359,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#finish(EXIT_REFUSED, judgement.reason);
   }
 
-  async #answer(judgement: Judgement & { kind: "accept" }): Promise<void> {
-    const { metadata, layout } = this.#component;
-    let map: Uint8Array | null = null;
-    if (judgement.map === "full") map = new Uint8Array(layout.mapSize).fill(0xff);
-    else map = await this.#component.loadMap();
+  /** @param own the map on our disk as it was before the handshake */
+  #answer(judgement: Judgement & { kind: "accept" }, own: Uint8Array): void {
+    const { metadata } = this.#component;
+    let map: Uint8Array | null = own;
+    if (judgement.map === "full") map = new Uint8Array(own.length).fill(0xff);
     if (judgement.map === "own-unless-empty" && map.every((byte) => byte === 0)) map = null;
     if (this.#state !== "starting") return;
     if (!this.#states) {
@@ -461,10 +476,18 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#tick?.cancel();
+    const held = exitCode === EXIT_DISK ? null : this.#held;
     this.#component.close(() => {
       this.#b.destroy();
-      this.#host.ended(exitCode, reason);
+      this.#host.ended(exitCode, reason, held);
     });
+  }
+
+  /** Everything that came whole has been executed, and nothing is missing: so may the next worker say. */
+  get #held(): Held | null {
+    const { resuid, localcnt, remotecnt } = this.#component.metadata;
+    const failed = this.#core.lacks || this.#core.readErrors > 0;
+    return this.#whole && !failed ? { resuid, localcnt, remotecnt } : null;
   }
 
   // ---- requests -------------------------------------------------------------------------------
@@ -599,6 +622,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   #refuseRequest(header: RequestHeader): void {
+    this.#whole = false;
     this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
   }
 
@@ -691,9 +715,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       state: stateOf(metadata),
       synced: metadata.synced,
     };
+    this.#whole = false;
     if (state !== "sole") {
       const whole = { remotecnt: localcnt, synced, aloneSince: null };
-      return await this.#storeRecord({ ...own, state, ...(state === "uptodate" ? whole : {}) });
+      const told = { ...own, state, ...(state === "uptodate" ? whole : {}) };
+      const errno = await this.#storeRecord(told);
+      this.#whole = errno === 0 && state === "uptodate" && this.#together;
+      return errno;
     }
     const record = soleRecord(own, localcnt, remotecnt);
     if (record === null) return ERR_INVAL;
@@ -1052,6 +1080,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (note !== null) notes.push(note);
     return notes;
   }
+}
+
+/** Is this still the copy that an earlier worker vouched for? */
+function heldOf(metadata: Metadata, held: Held | null): boolean {
+  if (held === null || stateOf(metadata) !== "uptodate") return false;
+  const { resuid, localcnt, remotecnt } = metadata;
+  return resuid === held.resuid && localcnt === held.localcnt && remotecnt === held.remotecnt;
 }
 
 /** A STATE request (wire/extensions.ts). */

@@ -5,7 +5,7 @@ import type { CopyState, Forced } from "../metadata/block.ts";
 import type { LogDestination } from "../platform/log.ts";
 import type { DiscardPlan } from "../replication/discard.ts";
 import type { Trust } from "../replication/promotion.ts";
-import type { CopyRemarks, S2Refused } from "../wire/handshake.ts";
+import type { CopyRemarks, PrimaryLife, S2Refused } from "../wire/handshake.ts";
 
 export type Replication = "fullsync" | "memsync" | "async";
 export type Checksum = "none" | "crc32" | "sha256";
@@ -56,7 +56,7 @@ export interface Divergence {
   readonly refusal: S2Refused | null;
 }
 
-/** What the main daemon learned from the primary's two handshake messages (spec: wire protocol §6). */
+/** What the main daemon knows of a primary that connects, from its two handshake messages (wire protocol §6). */
 export interface PeerHello {
   readonly version: number;
   /** Extensions both sides have; 0n with a FreeBSD peer. */
@@ -67,6 +67,20 @@ export interface PeerHello {
   readonly remotecnt: bigint;
   /** Null from a FreeBSD primary. */
   readonly remarks: CopyRemarks | null;
+  /** Null where KEPT is not agreed upon. */
+  readonly life: PrimaryLife | null;
+  /** What the last worker left. */
+  readonly held: Held | null;
+}
+
+/**
+ * What a secondary's worker leaves to its successor, for as long as hastd lives: with these counters on
+ * record, this copy has everything that was acknowledged under them, if only in its cache (S-9).
+ */
+export interface Held {
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
 }
 
 export type ToWorker =
@@ -134,6 +148,8 @@ export type FromWorker =
       readonly plan: DiscardPlan["kind"];
       readonly lines: readonly string[];
     }
+  /** From a secondary, right before it exits. */
+  | { readonly kind: "held"; readonly held: Held }
   /** All of a full copy is on record; or why it was refused. */
   | { readonly kind: "sync"; readonly refusal: string | null }
   /** A resync is about to overwrite this node's copy. The worker waits for the answer, for minutes if need be. */

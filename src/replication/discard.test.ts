@@ -28,7 +28,7 @@ test("S-10: typed again, there is nothing left to discard, and nothing that wait
   expect.equal(discardPlan(first.record, KEEPER).kind, "nothing");
   // Written again alone, by force: that is a new divergence, and nothing decides it beforehand.
   const later = { ...first.record, localcnt: first.record.localcnt + 1n };
-  const judgement = judge(later, { ...KEEPER, states: true, virgin: false });
+  const judgement = judge(later, { ...KEEPER, states: true, virgin: false, keptHere: false });
   expect.ok(judgement.kind === "refuse" && judgement.splitBrain);
 });
 
@@ -77,6 +77,7 @@ test("whatever the counters: afterwards the ordinary table makes this copy the t
         ...other,
         states: other.synced !== "unknown",
         virgin: false,
+        keptHere: false,
       });
       expect.ok(judgement.kind === "accept", `${judgement.kind}`);
       expect.equal(judgement.source, "primary");

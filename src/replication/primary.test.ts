@@ -549,6 +549,26 @@ test("BD-15: before the first copy from the peer, our own metadata says inconsis
   expect.match(bench.take()[0]!, /send read/);
 });
 
+test("S-9: whose data it will be is open until something can have been served", () => {
+  const alone = new PrimaryBench();
+  expect.equal(alone.core.fresh, true);
+  alone.core.openGate(alone);
+  expect.equal(alone.core.fresh, false);
+
+  // Equal counters, and the peer is the source all the same: nothing stale is served, or copied there.
+  const back = new PrimaryBench({ dirty: [1] });
+  expect.equal(back.core.handshakeBegin() !== null, true);
+  back.accept({ source: "secondary", map: mapOf([]) });
+  expect.equal(back.core.fresh, false);
+  expect.equal(back.core.stale, true);
+  expect.equal(back.core.record.state, "inconsistent");
+  expect.match(back.take().join(), /send read/);
+  // The connection goes before all is copied: with equal counters the next one says "primary".
+  back.cut();
+  back.connect({ source: "primary", map: mapOf([]) });
+  expect.match(back.take().join(), /send read/, "still from there");
+});
+
 test("a read that our own disk finished after the peer turned out newer is read again there", () => {
   const bench = new PrimaryBench();
   bench.core.openGate(bench);

@@ -276,6 +276,8 @@ export class Primary {
   #link: Link = "down";
   /** False until the first connection attempt has ended: nothing is issued before. */
   #gateOpen: boolean;
+  /** The gate has been open: what a client has seen or changed since is this node's data. */
+  #served = false;
   #handshaking = false;
   #effectiveMode: Mode;
   #peerVersion = 0;
@@ -399,6 +401,11 @@ export class Primary {
 
   get record(): PrimaryRecord {
     return this.#record;
+  }
+
+  /** Nothing has been served yet: whose data it will be is open (S-9). */
+  get fresh(): boolean {
+    return !this.#served && !this.#stale;
   }
 
   /** True while dirty extents must be read from the peer. */
@@ -1280,6 +1287,7 @@ export class Primary {
   }
 
   #releaseHeld(out: PrimaryOutbox): void {
+    this.#served = true;
     for (let index = 0; index < this.#activeCount && this.#heldCount > 0; ) {
       const slot = this.#active[index]!;
       if (this.#state[slot] === HELD) this.#begin(slot, out);

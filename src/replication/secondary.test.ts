@@ -26,6 +26,7 @@ const PEER: Hello = {
   localcnt: 0n,
   remotecnt: 0n,
   synced: "written",
+  keptHere: false,
 };
 
 // ---- judge(): rows 1 and 2 of wire protocol §6.5, and what it makes of the others
@@ -55,6 +56,21 @@ test("BD-15: a first copy from a FreeBSD primary is inconsistent, too, until its
   const judgement = judge(FRESH, { ...PEER, states: false, localcnt: 3n });
   expect.ok(judgement.kind === "accept");
   expect.equal(judgement.record?.state, "inconsistent");
+});
+
+test("S-9: what is kept here counts where neither has gone on alone, and nowhere else", () => {
+  const source = (peer: Partial<Hello>): string => {
+    const judgement = judge(OWN, {
+      ...PEER,
+      localcnt: OWN.remotecnt,
+      remotecnt: OWN.localcnt,
+      ...peer,
+    });
+    return judgement.kind === "accept" ? judgement.source : "refused";
+  };
+  expect.equal(source({}), "primary");
+  expect.equal(source({ keptHere: true }), "secondary");
+  expect.equal(source({ keptHere: true, localcnt: OWN.remotecnt + 1n }), "primary");
 });
 
 test("a fresh node whose first copy was cut short before the primary noted it gets everything again", () => {

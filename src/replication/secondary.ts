@@ -41,6 +41,11 @@ export interface Hello {
   readonly remotecnt: bigint;
   /** What the primary has on record; "unknown" of a FreeBSD primary, which records no such thing. */
   readonly synced: Synced | null | "unknown";
+  /**
+   * The primary has served nothing yet, and its cache may be lost; everything acknowledged under the
+   * counters that we have on record is in ours; and the maps are not empty (S-9).
+   */
+  readonly keptHere: boolean;
 }
 
 export type Judgement =
@@ -104,7 +109,7 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
     case "regular":
       return {
         kind: "accept",
-        source: verdict.from,
+        source: peer.keptHere && equal(own, peer) ? "secondary" : verdict.from,
         virgin: false,
         map: "own",
         record: outdatedBy(own, peer) ?? forgottenBy(own, peer),
@@ -129,6 +134,14 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         reason: "a modification counter ran backwards: one node's metadata was lost or rolled back",
       };
   }
+}
+
+/** Row 4: neither node has acknowledged anything alone. */
+export function equal(
+  own: Pick<SecondaryRecord, "localcnt" | "remotecnt">,
+  peer: Pick<SecondaryRecord, "localcnt" | "remotecnt">,
+): boolean {
+  return own.localcnt === peer.remotecnt && own.remotecnt === peer.localcnt;
 }
 
 /**

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import {
   CMD_STATE,
   EXT_ALIVE,
+  EXT_KEPT,
   EXT_SOLE,
   EXT_STATE,
   EXT_ZERO,
@@ -35,6 +36,6 @@ test("only `sole` carries what the primary remembers of its peer's count", () =>
 });
 
 test("extensions are bits of their own", () => {
-  expect.deepEqual([EXT_STATE, EXT_ZERO, EXT_SOLE, EXT_ALIVE], [1n, 2n, 4n, 64n]);
-  expect.equal(EXTENSIONS, 71n);
+  expect.deepEqual([EXT_STATE, EXT_ZERO, EXT_SOLE, EXT_ALIVE, EXT_KEPT], [1n, 2n, 4n, 64n, 128n]);
+  expect.equal(EXTENSIONS, 199n);
 });

@@ -27,8 +27,13 @@ export const EXT_ZERO = 2n;
 export const EXT_SOLE = 4n;
 /** A secondary answers each KEEPALIVE on B, with sequence number 0, which no request has. */
 export const EXT_ALIVE = 64n;
+/**
+ * P2 tells of the primary's present life, and where the counters are equal S2 may name the secondary as the
+ * source: what was acknowledged is in its cache, while the primary lost its own (S-9).
+ */
+export const EXT_KEPT = 128n;
 /** What this build knows. */
-export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO | EXT_SOLE | EXT_ALIVE;
+export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO | EXT_SOLE | EXT_ALIVE | EXT_KEPT;
 
 export const CMD_STATE = 6;
 

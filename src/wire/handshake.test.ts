@@ -98,6 +98,7 @@ const EXAMPLES: readonly [what: string, message: Uint8Array, hex: string][] = [
       localcnt: 0n,
       remotecnt: 0n,
       remarks: null,
+      life: null,
     }),
     `02a40000001109070000007265736f75726365000000000000000073686172656400000a0610000000746f6b65
      6e000000000102030405060708090a0b0c0d0e0f01070100000076697267696e00000100000000000000080708
@@ -158,6 +159,7 @@ test("P1 and P2 survive encoding and decoding", () => {
     localcnt: u64,
     remotecnt: u64,
     remarks,
+    life: fc.option(fc.record({ fresh: fc.boolean(), early: fc.boolean() })),
   });
   fc.assert(
     fc.property(record, fc.constantFrom(1, 2), (hello, version) => {

@@ -4,12 +4,13 @@
  *
  *   A  P1  resource, version [, ext]                                primary → secondary's daemon
  *   A  S1  version, token [, ext]      or  errmsg [, wait]
- *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt [, remarks]
+ *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt [, remarks] [, life]
  *   A  S2  datasize, extentsize, localcnt, remotecnt [, virgin], syncsrc, mapsize [, synced]
  *          [, payload keys, map]       or  …, remotecnt, errmsg [, resuid, remarks]
  *
  * `ext` is ours: a set of extensions (uint64) that P1 offers and S1 accepts; FreeBSD ignores it. So are
- * the remarks, which nodes send that have agreed upon STATE: dirty u64 [, synced] [, alone u64].
+ * the remarks, which nodes send that have agreed upon STATE: dirty u64 [, synced] [, alone u64]; and the
+ * life, with those that have agreed upon KEPT: fresh u8, early u8.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/hastd.c, listen_accept(), primary.c, init_remote(), and secondary.c,
  * init_remote(); wire protocol §6.
@@ -47,6 +48,14 @@ export interface CopyRemarks {
   readonly aloneSince: number | null;
 }
 
+/** What a primary says of itself since it began to work (EXT_KEPT). */
+export interface PrimaryLife {
+  /** It has served nothing yet, and does not know what became of its cache: the peer's copy will do. */
+  readonly fresh: boolean;
+  /** async: it acknowledges writes that the peer does not have yet. */
+  readonly early: boolean;
+}
+
 export interface P1 {
   readonly kind: "p1";
   readonly resource: string;
@@ -67,6 +76,8 @@ export interface P2 {
   readonly remotecnt: bigint;
   /** Null from a FreeBSD primary. */
   readonly remarks: CopyRemarks | null;
+  /** Null where KEPT is not agreed upon. */
+  readonly life: PrimaryLife | null;
 }
 
 export type S1 =
@@ -144,6 +155,7 @@ export function decodeHello(nv: Uint8Array): P1 | P2 {
     localcnt: list.u64("localcnt") ?? 0n,
     remotecnt: list.u64("remotecnt") ?? 0n,
     remarks: remarksOf(list),
+    life: lifeOf(list),
   };
 }
 
@@ -162,6 +174,9 @@ export function encodeP2(version: number, hello: Omit<P2, "kind">): Uint8Array {
   if (hello.virgin) nv.i8("virgin", 1);
   nv.u64("resuid", hello.resuid).u64("localcnt", hello.localcnt).u64("remotecnt", hello.remotecnt);
   if (hello.remarks !== null) encodeRemarks(nv, hello.remarks);
+  if (hello.life !== null) {
+    nv.u8("fresh", hello.life.fresh ? 1 : 0).u8("early", hello.life.early ? 1 : 0);
+  }
   return encodeFrame(version, nv.finish());
 }
 
@@ -305,6 +320,14 @@ function remarksOf(list: NvList): CopyRemarks | null {
   const dirtyExtents = count(list, "dirty");
   if (dirtyExtents === null) return null;
   return { dirtyExtents, synced: syncedOf(list), aloneSince: count(list, "alone") };
+}
+
+/** Anything but a plain yes or no to both promises nothing. */
+function lifeOf(list: NvList): PrimaryLife | null {
+  const fresh = list.u8("fresh");
+  const early = list.u8("early");
+  if (fresh === null || early === null || fresh > 1 || early > 1) return null;
+  return { fresh: fresh === 1, early: early === 1 };
 }
 
 /** A word that we do not know promises nothing. */

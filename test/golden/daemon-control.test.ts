@@ -113,6 +113,7 @@ test("the captured requests get the captured replies, byte for byte", async () =
     localcnt: 0n,
     remotecnt: 0n,
     remarks: null,
+    life: null,
   });
   await settle();
   await beta.expectCaptured("09-status-secondary-complete");

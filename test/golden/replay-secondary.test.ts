@@ -33,7 +33,17 @@ const MAP_OFFSET = 4096;
 
 function helloOf({ version, hello }: Pair): PeerHello {
   const { virgin, resuid, localcnt, remotecnt } = hello;
-  return { version, extensions: 0n, virgin, resuid, localcnt, remotecnt, remarks: null };
+  return {
+    version,
+    extensions: 0n,
+    virgin,
+    resuid,
+    localcnt,
+    remotecnt,
+    remarks: null,
+    life: null,
+    held: null,
+  };
 }
 
 /** The id of a secondary that gave this answer. */

@@ -70,6 +70,7 @@ export function explore(extent: Extent): Tally {
       resyncs: 0,
       diskless: 0,
       masked: 0,
+      kept: 0,
       faults: 0,
     },
   };

@@ -4,7 +4,7 @@
 import { Activemap } from "../../src/replication/activemap.ts";
 import { READ } from "../../src/replication/primary.ts";
 import {
-  type Hello,
+  equal,
   judge,
   Secondary,
   type SecondaryOutbox,
@@ -38,10 +38,18 @@ export class Follower implements SecondaryOutbox {
   #stateWaiting: (ToSecondary & { kind: "state" }) | null = null;
   #storing = false;
   #clearing = false;
+  readonly #together: boolean;
+  /** Everything acknowledged under our counters is in this machine's cache at least. */
+  #whole: boolean;
   #kept: Activemap | null = null;
   #staging = new Uint8Array(REGION);
 
-  constructor(world: World, node: Node, wire: Wire, hello: Hello) {
+  constructor(
+    world: World,
+    node: Node,
+    wire: Wire,
+    { hello, life, dirty }: ToSecondary & { kind: "hello" },
+  ) {
     this.world = world;
     this.node = node;
     this.wire = wire;
@@ -50,7 +58,19 @@ export class Follower implements SecondaryOutbox {
     node.disk.settle();
     const { resuid, localcnt, remotecnt, state, synced, alone } = node.disk.record;
     const counts = { resuid, localcnt, remotecnt, state, synced };
-    const judgement = judge(counts, hello);
+    const marked = dirty > 0 || node.disk.cell(MAP) !== 0;
+    const held = node.held;
+    node.held = null;
+    node.vouched = true;
+    this.#together = life?.early === false;
+    this.#whole =
+      held !== null &&
+      state === "uptodate" &&
+      held.resuid === resuid &&
+      held.localcnt === localcnt &&
+      held.remotecnt === remotecnt;
+    const keptHere = this.#whole && life?.early === false && life.fresh && marked;
+    const judgement = judge(counts, { ...hello, keptHere });
     world.note(
       `${node.name}: judges ${words(node.disk.record)} for ${hello.localcnt}/${hello.remotecnt}: ${
         judgement.kind === "accept"
@@ -64,9 +84,13 @@ export class Follower implements SecondaryOutbox {
         reason: judgement.reason,
         splitBrain: judgement.splitBrain,
       });
+      if (this.vouches) node.held = { resuid, localcnt, remotecnt };
       node.follower = null;
       return;
     }
+    if (judgement.source !== "secondary") this.#whole = !marked;
+    const level = equal(counts, hello) && resuid === hello.resuid;
+    if (!this.#together || !level || state !== "uptodate") this.#whole = false;
     const answer = (): void => {
       this.phase = "serving";
       const own = node.disk.cell(MAP);
@@ -100,6 +124,10 @@ export class Follower implements SecondaryOutbox {
         this.#settle();
       }),
     );
+  }
+
+  get vouches(): boolean {
+    return this.#whole && !this.core.lacks && this.core.readErrors === 0;
   }
 
   get canTake(): boolean {
@@ -140,7 +168,13 @@ export class Follower implements SecondaryOutbox {
       };
       const value = this.#told(waiting);
       if (value === null) answer(EINVAL);
-      else this.#store({ ...value, prevrole: "secondary" }, () => answer(0));
+      else {
+        this.#whole = false;
+        this.#store({ ...value, prevrole: "secondary" }, () => {
+          this.#whole = waiting.state === "uptodate" && this.#together;
+          answer(0);
+        });
+      }
     }
     this.#settle();
   }
@@ -194,7 +228,10 @@ export class Follower implements SecondaryOutbox {
   #settle(): void {
     if (this.phase !== "draining" || this.core.active > 0) return;
     if (this.#stateWaiting !== null || this.#storing || this.#clearing) return;
-    if (this.node.follower === this) this.node.follower = null;
+    if (this.node.follower !== this) return;
+    this.node.follower = null;
+    const { resuid, localcnt, remotecnt } = this.node.disk.record;
+    if (this.vouches) this.node.held = { resuid, localcnt, remotecnt };
   }
 
   #reply(seq: number, received: boolean, errno: number, data: number[] | null): void {
@@ -234,6 +271,7 @@ export class Follower implements SecondaryOutbox {
   #end(slot: number, errno: number): void {
     const kind = this.core.kind[slot];
     const failed = errno !== 0 && kind !== READ;
+    if (errno !== 0) this.world.disclaim(this.node);
     if (failed) this.world.entitled.delete(this.node);
     if (
       failed &&

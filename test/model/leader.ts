@@ -51,6 +51,10 @@ export class Leader implements PrimaryOutbox {
   stopping = false;
   done = false;
   needsPump = true;
+  /** Its daemon answers for this machine's cache. */
+  readonly vouched: boolean;
+  /** The peer has accepted it, or it serves without having heard it. */
+  decided = false;
   disconnectWanted = false;
   #staging = new Uint8Array(REGION);
 
@@ -58,6 +62,9 @@ export class Leader implements PrimaryOutbox {
     this.world = world;
     this.node = node;
     node.disk.settle();
+    this.vouched = node.vouched;
+    node.vouched = true;
+    node.held = null;
     const bytes = new Uint8Array(REGION);
     bytes[0] = node.disk.cell(MAP);
     this.map = new Activemap({
@@ -260,6 +267,10 @@ export class Leader implements PrimaryOutbox {
         remotecnt,
         synced: states ? synced : "unknown",
       },
+      life: states
+        ? { fresh: this.core.fresh && !this.vouched, early: this.world.mode === "async" }
+        : null,
+      dirty: this.map.resyncCount,
     });
   }
 

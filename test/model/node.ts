@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** One of the two machines: its disk, and the worker that runs on it, if any. */
 
+import type { Held } from "../../src/engine/worker-messages.ts";
 import { EXTENT_CELLS, MAP, type PretendDisk, RECORD, type Stored } from "./disk.ts";
 import type { Follower } from "./follower.ts";
 import type { Leader } from "./leader.ts";
@@ -11,6 +12,10 @@ export class Node {
   role: "down" | "secondary" | "primary" = "down";
   leader: Leader | null = null;
   follower: Follower | null = null;
+  /** Its daemon has lived, and the machine kept its cache, since its copy was last in use. */
+  vouched = false;
+  /** What the last follower left to the next one, for as long as the daemon lives. */
+  held: Held | null = null;
   /** Writes that this node, as secondary, has told its primary to rely on. */
   readonly received: Set<number> = new Set();
 

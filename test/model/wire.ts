@@ -7,13 +7,20 @@
 import type { Synced } from "../../src/metadata/block.ts";
 import type { Kind, ToldState } from "../../src/replication/primary.ts";
 import type { Hello, Judgement, SecondaryRecord } from "../../src/replication/secondary.ts";
+import type { PrimaryLife } from "../../src/wire/handshake.ts";
 import type { Random } from "./disk.ts";
 import type { Follower } from "./follower.ts";
 import type { Leader } from "./leader.ts";
 import type { Node } from "./node.ts";
 
 export type ToSecondary =
-  | { readonly kind: "hello"; readonly hello: Hello }
+  | {
+      readonly kind: "hello";
+      readonly hello: Omit<Hello, "keptHere">;
+      readonly life: PrimaryLife | null;
+      /** Extents that the primary's map marks. */
+      readonly dirty: number;
+    }
   | {
       readonly kind: "request";
       readonly command: Kind;

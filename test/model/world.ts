@@ -20,6 +20,7 @@ import {
   WRITE,
   ZERO,
 } from "../../src/replication/primary.ts";
+import { equal } from "../../src/replication/secondary.ts";
 import {
   CELL,
   CELLS,
@@ -93,6 +94,8 @@ export class World {
     diskless: 0,
     /** Acknowledged on the peer's word alone. */
     masked: 0,
+    /** A secondary was the source because it had kept its cache. */
+    kept: 0,
     faults: 0,
   };
 
@@ -106,6 +109,8 @@ export class World {
   #flushed: number[] = new Array(CELLS).fill(0);
   /** Nodes that must hold everything that is required. */
   readonly entitled: Set<Node>;
+  /** It has what the other one lost with its power, although that was acknowledged. */
+  #keeper: Node | null = null;
   #lastLeader: Node | null = null;
   #lastDied = false;
   /** The secondary failed, and its primary has not noticed. */
@@ -288,6 +293,9 @@ export class World {
   accepted(leader: Leader, source: "primary" | "secondary"): void {
     this.#peerFault = false;
     this.counts.resyncs++;
+    const level = equal(leader.core.record, this.other(leader.node).disk.record);
+    if (source === "secondary" && level) this.counts.kept++;
+    leader.decided = true;
     const from = source === "primary" && !leader.core.stale ? leader.node : this.other(leader.node);
     let cell = this.#lacks(from);
     // What it lost with its power is still good at the primary, and comes from there.
@@ -298,6 +306,7 @@ export class World {
         `${cell < 0 ? 0 : this.#required(cell)} was acknowledged`,
     );
     if (this.#lacks(from) < 0) this.entitled.add(from);
+    this.#keeper = null;
     for (let at = 0; at < CELLS; at++) {
       // What the peer, as the source, lost with its power before any FLUSH is gone.
       const seen = from === leader.node ? this.#view[at]! : 0;
@@ -327,6 +336,8 @@ export class World {
     this.note(`split-brain: ${other.name} is created anew`);
     other.disk.orphan();
     other.disk.wipe();
+    other.held = null;
+    this.#keeper = null;
     this.#acked = [...this.#view];
     this.#flushed = this.#view.map((value, cell) =>
       Math.min(value, ...leader.node.disk.versions<number>(cell)),
@@ -368,6 +379,8 @@ export class World {
     for (let at = 0; at < CELLS; at++) {
       this.#view[at] = entitled ? this.#required(at) : Math.min(this.#required(at), disk.cell(at));
     }
+    // Its clients see it; but should it end with nothing acknowledged alone, nothing tells of it.
+    this.disclaim(node);
     disk.broken = SOUND;
     node.role = "primary";
     node.leader = new Leader(this, node);
@@ -392,8 +405,18 @@ export class World {
     return node.disk.record.state === "new" && this.#lacks(node) >= 0 && !this.entitled.has(node);
   }
 
+  /** This node alone has what was acknowledged, and cannot say so any more: only what was flushed is safe. */
+  disclaim(node: Node): void {
+    if (this.#keeper !== node) return;
+    this.#keeper = null;
+    this.#acked = [...this.#flushed];
+  }
+
   /** The worker of a node ends as if killed. */
   #kill(node: Node): void {
+    this.disclaim(node);
+    node.held = null;
+    node.vouched = this.random.chance(0.5);
     const { leader, follower } = node;
     node.leader = null;
     node.follower = null;
@@ -418,11 +441,20 @@ export class World {
 
   #powerCut(node: Node): void {
     this.#kill(node);
-    const { leader } = this.other(node);
+    const other = this.other(node);
+    const vouches = other.held !== null || other.follower?.vouches === true;
     node.disk.powerCut();
+    node.vouched = false;
+    const level = vouches && equal(node.disk.record, other.disk.record);
     for (let cell = 0; cell < CELLS; cell++) {
-      if (!this.#heldBy(leader, cell)) this.#acked[cell] = this.#flushed[cell]!;
+      if (this.#heldBy(other.leader, cell)) continue;
+      const acked = this.#acked[cell]!;
+      // What the other node holds, in its memory or its cache, is not lost yet (S-9).
+      if (level && this.#holds(other, cell, acked)) {
+        if (node.disk.cell(cell) < acked) this.#keeper = other;
+      } else this.#acked[cell] = this.#flushed[cell]!;
     }
+    if (this.#keeper !== null) this.entitled.delete(node);
   }
 
   /** Has a stale primary that lives what was acknowledged here? Its peer's power may take the other copy. */
@@ -487,7 +519,10 @@ export class World {
         const heirs = candidates.filter(
           (node) => this.entitled.has(node) && node !== this.#lastLeader,
         );
-        const choice = heirs.length > 0 && random.chance(0.7) ? heirs : candidates;
+        // Or the one that comes back without its cache.
+        const back = this.#keeper === null ? [] : candidates.filter((at) => at !== this.#keeper);
+        const others = heirs.length > 0 && random.chance(0.7) ? heirs : candidates;
+        const choice = back.length > 0 && random.chance(0.7) ? back : others;
         const node = this.faults ? random.pick(choice) : candidates[0]!;
         actions.push([this.faults ? 0.5 : 5, () => this.#wantPrimary(node)]);
       }
@@ -551,7 +586,7 @@ export class World {
     const { node, follower } = wire;
     if (message.kind === "hello") {
       if (node.role === "secondary") {
-        wire.follower = new Follower(this, node, wire, message.hello);
+        wire.follower = new Follower(this, node, wire, message);
       } else {
         wire.tellPrimary({ kind: "refused", reason: "not secondary", splitBrain: false });
       }
@@ -673,6 +708,11 @@ export class World {
         if (leader.wire !== null) leader.wire.cut(this.random, "to-secondary");
         if (!leader.stopping) this.#lastDied = true;
         continue;
+      }
+      if (!leader.decided && !leader.core.fresh) {
+        // Without having heard the other node, it serves what it has.
+        leader.decided = true;
+        if (this.#keeper !== node) this.disclaim(this.other(node));
       }
       leader.map.assertInvariants();
       const { core } = leader;

@@ -4,7 +4,14 @@
  * requests it hears, and answers them by itself or when the test does.
  */
 
-import { encodeS1, encodeS2, type S2, type SyncedWord } from "../../src/wire/handshake.ts";
+import {
+  decodeHello,
+  encodeS1,
+  encodeS2,
+  type P2,
+  type S2,
+  type SyncedWord,
+} from "../../src/wire/handshake.ts";
 import { OutgoingPayload, PayloadEncoder } from "../../src/wire/payload.ts";
 import { CMD_KEEPALIVE, CMD_READ, CMD_WRITE } from "../../src/wire/request.ts";
 import { type CapturedRequest, requestsOf } from "../golden/conversation.ts";
@@ -71,6 +78,8 @@ export class PretendSecondary {
   /** Every request heard. */
   readonly heard: CapturedRequest[] = [];
   keepalives = 0;
+  /** What the primary said on connection B. */
+  p2: P2 | null = null;
   /** As a node of ours does where EXT_ALIVE was agreed upon. */
   answersKeepalives = false;
   /** Answers each request as soon as it is heard. */
@@ -108,8 +117,11 @@ export class PretendSecondary {
     } else {
       this.#b = connection;
       connection.onHeard = () => {
-        connection.takeHeard();
+        const heard = connection.takeHeard();
         if (this.#second) return;
+        const hello = messageAt(heard, 0);
+        const p2 = hello === null ? null : decodeHello(hello.nv);
+        if (p2?.kind === "p2") this.p2 = p2;
         this.#second = true;
         this.a.send(this.#s2);
       };

@@ -6,6 +6,7 @@ import type { EngineEnvironment, EngineHost } from "../../src/engine/primary-eng
 import type {
   CopyWorth,
   Divergence,
+  Held,
   WorkerEvent,
   WorkerSettings,
 } from "../../src/engine/worker-messages.ts";
@@ -28,6 +29,8 @@ export class RecordingHost implements EngineHost {
   readonly warnings: string[] = [];
   readonly errors: string[] = [];
   exit: { readonly code: number; readonly reason: string } | null = null;
+  /** What it leaves to the next engine. */
+  held: Held | null = null;
 
   copy(copy: CopyWorth): void {
     this.copies.push(copy);
@@ -57,8 +60,9 @@ export class RecordingHost implements EngineHost {
     this.errors.push(text);
   }
   debug(): void {}
-  ended(code: number, reason: string): void {
+  ended(code: number, reason: string, held: Held | null): void {
     if (this.exit !== null) throw new Error("the engine ended twice");
+    this.held = held;
     this.exit = { code, reason };
   }
 }

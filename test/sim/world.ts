@@ -14,8 +14,8 @@
  * What this world lets pass:
  *   - promotion of a copy that its peer has overtaken, which the rules cannot always see (S-2), or which is
  *     forced: such a bet is a split-brain in the making, which must be detected afterwards;
- *   - a primary that has lost its power, promoted again, is the source, although its peer may have kept
- *     unflushed writes (S-9);
+ *   - a primary that has lost its power, promoted again, may be the source although its peer has kept
+ *     unflushed writes: history does not follow when the peer can know that (S-9; the model does);
  *   - a primary without a disk, whose peer loses its power: what was not flushed is gone;
  *   - never-written blocks are not compared when two fresh components meet (S-18): both begin as zeroes;
  */

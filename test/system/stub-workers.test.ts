@@ -134,6 +134,7 @@ class RealDaemon {
         localcnt: 0n,
         remotecnt: 0n,
         remarks: null,
+        life: null,
       }),
     );
     return { a, b };
