@@ -513,14 +513,12 @@ export class PeerLink {
    */
   #doubt(answer: S2Accepted): string | null {
     const { core } = this.#options;
-    const settings = this.#settings;
     const { localcnt, remotecnt } = core.record;
     if (answer.virgin) {
       if (!core.stale) return null;
       return (
         "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied. " +
-        "If the peer's old component is lost, what this node has is all there is; " +
-        `it is part old, part new. To use it as it is: restore the data of ${settings.resource} from a backup`
+        "If the peer's old component is lost, what this node has is all there is; it is part old, part new"
       );
     }
     const verdict = syncVerdict(

@@ -26,6 +26,10 @@ test("withAdvice() follows each reason with what to do, and on which node", () =
       /created anew.*resolve --discard-local/,
     ],
     ["Modification counters ran backwards (primary=1/2): …", /resolve --discard-local/],
+    [
+      "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied",
+      /copied\. To go on with it.*here: hastctl role init shared && hastctl role --force primary shared; .*what is damaged$/,
+    ],
     ["the peer closed the connection before it answered", /remote.*log there$/],
     ["the peer does not answer the handshake (20 s)", /hastd stopped there/],
     ["connection refused", /^connection refused\. Is hastd running there\?$/],
@@ -54,4 +58,16 @@ test("doubtOf() leads to a new copy that the other node fills", () => {
     /copy is new.*holds data .*mismatch\).*here: hastctl role secondary shared; then on the other node: hastctl role primary shared$/,
   );
   expect.match(wanted(true), /copy is new.*is primary.*here: hastctl role secondary shared$/);
+});
+
+test("doubtOf() calls no copy complete that is the rest of two, and says how to go on with it", () => {
+  const reason =
+    "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied";
+  const asked = { needs: "agreement", primarySeen: false } as const;
+  const wanted = doubtOf(reason, asked, PEERING);
+  expect.match(
+    wanted,
+    /created anew.*hastctl role --force primary shared; .*from a backup what is damaged$/,
+  );
+  expect.doesNotMatch(wanted, /was complete/);
 });

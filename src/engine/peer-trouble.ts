@@ -55,6 +55,7 @@ export function doubtOf(
   if (asked.primarySeen) {
     return `the other node is primary. Demote it first; there: hastctl role secondary ${resource}`;
   }
+  if (NO_WHOLE_COPY.test(reason)) return withAdvice(reason, peering);
   if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;
   return (
     "this copy was complete when the nodes last met, but the other node may have gone on without it, " +
@@ -65,6 +66,8 @@ export function doubtOf(
 
 /** What a node says of its data, rather than that it cannot say anything. */
 const OPINION = /mismatch|differ|counters|^Split-brain/;
+/** Of the only copy there is, as the link says it. */
+const NO_WHOLE_COPY = /no whole copy of its own/;
 
 function adviceOn(reason: string, peering: Peering): string | null {
   const { resource, source } = peering;
@@ -78,6 +81,13 @@ function adviceOn(reason: string, peering: Peering): string | null {
     return `One of the two components was created anew, or belongs elsewhere. ${discardAdvice(resource)}`;
   }
   if (/counters ran backwards/.test(reason)) return discardAdvice(resource);
+  if (NO_WHOLE_COPY.test(reason)) {
+    return (
+      "To go on with it as it is, and have it copied there, here: " +
+      `hastctl role init ${resource} && hastctl role --force primary ${resource}; ` +
+      "then check it, and restore from a backup what is damaged"
+    );
+  }
   if (/not configured/.test(reason)) return `hast.conf of that node has no resource ${resource}`;
   if (/No access/.test(reason)) {
     return `hast.conf of that node names another host than this one as remote of ${resource}`;
