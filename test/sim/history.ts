@@ -145,6 +145,9 @@ export class Counts {
   inSteps = 0;
   splitBrains = 0;
   resolved = 0;
+  recreated = 0;
+  /** Promotions by force because nothing else was left. */
+  lastResorts = 0;
 }
 
 export class History {
@@ -625,6 +628,7 @@ export class History {
 
   /** The operator has created this copy anew. */
   recreated(copy: Copy): void {
+    this.counts.recreated++;
     copy.forget();
     this.other(copy).received = [];
   }

@@ -10,6 +10,7 @@ import type { Resource } from "../../src/daemon/resource.ts";
 import type { Role } from "../../src/wire/control.ts";
 import type { Random } from "../model/disk.ts";
 import type { Machine } from "./machine.ts";
+import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
 
 export class Operator {
@@ -28,6 +29,8 @@ export class Operator {
   #remedy: "resolve" | "create" | null = null;
   /** Promotions that the rules forbade, since one was forced. */
   #refusals = 0;
+  /** Since there are no more faults: who was refused how often, and what it said last. */
+  readonly #refused: Map<Machine, { readonly count: number; readonly reason: string }> = new Map();
   readonly #changing: Map<Machine, Resource> = new Map();
 
   constructor(world: World, random: Random) {
@@ -91,6 +94,7 @@ export class Operator {
   /** No more mistakes. */
   sober(): void {
     this.both = false;
+    this.#refused.clear();
     this.#replace = null;
     if (this.wanted.primary === null && this.#world.other(this.wanted).primary !== null) {
       this.switchOver();
@@ -98,11 +102,37 @@ export class Operator {
   }
 
   /** Who has been refused may know better, or think so. */
-  #forces(): boolean {
-    if (!this.#world.chaos) return false;
+  #forces(machine: Machine): boolean {
+    if (!this.#world.chaos) return this.#mustForce(machine);
     const forced = this.both ? this.#random.chance(0.5) : this.#refusals > 2;
     if (forced) this.#refusals = 0;
     return forced && this.#random.chance(0.5);
+  }
+
+  /**
+   * Neither node may be promoted, again and again, and no fault will change that. A refusal names the command
+   * that is left (invariant 11); it is for a copy that is still itself, rather than a mix of two.
+   */
+  #mustForce(machine: Machine): boolean {
+    if (this.#splitBrain) return false;
+    const { machines, history } = this.#world;
+    const refusals = machines.map((each) => this.#refused.get(each));
+    if (!refusals.every((refusal) => refusal !== undefined && refusal.count >= 10)) return false;
+    const other = this.#world.other(machine);
+    if (!wasLeader(machine) && wasLeader(other)) return false;
+    const { reason } = this.#refused.get(machine)!;
+    if (!/hastctl role --force primary r0/.test(reason)) {
+      throw new Violation(
+        `${machine.name} is not promoted, and says no command that helps: ${reason}`,
+      );
+    }
+    const { recreated, forced } = history.counts;
+    if (recreated + forced === 0 && machines.some(isWhole)) {
+      throw new Violation(`neither node is promoted, although nobody made a mistake: ${reason}`);
+    }
+    history.counts.lastResorts++;
+    this.#refused.clear();
+    return true;
   }
 
   // ---- deeds ----------------------------------------------------------------------------------
@@ -123,7 +153,7 @@ export class Operator {
 
   #change(machine: Machine, resource: Resource, wanted: Role): void {
     const world = this.#world;
-    const forced = wanted === "primary" && this.#forces();
+    const forced = wanted === "primary" && this.#forces(machine);
     world.note(`operator: ${machine.name} shall be ${wanted}${forced ? ", by force" : ""}`);
     if (forced) world.history.counts.forced++;
     this.#changing.set(machine, resource);
@@ -131,8 +161,10 @@ export class Operator {
       (change) => {
         if (this.#changing.get(machine) === resource) this.#changing.delete(machine);
         if (change.kind === "done") return;
-        if (wanted === "primary" && resource.role === "secondary") {
+        if (wanted === "primary" && resource.role !== "primary") {
           this.#refusals++;
+          const count = (this.#refused.get(machine)?.count ?? 0) + 1;
+          this.#refused.set(machine, { count, reason: change.reason });
           world.history.counts.refusals++;
         }
         world.note(`operator: ${machine.name} is not ${wanted}: ${change.reason}`);
@@ -236,8 +268,13 @@ export class Operator {
   }
 }
 
-function isWhole({ record }: Machine): boolean {
-  return record.state !== "inconsistent";
+/** As `hastctl status` has it: a primary may know more than its disk does. */
+function isWhole({ record, primary }: Machine): boolean {
+  return record.state !== "inconsistent" && primary?.primaryEngine?.core.stale !== true;
+}
+
+function wasLeader({ record }: Machine): boolean {
+  return record.prevrole === "primary";
 }
 
 /** Never paired. */
