@@ -1052,6 +1052,20 @@ test("S-16: under a FreeBSD primary what was not flushed, or failed, is marked h
   expect.equal(map(), 0x12, "an end in good order leaves what failed");
 });
 
+test("S-16: a FreeBSD primary that goes before its first request leaves our map as it was", async () => {
+  for (const asked of [false, true]) {
+    const served = await Served.start({
+      metadata: { extentsize: 4096, keepdirty: 2 },
+      map: bytes(1, 0x81),
+    });
+    if (asked) await served.send(flushRequest(1));
+    served.a.end();
+    await served.ended(75);
+    const left = served.world.disk.peek(4096, 1)[0];
+    expect.equal(left, asked ? 0 : 0x81, "only a request proves that the primary has merged it");
+  }
+});
+
 test("S-13: under a FreeBSD primary the end of a synchronization is inferred, and called so", async () => {
   for (const freebsd of [true, false]) {
     const served = await Served.start({ metadata: { resuid: 0n }, hello: { localcnt: 3n } });

@@ -233,6 +233,8 @@ export class Secondary {
   readonly #active: Int32Array = new Int32Array(SLOT_COUNT);
   #activeCount = 0;
   #waitingCount = 0;
+  /** A request has come. */
+  #asked = false;
   #mapCleared = false;
   /** Where we mark what only we have, or what we may lack; or null. */
   #kept: Activemap | null = null;
@@ -297,6 +299,7 @@ export class Secondary {
     else if (kind === ZERO) this.deletes++;
     else this.flushes++;
     if (memsync) out.reply(slot, true, 0);
+    this.#asked = true;
     if (!this.#mapCleared) {
       this.#mapCleared = true;
       out.clearMap();
@@ -330,7 +333,8 @@ export class Secondary {
   /** The end: nothing is executed any more, and a flush is about to begin. @returns is there something to clean? */
   lastFlush(): boolean {
     assert(this.#activeCount === 0);
-    if (!this.#keepsLacking) return false;
+    // Without a request nothing says that the primary has merged what lies on our disk: it stays.
+    if (!this.#keepsLacking || !this.#asked) return false;
     this.#kept!.flushStart();
     return true;
   }
