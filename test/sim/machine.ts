@@ -312,15 +312,24 @@ export class Machine implements Host {
     return map;
   }
 
-  /** The worker that serves NBD clients, if there is one. */
+  /** The worker that serves NBD clients, or will, if there is one. */
   get primary(): SimWorker | null {
-    for (const worker of this.workers) if (worker.role === "primary") return worker;
-    return null;
+    return this.#workerIn("primary");
   }
 
   get secondary(): SimWorker | null {
-    for (const worker of this.workers) if (worker.role === "secondary") return worker;
-    return null;
+    return this.#workerIn("secondary");
+  }
+
+  /** Of several, who has the disk; a daemon that was killed may have left one that is stopped. */
+  #workerIn(role: "primary" | "secondary"): SimWorker | null {
+    let found: SimWorker | null = null;
+    for (const worker of this.workers) {
+      if (worker.role !== role) continue;
+      found = worker;
+      if (worker === this.lockedBy) break;
+    }
+    return found;
   }
 
   get resource(): Resource | null {
