@@ -17,7 +17,15 @@ export class Faults {
   }
 
   start(): void {
-    const { plan, timeline } = this.#world;
+    const { plan, timeline, network, operator, machines } = this.#world;
+    if (plan.apartMs > 0) {
+      this.#world.note("the nodes have not met, and cannot meet yet");
+      network.block(machines[0], machines[1]);
+      network.block(machines[1], machines[0]);
+      timeline.after(plan.apartMs, () => network.unblock());
+      if (plan.apartBoth) operator.wantBoth(plan.apartMs);
+      this.count("not met");
+    }
     for (const planned of plan.faults) {
       timeline.after(planned.atMs, () => {
         if (this.#world.chaos) new Fault(this.#world, planned).happen();
@@ -102,6 +110,9 @@ class Fault {
       case "full sync":
         if (operator.syncFull()) this.#happens("everything shall be copied");
         return;
+      case "reload":
+        this.#reload(machine);
+        return;
       case "mode change":
       case "stop daemon":
         this.#stopDaemon(machine);
@@ -130,8 +141,10 @@ class Fault {
       case "disk stuck":
         this.#happens(`${machine.name}: its disk does not answer`);
         // Perhaps for longer than anybody waits: workers are killed, and their disk lives on (S-8).
-        machine.diskStuckUntilMs =
-          this.#world.timeline.nowMs + this.#outage() * random.pick([1, 1, 1, 8]);
+        machine.diskStuckUntilMs = Math.min(
+          this.#world.timeline.nowMs + this.#outage() * random.pick([1, 1, 1, 8, 1_000]),
+          this.#world.chaosEndsMs,
+        );
         return;
       case "disk slow":
         this.#happens(`${machine.name}: its disk is slow`);
@@ -189,6 +202,28 @@ class Fault {
     }
     const delayMs = this.#outage() / 5;
     void daemon.stop().then(() => this.#world.restartDaemon(machine, delayMs));
+  }
+
+  /** hast.conf is edited, and the daemon told so; a primary takes most of it over while it works. */
+  #reload(machine: Machine): void {
+    const { daemon, settings } = machine;
+    if (daemon === null) return;
+    const random = this.#random;
+    const finished = random.chance(0.9);
+    const modes = ["fullsync", "memsync", "async"] as const;
+    const changed = {
+      ...(random.chance(0.6) ? { replication: random.pick(modes) } : {}),
+      ...(random.chance(0.3)
+        ? { checksum: random.pick(["none", "crc32", "sha256"] as const) }
+        : {}),
+      ...(random.chance(0.3) ? { compression: random.pick(["none", "hole", "lzf"] as const) } : {}),
+      ...(random.chance(0.3) ? { timeout: random.pick([5, 20]) } : {}),
+      ...(random.chance(0.1) ? { metaflush: !settings.metaflush } : {}),
+    };
+    const what = finished ? `says ${JSON.stringify(changed)}` : "is not finished";
+    this.#happens(`${machine.name}: hast.conf ${what}; the daemon is to read it`);
+    if (finished) machine.settings = { ...settings, ...changed };
+    daemon.reload(finished);
   }
 
   #stopProcess(machine: Machine): void {

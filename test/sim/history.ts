@@ -80,6 +80,8 @@ export class Copy {
   connected = false;
   /** Serves from the other node. */
   diskless = false;
+  /** What its clients were promised is gone with the other node's cache, and no FLUSH has said so yet. */
+  untold = false;
   /** Which connection as primary this is, or was the last. */
   epoch = 0;
   inStep = false;
@@ -295,6 +297,7 @@ export class History {
     if (error !== 0) {
       this.counts.errors++;
       this.#finish(op);
+      if (op.kind === "flush" || op.fua) op.copy.untold = false;
       return;
     }
     switch (op.kind) {
@@ -441,6 +444,12 @@ export class History {
 
   #flushed(op: Op, from: number, to: number, floor: Int32Array): void {
     const { copy } = op;
+    if (copy.untold) {
+      throw new Violation(
+        `${copy.name}: ${describe(op)} is acknowledged, and no FLUSH has said that ` +
+          `${this.other(copy).name} had lost what was only there`,
+      );
+    }
     const other = this.other(copy);
     const stale = copy.core?.stale ?? false;
     const connected = copy.core?.connected ?? false;
@@ -532,6 +541,7 @@ export class History {
     copy.doubtful.fill(0);
     copy.connected = false;
     copy.diskless = false;
+    copy.untold = false;
     copy.inStep = false;
     copy.excuse = null;
     copy.led = true;
@@ -695,6 +705,8 @@ export class History {
     target.alone.fill(0);
     target.aloneStable.fill(0);
     if (core.stale) {
+      const lacks = (floor: number, cell: number): boolean => !this.#holds(secondary, cell, floor);
+      if (primary.promised.some(lacks)) primary.untold = true;
       // What this primary showed so far was older than what its peer had.
       primary.promised.set(secondary.must);
       primary.view.set(secondary.must);
@@ -836,6 +848,8 @@ class Marker {
   #remote: Range = { least: 0n, most: 0n };
   #resuids: ReadonlySet<bigint> = new Set();
   #inconsistent = false;
+  /** It says that its map cannot be relied upon (S-21). */
+  #unflushed = false;
   #countsAt = -1;
   #map: Uint8Array = new Uint8Array(0);
   #mapAt = -1;
@@ -853,6 +867,7 @@ class Marker {
     this.#remote = range(records.map(({ remotecnt }) => remotecnt));
     this.#resuids = new Set(records.map(({ resuid }) => resuid));
     this.#inconsistent = records.every(({ state }) => state === "inconsistent");
+    this.#unflushed = records.every(({ unflushed }) => unflushed === true);
   }
 
   /** Do the two have nothing to do with each other? */
@@ -898,7 +913,8 @@ class Marker {
     const { machine } = this;
     if (this.#mapAt === machine.medium.rawChanges) return [];
     this.#mapAt = machine.medium.rawChanges;
-    const map = machine.stableMap();
+    this.#refresh();
+    const map = this.#unflushed ? machine.fullMap() : machine.stableMap();
     const dropped: number[] = [];
     for (let extent = 0; extent < machine.extentCount; extent++) {
       if (bit(this.#map, extent) && !bit(map, extent)) dropped.push(extent);

@@ -9,8 +9,12 @@
  * or the other, and until then nobody else can lock the disk.
  */
 
-import { Daemon } from "../../src/daemon/daemon.ts";
+import { formatComplaint } from "../../src/config/complaint.ts";
+import { readConfig } from "../../src/config/config.ts";
+import { Daemon, StartError } from "../../src/daemon/daemon.ts";
+import { ConfigurationInUse, type Loaded } from "../../src/daemon/reload.ts";
 import type { Resource } from "../../src/daemon/resource.ts";
+import { daemonSettings } from "../../src/daemon/settings.ts";
 import { ARENA_SIZE } from "../../src/engine/memory.ts";
 import { PrimaryEngine } from "../../src/engine/primary-engine.ts";
 import { SecondaryEngine } from "../../src/engine/secondary-engine.ts";
@@ -43,7 +47,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
-import { FIXED, NO_HOOKS } from "../daemon/fakes.ts";
+import { NO_HOOKS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
@@ -63,6 +67,7 @@ import type { Cells } from "./trace.ts";
 const RESOURCE = "r0";
 const PORT = 8457;
 export const EXPORT = "unix:///run/hast/r0.sock";
+const STRENGTH: Readonly<Record<Replication, number>> = { async: 0, memsync: 1, fullsync: 2 };
 const EIO = 5;
 const ENOSPC = 28;
 
@@ -79,6 +84,8 @@ export interface Watcher {
   drained(worker: SimWorker): void;
   /** A request of a worker has failed. */
   diskFault(worker: SimWorker, request: RunningRequest): void;
+  /** What must not fail has. */
+  failed(error: Error): void;
 }
 
 export interface Surroundings {
@@ -183,7 +190,7 @@ export class Machine implements Host {
   readonly name: string;
   readonly ip: string;
   readonly medium: SimMedium;
-  /** What hast.conf says; a daemon reads it when it starts. */
+  /** What hast.conf says; a daemon reads it when it starts, and when it is told to. */
   settings: WorkerSettings;
   readonly shape: Shape;
   readonly surroundings: Surroundings;
@@ -312,6 +319,11 @@ export class Machine implements Host {
     return map;
   }
 
+  /** A map in which every extent is marked. */
+  fullMap(): Uint8Array {
+    return new Uint8Array(this.mapSize).fill(0xff);
+  }
+
   /** The worker that serves NBD clients, or will, if there is one. */
   get primary(): SimWorker | null {
     return this.#workerIn("primary");
@@ -338,6 +350,38 @@ export class Machine implements Host {
 
   startDaemon(): void {
     this.daemon = new SimDaemon(this);
+  }
+
+  /** hast.conf. @param finished or somebody is still editing it */
+  #configText(finished: boolean): string {
+    const { settings } = this;
+    const statement = (keyword: keyof WorkerSettings): string =>
+      `  ${keyword} ${settings[keyword]}`;
+    return [
+      "control unix:///run/hastctl",
+      `listen tcp://${this.ip}:${PORT}`,
+      `resource ${RESOURCE} {`,
+      ...(["local", "remote", "export", "replication"] as const).map(statement),
+      ...(["checksum", "compression", "timeout"] as const).map(statement),
+      `  metaflush ${settings.metaflush ? "on" : "off"}`,
+      `  on ${this.name} { }`,
+      finished ? "}\n" : "",
+    ].join("\n");
+  }
+
+  /** As the daemon finds it. @throws StartError */
+  loadConfig(finished = true): Loaded {
+    const here = { names: [this.name], uuid: null, hostid: null };
+    const result = readConfig(this.#configText(finished), "hast.conf", here);
+    if (result.kind === "complaints") {
+      throw new StartError(78, result.complaints.map(formatComplaint).join("\n"));
+    }
+    const rights = { controlAccess: { mode: 0o600, user: null, group: null }, administrators: [0] };
+    return {
+      config: result.config,
+      settings: daemonSettings(result.config, rights),
+      adopt: () => undefined,
+    };
   }
 
   powerOn(): void {
@@ -429,48 +473,58 @@ export class SimDaemon implements Owner, Processes {
   alive = true;
   readonly ends: Set<End> = new Set();
   readonly stopper: Stopper;
-  readonly settings: WorkerSettings;
   readonly #daemon: Daemon;
+  readonly #configuration: ConfigurationInUse;
+  #finished = true;
 
   constructor(machine: Machine) {
     this.host = machine;
-    this.settings = machine.settings;
     const { timeline, random, network, watcher } = machine.surroundings;
     this.stopper = new Stopper(timeline);
     const clock = new ProcessClock(timeline, this.stopper, machine.clockRate, () => this.alive);
     const net = new ProcessNet(network, this, clock);
-    this.#daemon = new Daemon(
-      {
-        control: "unix:///run/hastctl",
-        listen: [`tcp://${machine.ip}:${PORT}`],
-        listenByDefault: false,
-        resources: [machine.settings],
-        hooks: NO_HOOKS.settings,
-        controlAccess: { mode: 0o600, user: null, group: null },
-        administrators: [0],
+    const log = new SimLog(machine, watcher, "");
+    const { config, settings } = machine.loadConfig();
+    this.#configuration = new ConfigurationInUse(config, () => this.#load(), log);
+    this.#daemon = new Daemon(settings, {
+      clock,
+      entropy: new SimEntropy(random),
+      processes: this,
+      net,
+      handshakeNet: net,
+      resolver: { lookup: () => Promise.resolve([]) },
+      probe: () => {
+        const copy = { state: machine.record.state!, forced: null };
+        return Promise.resolve({ kind: "usable", copy });
       },
-      {
-        clock,
-        entropy: new SimEntropy(random),
-        processes: this,
-        net,
-        handshakeNet: net,
-        resolver: { lookup: () => Promise.resolve([]) },
-        probe: () => {
-          const copy = { state: machine.record.state!, forced: null };
-          return Promise.resolve({ kind: "usable", copy });
-        },
-        log: new SimLog(machine, watcher, ""),
-        workerLog: "stdio",
-        hooks: NO_HOOKS,
-        configuration: FIXED,
-      },
-    );
+      log,
+      workerLog: "stdio",
+      hooks: NO_HOOKS,
+      configuration: this.#configuration,
+    });
+    this.#configuration.governs(this.#daemon);
     void this.#daemon.open();
   }
 
   get resource(): Resource {
     return this.#daemon.resource(RESOURCE)!;
+  }
+
+  #load(): Loaded {
+    const finished = this.#finished;
+    this.#finished = true;
+    return this.host.loadConfig(finished);
+  }
+
+  /** As SIGHUP. @param finished or hast.conf makes no sense at that moment */
+  reload(finished: boolean): void {
+    this.stopper.reach(() => {
+      if (!this.alive) return;
+      this.#finished = finished;
+      this.#configuration
+        .reload()
+        .catch((error) => this.host.surroundings.watcher.failed(error as Error));
+    });
   }
 
   /** As SIGTERM. */
@@ -496,7 +550,8 @@ export class SimWorker implements Owner, WorkerProcess {
   alive = true;
   readonly ends: Set<End> = new Set();
   readonly stopper: Stopper;
-  readonly mode: Replication;
+  /** How it replicates. */
+  mode: Replication = "fullsync";
   readonly #daemon: SimDaemon;
   readonly #handler: ProcessHandler;
   readonly #clock: ProcessClock;
@@ -518,7 +573,6 @@ export class SimWorker implements Owner, WorkerProcess {
   ) {
     this.host = machine;
     this.role = identity.role;
-    this.mode = daemon.settings.replication;
     this.pid = machine.nextPid++;
     this.#daemon = daemon;
     this.#handler = handler;
@@ -578,9 +632,17 @@ export class SimWorker implements Owner, WorkerProcess {
     this.#toWorkerMs = Math.max(timeline.nowMs + random.next() * 0.5, this.#toWorkerMs);
     timeline.after(this.#toWorkerMs - timeline.nowMs, () => {
       this.stopper.reach(() => {
-        if (this.alive && !this.#exiting) this.#worker.message(message as ToWorker, end);
+        if (this.alive && !this.#exiting) this.#hear(message as ToWorker, end);
       });
     });
+  }
+
+  #hear(message: ToWorker, end: End | null): void {
+    const replication = "settings" in message ? message.settings.replication : this.mode;
+    // What it answers on this occasion counts under the mode that promises less.
+    if (STRENGTH[replication] < STRENGTH[this.mode]) this.mode = replication;
+    this.#worker.message(message, end);
+    this.mode = replication;
   }
 
   kill(signal: "SIGTERM" | "SIGKILL"): void {

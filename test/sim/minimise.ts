@@ -82,6 +82,8 @@ const SIMPLER: readonly Changes[] = [
   { depth: 1 },
   { clockRates: [1, 1] },
   { pieces: 0 },
+  { apartMs: 0 },
+  { metaflush: [true, true] },
   { burst: 131_072 },
   { checksum: "none" },
   { compression: "none" },

@@ -36,6 +36,7 @@ const FAULTS = {
   failover: 3,
   "new disk": 0.3,
   "mode change": 0.5,
+  reload: 1,
   "full sync": 0.3,
 } as const;
 
@@ -68,6 +69,10 @@ export interface Plan {
   readonly shape: Shape;
   /** The nodes agree on no extension, as if one were FreeBSD's. */
   readonly legacy: boolean;
+  readonly metaflush: readonly [boolean, boolean];
+  /** The nodes cannot meet before; both are promoted meanwhile, or one. */
+  readonly apartMs: number;
+  readonly apartBoth: boolean;
   /** How fast each machine's clock runs. */
   readonly clockRates: readonly [number, number];
   readonly chaosMs: number;
@@ -108,6 +113,9 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     timeout: random.pick([5, 20]),
     shape: { sectorSize, cellCount, extentSize, keepdirty, gap: random.chance(0.5) },
     legacy: random.chance(0.15),
+    metaflush: [random.chance(0.85), random.chance(0.85)] as const,
+    apartMs: random.pick([0, 0, 0, 0, 3_000, 15_000]),
+    apartBoth: random.chance(0.5),
     clockRates: [rate(), rate()] as const,
     chaosMs,
     networkDelayMs: random.pick([0.1, 0.5, 5, 40]),

@@ -119,7 +119,7 @@ export class World implements Watcher {
       checksum: plan.checksum,
       compression: plan.compression,
       timeout: plan.timeout,
-      metaflush: true,
+      metaflush: plan.metaflush[index],
       export: EXPORT,
     };
     const manners = {
@@ -198,6 +198,10 @@ export class World implements Watcher {
       if (worker.role === "primary") this.history.primaryDied(copy, worker, code === 0);
       else this.history.secondaryDied(copy, worker, code === 0 || code === 75 || code === 78);
     });
+  }
+
+  failed(error: Error): void {
+    this.fail(error);
   }
 
   drained(worker: SimWorker): void {
@@ -365,6 +369,11 @@ export class World implements Watcher {
     }
     this.history.checkEqual();
     this.#done = true;
+  }
+
+  /** When the faults end, at the latest. */
+  get chaosEndsMs(): number {
+    return this.#startedMs + this.plan.chaosMs;
   }
 
   /** For the application: is this request's time up? */
