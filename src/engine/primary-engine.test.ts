@@ -1303,6 +1303,21 @@ test("--force: served whatever its metadata say, with a mark that a synchronizat
   expect.equal(synced.world.host.copies.at(-1)?.forced, null);
 });
 
+test("--force: a copy that was never filled takes an id of its own, so that no counter of old fits it", async () => {
+  const metadata = { state: "inconsistent", localcnt: 0n, remotecnt: 0n } as const;
+  const unfilled = await Aspirant.start(
+    "forced",
+    { ...metadata, resuid: 7n },
+    "connection refused",
+  );
+  await unfilled.serves();
+  expect.notEqual(unfilled.metadata.resuid, 7n);
+  const filled = { ...metadata, resuid: 7n, synced: "all" } as const;
+  const other = await Aspirant.start("forced", filled, "connection refused");
+  await other.serves();
+  expect.equal(other.metadata.resuid, 7n);
+});
+
 /** A second answer that is none. */
 function handshakeRefusal(errmsg: string): Uint8Array {
   return encodeS2(

@@ -171,10 +171,16 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       host.warning(
         `Promoted by force, while this copy was ${state}: that stays on record until a synchronization has ended`,
       );
+      const { localcnt, remotecnt, synced } = component.metadata;
+      // Its first filling never ended. The other node may remember counters of the copy before this one,
+      // which ours would only reach again: under an id of its own it is no part of that history.
+      const unfilled =
+        state === "inconsistent" && synced === null && localcnt === 0n && remotecnt === 0n;
       await component.storeRecord({
         state: state === "new" ? "new" : "consistent",
         prevrole: "primary",
         forced: { state, at },
+        ...(unfilled ? { resuid: 0n } : {}),
       });
     }
     const onDisk = await component.loadMap();
