@@ -32,10 +32,10 @@ if (!(seconds > 0) || !Number.isFinite(seconds)) {
   process.exit(64);
 }
 
-/** @returns what went wrong, or null */
-function fuzz({ file, test }: Target, seed: number): Promise<string | null> {
+/** @returns how many inputs it took @throws Error that says what went wrong */
+function fuzz({ file, test }: Target, seed: number): Promise<string> {
   const pattern = `^${test.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`;
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     let output = "";
     const child = spawn(
       process.execPath,
@@ -57,9 +57,10 @@ function fuzz({ file, test }: Target, seed: number): Promise<string | null> {
     child.on("close", (code, signal) => {
       clearTimeout(hang);
       const ran = /^(?:ℹ|#) pass 1$/m.test(output);
-      if (code === 0 && ran) resolve(null);
-      else if (signal === "SIGKILL") resolve("it hung, and was killed");
-      else resolve(code === 0 ? "its test did not run" : output);
+      const inputs = /\d+ inputs/.exec(output)?.[0] ?? "no inputs counted";
+      if (code === 0 && ran) resolve(inputs);
+      else if (signal === "SIGKILL") reject(new Error("it hung, and was killed"));
+      else reject(new Error(code === 0 ? "its test did not run" : output));
     });
   });
 }
@@ -69,12 +70,14 @@ for (const target of targets) {
   const seed =
     values.seed === undefined ? Math.floor(Math.random() * 2 ** 30) : Number(values.seed);
   console.log(`${target.name}: ${Math.round(seconds)} s of CPU, seed ${seed}`);
-  const complaint = await fuzz(target, seed);
-  if (complaint === null) continue;
-  failures += 1;
-  console.error(`${complaint}\nhast: ${target.name} failed. Again:`);
-  console.error(
-    `  npm run fuzz -- --target "${target.name}" --seed ${seed} --minutes ${(seconds / 60).toFixed(2)}`,
-  );
+  try {
+    console.log(`  ${await fuzz(target, seed)}`);
+  } catch (error) {
+    failures += 1;
+    console.error(`${(error as Error).message}\nhast: ${target.name} failed. Again:`);
+    console.error(
+      `  npm run fuzz -- --target "${target.name}" --seed ${seed} --minutes ${(seconds / 60).toFixed(2)}`,
+    );
+  }
 }
 process.exitCode = failures > 0 ? 1 : 0;

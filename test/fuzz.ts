@@ -21,9 +21,12 @@ export async function fuzz<Input>(property: fc.IAsyncPropertyWithHooks<Input>): 
   const seconds = Number(asked ?? SECONDS);
   const begin = spent();
   const seed = Number(process.env["HAST_FUZZ_SEED"] ?? Math.floor(Math.random() * 2 ** 30));
-  for (let round = 0; spent() - begin < seconds; round++) {
+  let round = 0;
+  for (; spent() - begin < seconds; round++) {
     await fc.assert(property, { numRuns: ROUND, seed: seed + round });
   }
+  // scripts/fuzz.ts passes it on.
+  if (asked !== undefined) console.log(`${round * ROUND} inputs`);
 }
 
 function wallSeconds(): number {

@@ -27,21 +27,13 @@ class World {
   readonly processes = new FakeProcesses();
   readonly log = new FakeLog();
   readonly resolver = new FakeResolver();
-  readonly resource = new Resource(settingsOf("r0", { remote: "tcp://hast2" }), {
-    clock: this.clock,
-    entropy: { fill: (bytes) => bytes.fill(1) },
-    processes: this.processes,
-    probe: async () => USABLE,
-    log: this.log,
-    workerLog: "stdio",
-    hooks: NO_HOOKS,
-    event: () => undefined,
-  });
+  readonly resource = this.make("r0", "tcp://hast2");
+  readonly resources = new Map([["r0", this.resource]]);
   readonly server = new HandshakeServer({
     clock: this.clock,
     log: this.log,
     access: new Access(this.clock, this.resolver),
-    resources: () => new Map([["r0", this.resource]]),
+    resources: () => this.resources,
   });
 
   constructor() {
@@ -49,8 +41,21 @@ class World {
     this.processes.born = (worker) => worker.says({ kind: "ready" });
   }
 
-  async connect(bytes?: Uint8Array): Promise<FakeSocket> {
-    const socket = new FakeSocket("10.0.0.2");
+  make(name: string, remote: string): Resource {
+    return new Resource(settingsOf(name, { remote }), {
+      clock: this.clock,
+      entropy: { fill: (bytes) => bytes.fill(1) },
+      processes: this.processes,
+      probe: async () => USABLE,
+      log: this.log,
+      workerLog: "stdio",
+      hooks: NO_HOOKS,
+      event: () => undefined,
+    });
+  }
+
+  async connect(bytes?: Uint8Array, host = "10.0.0.2"): Promise<FakeSocket> {
+    const socket = new FakeSocket(host);
     void this.server.accept(socket);
     if (bytes !== undefined) socket.feed(bytes);
     await settle();
@@ -210,6 +215,15 @@ test("any bytes leave the daemon serving, and leave no timer behind", async () =
   await fuzz(
     fc.asyncProperty(connections, async (messages) => {
       const world = new World();
+      const other = world.make("r1", "tcp4://10.0.0.3");
+      world.resources.set("r1", other);
+      await other.changeRole("secondary");
+      const p1 = encodeP1({ resource: "r1", version: 2, extensions: 0n });
+      const a = await world.connect(p1, "10.0.0.3");
+      const p2 = encodeP2(2, { ...hello, resource: "r1", token });
+      const b = await world.connect(p2, "10.0.0.3");
+      const bystander = world.processes.last;
+
       await world.resource.changeRole("secondary");
       const sockets: FakeSocket[] = [];
       for (const bytes of messages) sockets.push(await world.connect(bytes));
@@ -222,6 +236,10 @@ test("any bytes leave the daemon serving, and leave no timer behind", async () =
       const socket = await world.connect(P1);
       assert.equal(decodeS1(socket.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
       assert(!world.log.says("Internal error"));
+
+      assert.equal(other.role, "secondary");
+      assert.deepEqual(bystander.sockets, [a, b]);
+      assert.equal(bystander.alive, true);
     }),
   );
 });

@@ -702,6 +702,12 @@ test("mutated and random replies: every request is answered, and the primary goe
           bytes(512, 1),
         );
         await led.stop();
+        // Of the peer's bytes only that data may have come to this disk: to mend what could not be read.
+        const own = bytes(led.dataSize, OLD);
+        own.fill(1, 0, 512).fill(2, 4096, 8192);
+        const mended = led.data(131072, 4096);
+        if (mended[0] !== OLD) own.fill(3, 131072, 135168);
+        sameBytes(led.data(0, led.dataSize), own, "the primary's disk");
       },
     ),
   );

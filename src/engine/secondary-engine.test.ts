@@ -15,6 +15,8 @@ import {
 } from "../../test/pretend/requests.ts";
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
+import { obey } from "../../test/request-oracle.ts";
+import { crc32 } from "../base/crc32.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import { EXT_ALIVE, EXT_KEPT, EXT_SOLE, EXT_STATE, encodeState } from "../wire/extensions.ts";
 import { encodeFrame } from "../wire/frame.ts";
@@ -256,28 +258,119 @@ test("mutated and random streams end the connection or are answered: nothing els
     .tuple(fc.nat(STREAM.length - 1), fc.integer({ min: 1, max: 255 }))
     .map(([at, change]) => STREAM.map((byte, index) => (index === at ? byte ^ change : byte)));
   const random = fc.uint8Array({ maxLength: 2000 });
+  /** With a header like a WRITE's in front, so that it gets farther. */
+  const half = fc
+    .tuple(fc.nat(SAMPLES.length - 1), fc.nat(140), random)
+    .map(([index, length, rest]) =>
+      Buffer.concat([SAMPLES[index]!.request.subarray(0, length), rest]),
+    );
+  const states = [
+    encodeState(2, 11, "inconsistent", 0n),
+    encodeState(2, 12, "uptodate", 4n, 0n, "written"),
+  ];
+  const withStates = fc
+    .tuple(fc.shuffledSubarray([...SAMPLES.map(({ request }) => request), ...states]), fc.nat(255))
+    .chain(([messages, change]) => {
+      const stream = Buffer.concat([...messages, keepalive()]);
+      return fc.nat(stream.length - 1).map((at) => {
+        const bent = new Uint8Array(stream);
+        bent[at]! ^= change;
+        return bent;
+      });
+    });
+  /** Well-formed messages that lie about anything. */
+  const edges = [0n, 511n, 512n, 1024n, 4096n, 125_952n, 126_464n, 2n ** 63n, 2n ** 64n - 512n];
+  const claim = fc.record({
+    cmd: fc.constantFrom(1, 2, 2, 2, 2, 3, 4, 5, 7),
+    offset: fc.constantFrom(...edges),
+    length: fc.constantFrom(...edges),
+    data: fc.constantFrom(0, 4, 5, 512, 1024, 4096),
+    compression: fc.constantFrom(null, null, "hole", "lzf", "zip"),
+    says: fc.constantFrom(512, 1024, 4096, 2 ** 32 - 1),
+    checksum: fc.constantFrom(null, "right", "wrong", "md5"),
+  });
+  const lies = fc
+    .array(claim, { minLength: 1, maxLength: 6 })
+    .map((claims) => Buffer.concat(claims.map((each, index) => lie(index + 1, each))));
   const completion = fc.constantFrom("inside" as const, "later" as const);
+  const bystander = await Served.start({ mediaSize: SMALL, completion: "later" });
+  const untouched = bytes(bystander.dataSize, OLD);
+  let turn = 0;
   await fuzz(
     fc.asyncProperty(
-      fc.oneof(mutated, flipped, flipped, random),
+      fc.oneof(mutated, flipped, flipped, half, withStates, lies, lies, random),
       chunk,
       completion,
-      async (stream, size, when) => {
+      fc.boolean(),
+      async (stream, size, when, agreed) => {
         const served = await Served.start({
           mediaSize: SMALL,
           chunk: () => size,
           completion: when,
+          hello: { extensions: agreed ? EXT_STATE : 0n },
         });
-        await served.send(stream);
-        repliesOf(served.b.takeHeard());
-        const metadata = served.world.disk.peek(0, METADATA_SIZE);
-        if (served.world.host.exit === null) served.a.end();
+        const before = served.metadata;
+        served.a.send(stream);
+        // The other resource is in the middle of a request meanwhile.
+        turn = (turn + 1) % 200;
+        const mine = bytes(512, turn);
+        bystander.a.send(writeRequest(turn + 1, 512 * turn, mine));
+        await served.world.events.settle();
+        await bystander.world.events.settle();
+        expect.deepEqual(bystander.replies(), [`${turn + 1}`]);
+        untouched.set(mine, 512 * turn);
+        sameBytes(bystander.data(), untouched, "another resource");
+        bystander.alive();
+
+        const replies = repliesOf(served.b.takeHeard());
+        const expected = bytes(served.dataSize, OLD);
+        const rules = { dataSize: served.dataSize, sectorSize: 512, states: agreed };
+        const verdict = obey(stream, rules, expected);
+        expect.equal(served.world.host.exit !== null, verdict.broken);
+        expect.ok(replies.length <= 2 * verdict.requests);
+        if (!verdict.broken) served.a.end();
         await served.ended(75);
-        sameBytes(served.world.disk.peek(0, METADATA_SIZE), metadata, "metadata");
+        sameBytes(served.data(), expected, "what whole requests have written, and nothing else");
+
+        const { resuid, localcnt, datasize, extentsize, localoff } = served.metadata;
+        expect.deepEqual({ ...before, resuid, localcnt, datasize, extentsize, localoff }, before);
+        // Only a state that was agreed upon, and said whole, is recorded.
+        if (!agreed) expect.deepEqual(served.metadata, before);
       },
     ),
   );
+  bystander.a.end();
+  await bystander.ended(75);
 });
+
+interface Claim {
+  readonly cmd: number;
+  readonly offset: bigint;
+  readonly length: bigint;
+  /** Bytes behind the header. */
+  readonly data: number;
+  readonly compression: string | null;
+  /** What packed data claim to come to. */
+  readonly says: number;
+  readonly checksum: "right" | "wrong" | "md5" | null;
+}
+
+function lie(seq: number, claim: Claim): Uint8Array {
+  const payload = Buffer.from(pattern(claim.data, seq));
+  if (claim.compression !== null && payload.length >= 4) payload.writeUInt32LE(claim.says);
+  const hash = Buffer.alloc(4);
+  hash.writeUInt32LE((crc32(payload) ^ (claim.checksum === "wrong" ? 1 : 0)) >>> 0);
+  const message = nv((writer) => {
+    const { cmd, offset, length, compression, checksum } = claim;
+    writer.u8("cmd", cmd).u64("seq", seq).u64("offset", offset).u64("length", length);
+    if (compression !== null) writer.string("compression", compression);
+    if (checksum !== null) {
+      writer.string("checksum", checksum === "md5" ? checksum : "crc32").bytes("hash", hash);
+    }
+    if (payload.length > 0) writer.u32("size", payload.length);
+  });
+  return Buffer.concat([message, payload]);
+}
 
 // ---- one lie at a time --------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
+import { crc32 } from "../base/crc32.ts";
 import { decodeNv, NvWriter } from "../wire/nv.ts";
 import {
   decodeMetadata,
@@ -171,7 +172,34 @@ test("an unknown previous role is ignored; it decides nothing", () => {
 
 test("a copy state that this version does not know is refused, not guessed at", () => {
   const block = blockWithout(OURS, "state", (nv) => nv.string("state", "quantum"));
-  expect.throws(() => decodeMetadata(block, "shared"), { code: "bad-value", message: /quantum/ });
+  expect.throws(() => decodeMetadata(block, "shared"), {
+    code: "newer-version",
+    message: /quantum/,
+  });
+});
+
+test("a feature that this version does not know is refused, and so is one that is no word", () => {
+  const withFeature = (add: (nv: NvWriter) => NvWriter): Uint8Array =>
+    blockWithout(OURS, "crc", (nv) => nv.u32("crc", crc32(add(nv).finish())));
+  for (const [add, said] of [
+    [(nv: NvWriter) => nv.string("features", "wide-extents"), "wide-extents"],
+    [(nv: NvWriter) => nv.string("features", "wide-extents other"), "wide-extents"],
+    [(nv: NvWriter) => nv.string("features", ""), ""],
+    [(nv: NvWriter) => nv.u8("features", 1), ""],
+  ] as const) {
+    expect.throws(() => decodeMetadata(withFeature(add), "shared"), {
+      code: "newer-version",
+      message: new RegExp(`newer version of hast .* "features" says "${said}"`),
+    });
+  }
+  // A key that asks for nothing is no obstacle.
+  expect.deepEqual(
+    decodeMetadata(
+      withFeature((nv) => nv.u8("colour", 7)),
+      "shared",
+    ),
+    OURS,
+  );
 });
 
 test("sizes beyond 8 PiB are refused", () => {

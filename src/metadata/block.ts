@@ -7,6 +7,7 @@
  *   state, sequence u64, crc u32                                          ours; FreeBSD drops them
  *   synced, alone u64                                                     ours, where known
  *   forced, forcedat u64, unflushed u8                                    ours, before crc, where true
+ *   features                                                              ours, see {@link FEATURES}
  *
  * `crc` is the CRC-32 of all bytes before its own entry. With resource names of up to 127 characters the
  * list fits the first 512 bytes (up to 39 with every mark), so that a sector is written whole or not at
@@ -26,6 +27,13 @@ export const METADATA_SIZE = 4096;
 export const COPY_SIZE_MAX = 2048;
 
 export type PreviousRole = "init" | "primary" | "secondary";
+
+/**
+ * The words that "features" may hold, separated by spaces: what one must know of to use a copy. A build that
+ * meets another word refuses the copy; any other key that it does not know it drops when it next writes. None
+ * is defined yet. So a change of the format that an older build would misread gets a word, and no other does.
+ */
+const FEATURES: readonly string[] = [];
 
 /** What a node's copy of the data is worth. */
 export type CopyState = "new" | "uptodate" | "consistent" | "outdated" | "inconsistent";
@@ -84,6 +92,7 @@ export const METADATA_ERROR_CODES = [
   "does-not-fit",
   "foreign-resource",
   "missing-key",
+  "newer-version",
   "not-metadata",
 ] as const;
 
@@ -113,6 +122,8 @@ export function metadataAdvice(code: MetadataErrorCode, resource: string): strin
     case "bad-value":
     case "missing-key":
       return `If the other node has the data, make this copy anew and let it be filled from there: hastctl create --force ${resource}`;
+    case "newer-version":
+      return "Install a hast at least as new as the one that used this disk last, on this node first";
     default:
       return unreachable(code);
   }
@@ -169,6 +180,7 @@ export function decodeMetadata(block: Uint8Array, resource: string | null): Meta
       `the metadata belongs to resource ${JSON.stringify(owner)}, not ${JSON.stringify(resource)}`,
     );
   }
+  checkFeatures(list);
   const prevrole = list.string("prevrole");
   if (prevrole === null) throw missing("prevrole");
   const state = list.string("state");
@@ -194,6 +206,14 @@ export function decodeMetadata(block: Uint8Array, resource: string | null): Meta
     aloneSince: state === null || !list.exists("alone") ? null : size64(list, "alone"),
     ...marksOf(list),
   };
+}
+
+/** @throws MetadataError "newer-version" for a word that is not among {@link FEATURES} */
+function checkFeatures(list: NvList): void {
+  if (!list.exists("features")) return;
+  for (const word of list.string("features")?.split(" ") ?? [""]) {
+    if (!FEATURES.includes(word)) throw unknownWord("features", word);
+  }
 }
 
 function marksOf(list: NvList): Pick<Metadata, "forced" | "unflushed"> {
@@ -283,8 +303,8 @@ function size64(list: NvList, name: string): number {
 
 function unknownWord(name: string, word: string): MetadataError {
   return new MetadataError(
-    "bad-value",
-    `metadata key "${name}" is ${JSON.stringify(word)}, which this version does not know`,
+    "newer-version",
+    `a newer version of hast has written this metadata: its key "${name}" says ${JSON.stringify(word)}, which this one does not know`,
   );
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
+import { crc32 } from "../base/crc32.ts";
+import { decodeNv, NvWriter } from "../wire/nv.ts";
 import { encodeMetadata, METADATA_SIZE, type Metadata } from "./block.ts";
 import { copyOffset, copyWrites, findMetadata } from "./copies.ts";
 import { createLayout, extentCount, freebsdLayout, type Layout, trailerLayout } from "./layout.ts";
@@ -196,6 +198,19 @@ test("S-14: a copy more than one write ahead is of another time, and the block w
       expect.deepEqual(found.metadata, metadata, shape.name);
       expect.equal(found.rewrite, true);
     }
+  }
+});
+
+test("a block that needs a newer version is refused, though the second copy is an older one's", async () => {
+  for (const shape of SHAPES) {
+    const metadata = metadataOf(shape.layout, { sequence: 7n });
+    const media = new Media(shape).store(metadata);
+    const { entries } = decodeNv(encodeMetadata(metadata));
+    const nv = new NvWriter();
+    for (const { type, name, data } of entries) if (name !== "crc") nv.add(type, name, data);
+    nv.string("features", "wide-extents");
+    media.bytes.set(nv.u32("crc", crc32(nv.finish())).finish(), shape.layout.metadataOffset);
+    await expect.rejects(media.find(), { code: "newer-version" }, shape.name);
   }
 });
 
