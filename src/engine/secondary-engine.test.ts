@@ -89,6 +89,8 @@ class Served {
       remarks: null,
       life: null,
       held: null,
+      whole: false,
+      invalidate: false,
       ...setup.hello,
     };
     const { settings, disk, environment, host } = world;
@@ -676,6 +678,8 @@ test("a secondary that cannot store the resource's id does not answer", async ()
     remarks: null,
     life: null,
     held: null,
+    whole: false,
+    invalidate: false,
   };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(
@@ -703,6 +707,8 @@ test("stop() before the handshake is answered ends in peace", async () => {
       remarks: null,
       life: null,
       held: null,
+      whole: false,
+      invalidate: false,
     };
     const { settings, disk, environment, host } = world;
     const engine = await world.until(
