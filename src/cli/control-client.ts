@@ -13,6 +13,7 @@ import {
   decodeSetRoleReply,
   decodeStatusReply,
   encodeControlRequest,
+  type Order,
   type Role,
   type SetRoleEntry,
   type StatusEntry,
@@ -25,6 +26,8 @@ const CONNECT_TIMEOUT_MS = 5_000;
 const STATUS_TIMEOUT_MS = 20_000;
 /** hastd answers when the new role works, which can include opening disks and draining a peer. */
 const ROLE_TIMEOUT_MS = 120_000;
+/** The same, and a gate may think for minutes before a copy is thrown away. */
+const ORDER_TIMEOUT_MS = 600_000;
 const BUFFER_SIZE = 64 * 1024;
 
 export type Answer<Entry> =
@@ -39,6 +42,7 @@ export interface Control {
   status(names: readonly string[]): Promise<Answer<StatusEntry>>;
   discardLocal(names: readonly string[], dryRun: boolean): Promise<Answer<DeedEntry>>;
   syncFull(names: readonly string[]): Promise<Answer<DeedEntry>>;
+  order(order: Order, names: readonly string[]): Promise<Answer<DeedEntry>>;
   /** One entry, about hastd itself. */
   reload(): Promise<Answer<DeedEntry>>;
   /** One entry, whose notes are the lines of a hast.conf: all that hastd uses. */
@@ -92,6 +96,13 @@ export class ControlClient implements Control {
     const request = { kind: "sync-full", resources: names } as const;
     return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeDeedReply, [
       "It may have begun or not; typing it again does no harm. Look: hastctl status; and at hastd's log.",
+    ]);
+  }
+
+  order(order: Order, names: readonly string[]): Promise<Answer<DeedEntry>> {
+    const request = { kind: "order", order, resources: names } as const;
+    return this.#ask(encodeControlRequest(request), ORDER_TIMEOUT_MS, decodeDeedReply, [
+      "It may have been done or not; typing it again does no harm. Look: hastctl status; and at hastd's log.",
     ]);
   }
 

@@ -24,6 +24,15 @@ import { dump } from "./dump.ts";
 import { EX_OK, EX_USAGE } from "./exit-code.ts";
 import { list } from "./list.ts";
 import { COMMON_OPTIONS, parseOptions } from "./options.ts";
+import {
+  connect,
+  disconnect,
+  invalidate,
+  outdate,
+  pauseResync,
+  resumeResync,
+  resyncRate,
+} from "./orders.ts";
 import { reload } from "./reload.ts";
 import { resolve } from "./resolve.ts";
 import { role } from "./role.ts";
@@ -49,11 +58,18 @@ export interface World {
 
 /** All commands, in the order of the usage. */
 export const COMMANDS: readonly (Command | FileCommand)[] = [
+  connect,
   create,
+  disconnect,
   dump,
+  invalidate,
   list,
+  outdate,
+  pauseResync,
   reload,
   resolve,
+  resumeResync,
+  resyncRate,
   role,
   status,
   sync,

@@ -86,5 +86,11 @@ function statusLines(status: ResourceStatus): string[] {
     `    queues: local: ${worker.localQueue}, send: ${worker.sendQueue}, ` +
       `recv: ${worker.recvQueue}, done: ${worker.doneQueue}, idle: ${worker.idleQueue}`,
     ...(status.copy === undefined ? [] : [`  copy: ${status.copy}`]),
+    ...(status.resyncrate === undefined ? [] : [`  resyncrate: ${rateText(status.resyncrate)}`]),
   ];
+}
+
+/** "20971520 (20MB/s)", or "0 (unlimited)". */
+function rateText(rate: number): string {
+  return `${rate} (${rate === 0 ? "unlimited" : `${humanSize(rate)}/s`})`;
 }

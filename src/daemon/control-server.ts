@@ -9,6 +9,7 @@
  */
 
 import { unreachable } from "../base/assert.ts";
+import type { Resolution } from "../engine/worker-messages.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { Stream, StreamReader } from "../platform/net.ts";
@@ -28,7 +29,7 @@ import {
 } from "../wire/control.ts";
 import { WireError } from "../wire/error.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
-import type { Resolution, Resource } from "./resource.ts";
+import type { Resource } from "./resource.ts";
 
 /** How long a request may take to arrive. */
 export const REQUEST_TIMEOUT_MS = 10_000;
@@ -129,6 +130,11 @@ export class ControlServer {
       }
       case "sync-full": {
         const deed = (resource: Resource) => resource.fullSync();
+        const entries = await Promise.all(names.map((name) => this.#deed(name, deed)));
+        return encodeDeedReply({ error: CONTROL_OK, entries });
+      }
+      case "order": {
+        const deed = (resource: Resource) => resource.obey(request.order);
         const entries = await Promise.all(names.map((name) => this.#deed(name, deed)));
         return encodeDeedReply({ error: CONTROL_OK, entries });
       }

@@ -110,7 +110,7 @@ test("a resource whose old worker hangs holds up no other resource's handshake (
   const first = await connect(P1);
   const { token } = decodeS1(first.written.subarray(FRAME_HEADER_SIZE)) as { token: Uint8Array };
   const p2 = { resource: "r0", token, virgin: false, resuid: 7n, localcnt: 1n, remotecnt: 0n };
-  await connect(encodeP2(2, { ...p2, remarks: null, life: null }));
+  await connect(encodeP2(2, { ...p2, remarks: null, life: null, whole: false }));
   stuck.processes.last.obedient = false;
   const again = await connect(P1);
   assert.equal(again.written.length, 0, "waits for the old worker");
@@ -177,6 +177,7 @@ test("a refused second step is answered on B and on A, and both are closed (BD-3
     remotecnt: 0n,
     remarks: null,
     life: null,
+    whole: false,
   };
   const b = await world.connect(encodeP2(2, { ...hello, token: new Uint8Array(16).fill(9) }));
   const refusal = { kind: "refused", errmsg: "Token doesn't match.", wait: false };
@@ -207,6 +208,7 @@ test("any bytes leave the daemon serving, and leave no timer behind", async () =
     remotecnt: 0n,
     remarks: null,
     life: null,
+    whole: false,
   };
   const connections = fc.oneof(
     fc.oneof(fc.uint8Array({ maxLength: 200 }), wellFramed, mutated(P1)).map((bytes) => [bytes]),

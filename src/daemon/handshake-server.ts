@@ -113,6 +113,12 @@ export class HandshakeServer {
       this.#refuse(socket, roleRefusal(role));
       return;
     }
+    const { disconnection } = resource;
+    if (disconnection !== null) {
+      resource.log.debug(1, `Connection from ${socket.peer} refused: disconnected by an operator.`);
+      this.#refuse(socket, disconnection);
+      return;
+    }
     if (hello.kind === "p1") {
       await resource.firstStep(socket, hello);
       return;

@@ -76,6 +76,7 @@ class World {
       remotecnt: 1n,
       remarks: null,
       life: null,
+      whole: false,
       ...changes,
     };
   }
@@ -125,6 +126,7 @@ test("role primary is answered when the worker is ready, and not before (BD-37)"
     log: "stdio",
     hello: null,
     trust: "unknown",
+    orders: { connected: true, resyncPaused: false, resyncRate: 0 },
   });
 });
 
@@ -554,6 +556,8 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
     remotecnt: 1n,
     remarks: null,
     life: null,
+    whole: false,
+    invalidate: false,
     held: null,
   });
   assert.deepEqual(worker.sent.slice(1), [

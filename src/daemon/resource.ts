@@ -13,13 +13,16 @@
 
 import { assert, unreachable } from "../base/assert.ts";
 import { divergenceNotes } from "../engine/divergence.ts";
+import { rate as speed } from "../engine/quantities.ts";
 import {
   type CopyState,
   type CopyWorth,
   type Divergence,
   EXIT_PROMOTION_REFUSED,
   type Held,
+  type Orders,
   type PeerHello,
+  type Resolution,
   type Trust,
   type WorkerEvent,
   type WorkerSettings,
@@ -29,7 +32,7 @@ import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log, LogDestination } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
-import type { ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
+import type { Order, ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
 import {
   encodeS1,
@@ -76,6 +79,8 @@ const PRIMARY_POLL_MS = 100;
 export const REFUSAL_REMEMBERED_MS = 60_000;
 
 const STOPPING = "hastd is stopping.";
+/** What the primary says of it is in engine/peer-trouble.ts. */
+const DISCONNECTED = "Remote node was disconnected by an operator.";
 
 const VERSION_MIN = 1;
 const VERSION_MAX = 2;
@@ -102,11 +107,6 @@ export type RoleChange =
   | { readonly kind: "done"; readonly previousRole: Role }
   /** The role asked for does not work; the role is now init, or, where rules forbid it, as before. */
   | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
-
-export type Resolution =
-  /** What was, or with a dry run would be, thrown away and copied; a line each. */
-  | { readonly kind: "done"; readonly lines: readonly string[] }
-  | { readonly kind: "failed"; readonly reason: string };
 
 /** Connection A, from its P1 to its P2. */
 interface Attempt {
@@ -149,6 +149,12 @@ export class Resource implements WorkerOwner {
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
   #stopping = false;
+  /** What operators have ordered. */
+  #orders: Orders = { connected: true, resyncPaused: false, resyncRate: 0 };
+  /** When the nodes were disconnected by an operator, in ms since the Unix epoch. */
+  #disconnectedAt = 0;
+  /** The next worker of a secondary throws this copy away, and this hears of it. */
+  #invalidation: ((resolution: Resolution) => void) | null = null;
   /** Events raised while a role is being entered, for its hooks. */
   readonly #heldEvents: WorkerEvent[] = [];
   /** Resolves when every role change asked for so far has ended. */
@@ -186,6 +192,11 @@ export class Resource implements WorkerOwner {
 
   get log(): Log {
     return this.#log;
+  }
+
+  /** What a peer is told that may not connect, since an operator wants it so; else null. */
+  get disconnection(): Refusal | null {
+    return this.#orders.connected ? null : refuse(DISCONNECTED);
   }
 
   // --- Roles.
@@ -287,6 +298,7 @@ export class Resource implements WorkerOwner {
     this.#target = wanted;
     this.#cancelRestart();
     this.#refuseAttempt(roleRefusal(this.announcedRole));
+    const orders = this.#orders;
     let failure: string | Refused | null;
     try {
       failure = await this.#enterRole(wanted, forced);
@@ -303,6 +315,7 @@ export class Resource implements WorkerOwner {
     const reason = typeof failure === "string" ? failure : failure.refusal;
     const role = typeof failure === "string" ? "init" : previousRole;
     this.#setRole(role);
+    if (role === previousRole) this.#orders = orders;
     this.#log.error(
       `Role ${wanted} refused; the role is ${role === previousRole ? "still" : "now"} ${role}: ${reason}`,
     );
@@ -451,6 +464,8 @@ export class Resource implements WorkerOwner {
     if (role === "init") this.#vouched = false;
     // From here on the copy may change by other hands than a secondary's worker.
     this.#held = null;
+    // Said of another role, and of the time before; a rate is said of this node.
+    this.#orders = { ...this.#orders, connected: true, resyncPaused: false };
     this.#log = this.#surroundings.log.withPrefix(`[${this.name}] (${role}) `);
   }
 
@@ -476,6 +491,7 @@ export class Resource implements WorkerOwner {
         log: this.#surroundings.workerLog,
         hello,
         trust,
+        orders: this.#orders,
       },
       this,
       { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
@@ -538,6 +554,10 @@ export class Resource implements WorkerOwner {
     // A primary's worker has said so itself.
     if (worker.identity.role === "primary" || known?.reason === divergence.reason) return;
     for (const note of divergenceNotes(divergence, this.name)) this.#log.error(note);
+  }
+
+  workerInvalidated(_worker: Worker, resolution: Resolution): void {
+    this.#invalidation?.(resolution);
   }
 
   #forgetDivergence(): void {
@@ -607,6 +627,7 @@ export class Resource implements WorkerOwner {
   /** Ends the worker and all that is pending; no role change succeeds any more. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
+    this.#invalidation?.({ kind: "failed", reason: STOPPING });
     this.#cancelRestart();
     this.#dropAttempt("hastd is stopping");
     await Promise.all([this.#hooks.close(graceMs), this.#stopWorker(graceMs)]);
@@ -715,6 +736,8 @@ export class Resource implements WorkerOwner {
         remarks: p2.remarks,
         life: p2.life,
         held: this.#held,
+        whole: p2.whole,
+        invalidate: this.#invalidation !== null,
       },
       "unknown",
     );
@@ -767,14 +790,18 @@ export class Resource implements WorkerOwner {
 
   /** `hastctl resolve --discard-local`. */
   async discardLocal(dryRun: boolean): Promise<Resolution> {
-    const resolution = this.#changes.then(() => this.#discardLocal(dryRun));
+    return await this.#inTurn(() => this.#discardLocal(dryRun));
+  }
+
+  /** After the role changes and commands asked for so far. */
+  async #inTurn(run: () => Promise<Resolution>): Promise<Resolution> {
+    const resolution = this.#changes.then(run);
     this.#changes = resolution.catch(() => undefined);
     return await resolution;
   }
 
   async #discardLocal(dryRun: boolean): Promise<Resolution> {
     const { name } = this;
-    const failed = (reason: string): Resolution => ({ kind: "failed", reason });
     if (this.#stopping) return failed(STOPPING);
     if (this.#role === "primary") {
       return failed(
@@ -845,15 +872,267 @@ export class Resource implements WorkerOwner {
         reason: `the worker of this resource is not ready. See: hastctl status ${name}`,
       };
     }
-    const refusal = await worker.fullSync();
-    if (refusal !== null) return { kind: "failed", reason: refusal };
-    return {
-      kind: "done",
-      lines: [
-        "every extent is in line to be copied to the other node; blocks of zeroes travel as a few bytes " +
-          `(compression hole). It survives restarts. To watch: hastctl status ${name}`,
-      ],
-    };
+    return await worker.command({ kind: "sync" });
+  }
+
+  // --- Orders.
+
+  /** `hastctl connect` and the like. */
+  async obey(order: Order): Promise<Resolution> {
+    return await this.#inTurn(async () => {
+      if (this.#stopping) return failed(STOPPING);
+      const resolution = await this.#obey(order);
+      const dryRun = "dryRun" in order && order.dryRun;
+      if (resolution.kind === "done" && !resolution.before && !dryRun) {
+        const rate = order.kind === "resync-rate" ? ` ${order.rate}` : "";
+        this.#log.info(`Ordered by an operator: ${order.kind}${rate}.`);
+      }
+      return resolution;
+    });
+  }
+
+  async #obey(order: Order): Promise<Resolution> {
+    switch (order.kind) {
+      case "connect":
+        return await this.#connect();
+      case "disconnect":
+        return await this.#disconnect();
+      case "pause-resync":
+        return this.#pauseResync(true);
+      case "resume-resync":
+        return this.#pauseResync(false);
+      case "resync-rate":
+        return this.#limitResync(order.rate);
+      case "invalidate":
+        return await this.#invalidate(order.dryRun);
+      case "outdate":
+        return await this.#outdate(order.dryRun);
+      default:
+        return unreachable(order);
+    }
+  }
+
+  #order(orders: Partial<Orders>): void {
+    this.#orders = { ...this.#orders, ...orders };
+    const worker = this.#worker;
+    if (worker?.wanted && worker.identity.role === "primary") worker.order(this.#orders);
+  }
+
+  /** Why there is nothing to connect, or null. */
+  #unconnectable(): string | null {
+    if (this.settings.remote === "none") return "hast.conf names no other node (remote none)";
+    if (this.#role !== "init") return null;
+    return (
+      `the role here is init, so there is no connection. To take part: hastctl role secondary ${this.name}, ` +
+      `or primary`
+    );
+  }
+
+  async #connect(): Promise<Resolution> {
+    const { name, settings } = this;
+    const reason = this.#unconnectable();
+    if (reason !== null) return failed(reason);
+    if (!this.#orders.connected) {
+      this.#order({ connected: true });
+      return done(
+        this.#role === "primary"
+          ? `connecting to ${settings.remote}; what differs is then copied. To watch: hastctl status ${name}`
+          : `the primary may connect again, and does so within seconds. To watch: hastctl status ${name}`,
+      );
+    }
+    const report = this.#worker?.ready ? await this.#worker.report() : null;
+    if (report?.status === "complete") return already("already connected");
+    this.#order({}); // a primary tries at once
+    return already(
+      "already allowed to connect: hastctl disconnect was not typed here. If it was on the other node, there: " +
+        `hastctl connect ${name}. Why there is no connection: hastctl status ${name}`,
+    );
+  }
+
+  async #disconnect(): Promise<Resolution> {
+    const { name, settings } = this;
+    const reason = this.#unconnectable();
+    if (reason !== null) return failed(reason);
+    if (!this.#orders.connected) return already(`already ${this.#standalone()}`);
+    const worker = this.#worker;
+    const report = worker?.ready ? await worker.report() : null;
+    if (report?.bound || (worker !== null && this.#leansOnPeer(worker))) {
+      return failed(
+        this.#role === "primary"
+          ? "this node's own copy is not whole, and the other node's serves what it lacks: without a " +
+              `connection, applications would stop. When that has ended, type this again; to watch: hastctl status ${name}`
+          : "the primary's own copy is not whole, and this one serves what that lacks: without a connection, " +
+              `applications there would stop. To work here instead: hastctl status ${name}, on the primary, says how`,
+      );
+    }
+    this.#disconnectedAt = this.#surroundings.clock.wallTime();
+    this.#order({ connected: false });
+    if (this.#role === "primary") {
+      return done(
+        `disconnected from ${settings.remote}. This node goes on alone; what is written is marked, and copied ` +
+          `when they connect again. To end it, here: hastctl connect ${name}`,
+      );
+    }
+    // The primary goes on without us, as we know from now on.
+    if (worker !== null) this.#vouched = false;
+    this.#refuseAttempt(refuse(DISCONNECTED));
+    const stuck = await this.#retireWorker();
+    if (stuck !== null) return failed(stuck);
+    return done(
+      "disconnected from the primary, which goes on alone; what is written there is copied here when they " +
+        `connect again. To end it, here: hastctl connect ${name}`,
+    );
+  }
+
+  /** "disconnected by an operator since …" */
+  #standalone(): string {
+    return (
+      `disconnected by an operator since ${utc(this.#disconnectedAt)}, so nothing is replicated. ` +
+      `To end it, here: hastctl connect ${this.name}`
+    );
+  }
+
+  #pauseResync(paused: boolean): Resolution {
+    const { name } = this;
+    const command = paused ? "pause-resync" : "resume-resync";
+    if (this.#role !== "primary") return failed(this.#primarysTask(command));
+    if (this.#orders.resyncPaused === paused) {
+      return already(paused ? "already paused" : "not paused: nothing to do");
+    }
+    this.#order({ resyncPaused: paused });
+    return done(
+      paused
+        ? "no more is copied by a synchronization, now or later; what applications write goes to both nodes. " +
+            `To go on, here: hastctl resume-resync ${name}`
+        : `synchronizations go on. To watch: hastctl status ${name}`,
+    );
+  }
+
+  #limitResync(rate: number): Resolution {
+    const limit =
+      rate === 0
+        ? "synchronizations copy as fast as it goes"
+        : `synchronizations copy at most ${speed(rate)}`;
+    const where =
+      this.#role === "primary"
+        ? ""
+        : `. That counts where this node is primary; it is ${this.#role}, so type it on the primary, too`;
+    if (this.#orders.resyncRate === rate) return already(`already so: ${limit}${where}`);
+    this.#order({ resyncRate: rate });
+    return done(`${limit}, until hastd ends${where}`);
+  }
+
+  #primarysTask(command: string): string {
+    return (
+      `this node is ${this.#role}, and the primary does the copying. On the primary: hastctl ` +
+      `${command} ${this.name}`
+    );
+  }
+
+  async #invalidate(dryRun: boolean): Promise<Resolution> {
+    const { name } = this;
+    if (this.#role === "init") {
+      return failed(
+        `the role here is init, so no other copy is known. To have this one compared and copied: hastctl role ` +
+          `secondary ${name}, and once the primary is connected this again`,
+      );
+    }
+    const worker = this.#worker;
+    if (worker === null || !worker.ready) {
+      return failed(`${this.#whyAlone()}; without it this may be the only good copy`);
+    }
+    const plan = await worker.command({ kind: "invalidate", dryRun: true });
+    if (dryRun || plan.kind === "failed" || plan.before) return plan;
+    // A secondary's next worker asks again, and this answer is kept for it.
+    const primary = this.#role === "primary";
+    if (this.#copy?.state !== "inconsistent") {
+      const refusal = await this.#hooks.mayResync(() => primary);
+      if (refusal !== null) return failed(refusal);
+    }
+    if (this.#worker !== worker || !worker.wanted) {
+      return failed(
+        `the connection was lost, and nothing was thrown away. See: hastctl status ${name}`,
+      );
+    }
+    return primary
+      ? await worker.command({ kind: "invalidate", dryRun: false })
+      : await this.#invalidateSecondary();
+  }
+
+  /** Why nobody has told of another whole copy. */
+  #whyAlone(): string {
+    const { name } = this;
+    if (!this.#orders.connected) return this.#standalone();
+    if (this.#divergence !== null) {
+      return `the two copies do not fit together, and one must be chosen: hastctl status ${name}`;
+    }
+    return this.#role === "primary"
+      ? `the worker of this resource is not ready: hastctl status ${name}`
+      : `no primary is connected: hastctl status ${name}`;
+  }
+
+  /** At the next connection, when the primary says whether its own copy is whole. */
+  async #invalidateSecondary(): Promise<Resolution> {
+    const waitMs = this.settings.timeout * 1000 + HALF_OPEN_TIMEOUT_MS;
+    const { clock } = this.#surroundings;
+    const answer = new Promise<Resolution>((resolve) => {
+      this.#invalidation = resolve;
+    });
+    const stuck = await this.#retireWorker();
+    const timer = clock.after(waitMs, () =>
+      this.#invalidation?.(
+        failed(
+          `the primary has not connected again within ${waitMs / 1000} s. Look: hastctl status ${this.name}; ` +
+            "typing this again does no harm",
+        ),
+      ),
+    );
+    if (stuck !== null) this.#invalidation?.(failed(stuck));
+    const resolution = await answer;
+    timer.cancel();
+    this.#invalidation = null;
+    return resolution;
+  }
+
+  async #outdate(dryRun: boolean): Promise<Resolution> {
+    const { name } = this;
+    if (this.settings.remote === "none") {
+      return failed("hast.conf names no other node (remote none), so none can have gone on");
+    }
+    if (this.#role === "primary") {
+      return failed(
+        "this node is primary, so its copy is in use. If the other node has the newer data, stop what uses this " +
+          `one, then here: hastctl role secondary ${name}, and this again`,
+      );
+    }
+    if (this.#worker?.ready) {
+      const state = this.#copy?.state;
+      if (state === "outdated" || state === "inconsistent") {
+        return already(`already ${state}, and being synchronized: nothing to do`);
+      }
+      return failed(
+        "a primary is connected, and this copy is in step with it: it is not outdated. To part them first, here: " +
+          `hastctl disconnect ${name}`,
+      );
+    }
+    this.#refuseAttempt(roleRefusal("init"));
+    this.#target = this.#role;
+    try {
+      const stuck = await this.#retireWorker();
+      if (stuck !== null) return failed(stuck);
+      const worker = this.#startWorker("secondary", null, "unknown");
+      const resolution = await worker.command({ kind: "outdate", dryRun });
+      const end = await worker.started(READY_TIMEOUT_MS);
+      assert(end !== "ready");
+      if (resolution.kind === "done" && !dryRun && !resolution.before) {
+        this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
+        this.#vouched = false;
+        this.#held = null;
+      }
+      return resolution;
+    } finally {
+      this.#target = null;
+    }
   }
 
   // --- Status.
@@ -891,6 +1170,7 @@ export class Resource implements WorkerOwner {
     const { settings } = this;
     const copy = this.#copyState();
     const notes: string[] = [];
+    if (!this.#orders.connected) notes.push(this.#standalone());
     if (this.#note !== null) notes.push(this.#note);
     else if (this.#divergence !== null && this.#role !== "primary") {
       notes.push(...divergenceNotes(this.#divergence, this.name));
@@ -916,6 +1196,7 @@ export class Resource implements WorkerOwner {
       workerpid: this.#worker?.pid ?? 0,
       worker: report,
       ...(copy === null ? {} : { copy }),
+      resyncrate: this.#orders.resyncRate,
     };
     return { resource: this.name, outcome: { kind: "known", status }, errmsg: null, notes };
   }
@@ -924,6 +1205,23 @@ export class Resource implements WorkerOwner {
 /** The rules of promotion stand in the way, and nothing else. */
 interface Refused {
   readonly refusal: string;
+}
+
+function done(...lines: readonly string[]): Resolution {
+  return { kind: "done", lines };
+}
+
+function already(line: string): Resolution {
+  return { kind: "done", lines: [line], before: true };
+}
+
+function failed(reason: string): Resolution {
+  return { kind: "failed", reason };
+}
+
+/** "2026-11-21 05:59:34 UTC" @param ms since the Unix epoch */
+function utc(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
 /** An answer to P1 or P2 other than the one hoped for. */

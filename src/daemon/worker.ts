@@ -15,6 +15,8 @@ import type {
   Divergence,
   FromWorker,
   Held,
+  Orders,
+  Resolution,
   ToWorker,
   WorkerEvent,
   WorkerReport,
@@ -53,6 +55,8 @@ export interface WorkerOwner {
   /** What its local copy is worth: before it is ready, and whenever that changes. */
   workerCopy(worker: Worker, copy: CopyWorth): void;
   workerDiverged(worker: Worker, divergence: Divergence): void;
+  /** A secondary's was to throw this copy away. */
+  workerInvalidated(worker: Worker, resolution: Resolution): void;
   /** May a resync overwrite this node's copy? To be answered with answerResync(). */
   workerAsks(worker: Worker): void;
   /** The last call. */
@@ -82,9 +86,9 @@ export class Worker {
   #questionCount = 0;
   #discarded: Discarded | null = null;
   #held: Held | null = null;
-  /** What the worker says to "sync"; undefined = nothing yet. */
-  #syncAnswer: string | null | undefined = undefined;
-  readonly #syncWaiters = new Set<() => void>();
+  /** What the worker says to the last command, or null while it has said nothing. */
+  #answer: Resolution | null = null;
+  readonly #answerWaiters = new Set<() => void>();
   readonly #startWaiters = new Set<() => void>();
   readonly #goneWaiters = new Set<() => void>();
 
@@ -156,15 +160,24 @@ export class Worker {
     this.#send({ kind: "settings", settings });
   }
 
-  /** @returns null once a full copy to the peer is on record, else why it is not */
-  async fullSync(): Promise<string | null> {
-    this.#syncAnswer = undefined;
-    this.#send({ kind: "sync" });
-    await this.#wait(this.#syncWaiters, COMMAND_TIMEOUT_MS);
-    if (this.#syncAnswer !== undefined) return this.#syncAnswer;
-    return this.#end === null
-      ? `the worker (pid ${this.pid}) has not stored it within ${COMMAND_TIMEOUT_MS / 1000} s`
-      : describeEnd(this.#end);
+  /** A primary's: what operators have ordered by now. It obeys; nobody waits. */
+  order(orders: Orders): void {
+    this.#send({ kind: "orders", orders });
+  }
+
+  /** Has the worker carry out a command, one at a time. @returns when that is on record, or why it is not */
+  async command(
+    message: Extract<ToWorker, { kind: "sync" | "invalidate" | "outdate" }>,
+  ): Promise<Resolution> {
+    this.#answer = null;
+    this.#send(message);
+    if (this.#end === null) await this.#wait(this.#answerWaiters, COMMAND_TIMEOUT_MS);
+    if (this.#answer !== null) return this.#answer;
+    const reason =
+      this.#end === null
+        ? `the worker (pid ${this.pid}) has not stored it within ${COMMAND_TIMEOUT_MS / 1000} s`
+        : describeEnd(this.#end);
+    return { kind: "failed", reason };
   }
 
   /** What the worker says about itself, or null if it does not answer in time. */
@@ -254,9 +267,12 @@ export class Worker {
       case "discarded":
         this.#discarded = message;
         return;
-      case "sync":
-        this.#syncAnswer = message.refusal;
-        this.#release(this.#syncWaiters);
+      case "answer":
+        this.#answer = message.resolution;
+        this.#release(this.#answerWaiters);
+        return;
+      case "invalidated":
+        this.#owner.workerInvalidated(this, message.resolution);
         return;
       case "may-resync":
         this.#owner.workerAsks(this);
@@ -279,7 +295,7 @@ export class Worker {
     this.#end = this.#describe(exit);
     this.#owner.workerGone(this, this.#end);
     this.#release(this.#startWaiters);
-    this.#release(this.#syncWaiters);
+    this.#release(this.#answerWaiters);
     this.#release(this.#goneWaiters);
   }
 

@@ -51,6 +51,8 @@ async function meet(
     remarks: null,
     life: null,
     held: null,
+    whole: false,
+    invalidate: false,
     ...hello,
   };
   const { settings, disk, environment, host } = world;

@@ -35,9 +35,11 @@ import {
   EXT_KEPT,
   EXT_SOLE,
   EXT_STATE,
+  EXT_WHOLE,
   EXT_ZERO,
   EXTENSIONS,
   encodeState,
+  encodeWhole,
 } from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
 import {
@@ -138,6 +140,8 @@ export class PeerLink {
   readonly #handler: PeerLinkHandler;
   #state: State = "idle";
   #stopped = false;
+  /** An operator wants no connection. */
+  #suspended = false;
   #timer: Timer | null = null;
   #abandon: (() => void) | null = null;
   #retryMs = RETRY_FIRST_MS;
@@ -161,6 +165,8 @@ export class PeerLink {
   #token: Uint8Array = new Uint8Array(0);
   /** What this handshake has told the peer, or null. */
   #life: PrimaryLife | null = null;
+  /** What this connection's peer believes of our own copy. */
+  #toldWhole = false;
   /** We made up the resource id in this very handshake. */
   #virgin = false;
   /** Which connection attempt callbacks belong to. */
@@ -223,9 +229,9 @@ export class PeerLink {
     return this.#latchedMs;
   }
 
-  /** Begins an attempt, if none is under way. */
+  /** Begins an attempt, if none is under way, and unless suspended. */
   connect(): void {
-    if (this.#stopped || this.#state !== "idle") return;
+    if (this.#stopped || this.#suspended || this.#state !== "idle") return;
     this.#cancelTimer();
     const { net } = this.#options;
     const settings = this.#settings;
@@ -238,6 +244,22 @@ export class PeerLink {
       { source: settings.source, timeoutMs: settings.timeout * 1000 },
       (result) => this.#connectedA(result),
     );
+  }
+
+  /** No attempts until resume(); closes what is open. */
+  suspend(reason: string): void {
+    if (this.#suspended) return;
+    this.#suspended = true;
+    this.disconnect(reason);
+    this.#cancelTimer();
+  }
+
+  /** Ends suspend(). An attempt that waits for its time begins at once in any case. */
+  resume(): void {
+    if (this.#suspended) this.#lastFailure = this.#lostReason = "";
+    this.#suspended = false;
+    this.#retryMs = RETRY_FIRST_MS;
+    this.connect();
   }
 
   /** No further attempts; closes what is open. */
@@ -401,6 +423,7 @@ export class PeerLink {
     }
     this.#state = "answer";
     this.#life = (this.#extensions & EXT_KEPT) !== 0n ? this.#handler.life() : null;
+    this.#toldWhole = (this.#extensions & EXT_WHOLE) !== 0n && this.#options.core.whole;
     this.#b!.write(
       encodeP2(this.#version, {
         resource: this.#settings.resource,
@@ -411,6 +434,7 @@ export class PeerLink {
         remotecnt: record.remotecnt,
         remarks: (this.#extensions & EXT_STATE) !== 0n ? this.#handler.remarks() : null,
         life: this.#life,
+        whole: this.#toldWhole,
       }),
     );
     this.#startTimer("the peer does not answer the second handshake message");
@@ -503,6 +527,7 @@ export class PeerLink {
       keeps: (this.#extensions & EXT_STATE) !== 0n && (this.#extensions & EXT_SOLE) !== 0n,
       alive: (this.#extensions & EXT_ALIVE) !== 0n,
       synced: answer.synced,
+      outdated: answer.outdated && (this.#extensions & EXT_WHOLE) !== 0n,
     });
     this.#handler.turn();
   }
@@ -585,7 +610,7 @@ export class PeerLink {
       return;
     }
     const latched = /not configured|No access|Synchronization refused/.test(errmsg);
-    const absent = /acts as init/.test(errmsg);
+    const absent = /acts as init|disconnected by/.test(errmsg);
     const retryMs = this.#backoff(absent ? RETRY_ABSENT_MAX_MS : RETRY_MAX_MS);
     this.#close(errmsg, wait ? RETRY_WAIT_MS : latched ? RETRY_LATCHED_MS : retryMs, wait);
   }
@@ -632,7 +657,9 @@ export class PeerLink {
     this.#bInbox = null;
     this.#outgoing?.close();
     this.#outgoing = null;
-    if (!this.#stopped) this.#timer = this.#options.clock.after(delayMs, () => this.connect());
+    if (!this.#stopped && !this.#suspended) {
+      this.#timer = this.#options.clock.after(delayMs, () => this.connect());
+    }
     if (before === "up") {
       this.#handler.lost(reason);
     } else {
@@ -730,8 +757,18 @@ export class PeerLink {
     );
   }
 
-  /** Sends what has been queued in this batch. */
+  /** Sends what has been queued in this batch, and what has become of our own copy. */
   flush(): void {
+    const { whole } = this.#options.core;
+    if (
+      whole !== this.#toldWhole &&
+      this.#state === "up" &&
+      (this.#extensions & EXT_WHOLE) !== 0n
+    ) {
+      this.#toldWhole = whole;
+      const message = encodeWhole(this.#version, whole);
+      this.#outgoing!.payload(message, 0, message.length, NOBODY);
+    }
     this.#outgoing?.flush();
   }
 

@@ -60,7 +60,7 @@ export function doubtOf(
   return (
     "this copy was complete when the nodes last met, but the other node may have gone on without it, " +
     `and does not say (${reason.replace(/\.$/, "")}). Make it answer; there: ` +
-    `hastctl role secondary ${resource}; then try again. ${force}`
+    `hastctl ${/disconnected by/.test(reason) ? "connect" : "role secondary"} ${resource}; then try again. ${force}`
   );
 }
 
@@ -76,6 +76,9 @@ function adviceOn(reason: string, peering: Peering): string | null {
     return `If that lasts, both nodes are primary. On the one that shall not be: hastctl role secondary ${resource}`;
   }
   if (role !== undefined) return `On that node: hastctl role secondary ${resource}`;
+  if (/disconnected by an operator/.test(reason)) {
+    return `To end that, on that node: hastctl connect ${resource}`;
+  }
   if (reason === SPLIT_BRAIN_ERRMSG) return discardAdvice(resource);
   if (/unique ID mismatch/.test(reason)) {
     return `One of the two components was created anew, or belongs elsewhere. ${discardAdvice(resource)}`;

@@ -45,6 +45,8 @@ import {
   type Divergence,
   EXIT_PROMOTION_REFUSED,
   type Held,
+  type Orders,
+  type Resolution,
   type WorkerEvent,
   type WorkerReport,
   type WorkerSettings,
@@ -96,6 +98,8 @@ export interface EngineHost {
   diverged(divergence: Divergence): void;
   /** Asks whether a resync may overwrite this node's copy. Resolves with null or why not, perhaps minutes later. */
   mayResync(): Promise<string | null>;
+  /** What has become of PeerHello.invalidate. */
+  invalidated(resolution: Resolution): void;
   notice(text: string): void;
   warning(text: string): void;
   error(text: string): void;
@@ -148,7 +152,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   /** The peer's copy and ours do not fit together, and what the link said then. */
   #divergence: Divergence | null = null;
   #divergedAs = "";
-  #syncAsked: ((refusal: string | null) => void) | null = null;
+  #syncAsked: ((resolution: Resolution) => void) | null = null;
+  #invalidateAsked: ((resolution: Resolution) => void) | null = null;
+  #orders: Orders = { connected: true, resyncPaused: false, resyncRate: 0 };
+  /** Until copies may go on that are limited. */
+  #pace: Timer | null = null;
 
   /**
    * Opens the metadata and the map of `disk`.
@@ -301,6 +309,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       return false;
     }
     if (verdict.kind === "go" || link === null) return true;
+    if (!this.#orders.connected) {
+      this.#end(
+        EXIT_PROMOTION_REFUSED,
+        `the other node has to be asked first, and is disconnected by an operator. Here: hastctl connect ${this.#settings.resource}`,
+      );
+      return false;
+    }
     await this.#noteUnflushed();
     if (this.#ended) return false; // stopped meanwhile
     const { clock } = this.#environment;
@@ -371,7 +386,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#host.debug(1, `NBD server listens at ${this.#listener.address}`);
     this.#scheduleTick();
     // Already on its way, or connected, where admit() has asked.
-    if (this.#link !== null && !this.#asked) {
+    if (!this.#orders.connected) this.#openGate();
+    else if (this.#link !== null && !this.#asked) {
       this.#gate = clock.after(GATE_MS, () => this.#openGate());
       this.#link.connect();
     }
@@ -419,6 +435,20 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#nbd.flush();
     this.#link?.flush();
     this.#inTurn = false;
+    this.#answerInvalidate();
+    this.#keepPace();
+  }
+
+  /** Copies that are limited go on when there is credit for them. */
+  #keepPace(): void {
+    const { syncPauseMs } = this.#core;
+    if (syncPauseMs === 0 || this.#pace !== null || this.#ended) return;
+    const { clock } = this.#environment;
+    this.#pace = clock.after(syncPauseMs, () => {
+      this.#pace = null;
+      this.#core.onSyncTime(clock.now());
+      this.turn();
+    });
   }
 
   // ---- other settings ------------------------------------------------------------------------
@@ -449,13 +479,15 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   // ---- a full copy, asked for -----------------------------------------------------------------
 
   /** Copies every extent to the peer, now or when there is one. @param asked called when that is on disk */
-  fullSync(asked: (refusal: string | null) => void): void {
+  fullSync(asked: (resolution: Resolution) => void): void {
     if (this.#settings.remote === "none") {
-      asked("hast.conf names no other node (remote none), so there is nobody to copy to");
+      asked(failed("hast.conf names no other node (remote none), so there is nobody to copy to"));
     } else if (!this.#core.fullSync(this)) {
       asked(
-        "this copy is itself not whole: it is being synchronized from the other node, or its disk fails. " +
-          `See: hastctl status ${this.#settings.resource}`,
+        failed(
+          "this copy is itself not whole: it is being synchronized from the other node, or its disk fails. " +
+            `See: hastctl status ${this.#settings.resource}`,
+        ),
       );
     } else {
       this.#syncAsked = asked;
@@ -466,8 +498,120 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   #answerSync(): void {
     if (this.#syncAsked === null || this.#core.fillPending) return;
-    this.#syncAsked(null);
+    this.#syncAsked({
+      kind: "done",
+      lines: [
+        "every extent is in line to be copied to the other node; blocks of zeroes travel as a few bytes " +
+          `(compression hole). It survives restarts. To watch: hastctl status ${this.#settings.resource}`,
+      ],
+    });
     this.#syncAsked = null;
+  }
+
+  // ---- orders ---------------------------------------------------------------------------------
+
+  /** What operators have ordered; before admit() as well. */
+  obey(orders: Orders): void {
+    if (this.#ended) return;
+    this.#orders = orders;
+    this.#core.orderSync({ held: orders.resyncPaused, rate: orders.resyncRate });
+    if (!orders.connected) this.#link?.suspend("hastctl disconnect was typed on this node");
+    else if (this.#listener !== null) this.#link?.resume();
+    this.turn();
+  }
+
+  /** Throws this copy away, and serves the peer's. @param asked called when that is on disk, or with why not */
+  invalidate(dryRun: boolean, asked: (resolution: Resolution) => void): void {
+    const core = this.#core;
+    const { resource, local } = this.#settings;
+    const { dataSize } = core.map;
+    const there = `hastctl role primary ${resource}`;
+    if (core.stale && core.record.synced === "filling" && !core.diskless) {
+      const left = size(core.map.resyncCount * core.map.extentSize);
+      asked({
+        kind: "done",
+        before: true,
+        lines: [`already thrown away: ${left} of ${size(dataSize)} still come from the other node`],
+      });
+      return;
+    }
+    switch (core.indispensable) {
+      case "alone":
+        asked(
+          failed(
+            "the other node is not connected, so this copy is the only one that can be served. " +
+              `Why it is not: hastctl status ${resource}`,
+          ),
+        );
+        return;
+      case "peer-legacy":
+        asked(
+          failed(
+            "the other node runs FreeBSD's hastd, which cannot serve for a primary that has no copy of its own. " +
+              `Change roles first: here hastctl role secondary ${resource}, there ${there}; then here: ` +
+              `hastctl role init ${resource} && hastctl create --force ${this.#sizes} ${resource} && ` +
+              `hastctl role secondary ${resource}`,
+          ),
+        );
+        return;
+      case "peer-lacks":
+        asked(
+          failed(
+            "the other node's copy is not whole: it lacks what this one has, and is being synchronized. " +
+              `When that has ended, type this again; to watch: hastctl status ${resource}`,
+          ),
+        );
+        return;
+      case "disk":
+        asked(
+          failed(`${local} has failed and its copy is in use no more. ${this.#disklessAdvice}`),
+        );
+        return;
+      case null:
+    }
+    if (dryRun) {
+      asked({
+        kind: "done",
+        lines: [
+          `to be thrown away: this node's copy, ${size(dataSize)} on ${local}`,
+          `to be copied here from the other node, whose copy is whole: all of it, ${size(dataSize)}`,
+          "until that has ended, applications are served from there, and cannot go on if that node goes away",
+        ],
+      });
+      return;
+    }
+    if (this.#invalidateAsked !== null || this.#stopping) {
+      asked(failed(`this is under way. See: hastctl status ${resource}`));
+      return;
+    }
+    this.#invalidateAsked = asked;
+    this.#core.invalidate();
+    this.turn();
+  }
+
+  #answerInvalidate(): void {
+    const asked = this.#invalidateAsked;
+    if (asked === null || this.#core.invalidating) return;
+    this.#invalidateAsked = null;
+    const { resource } = this.#settings;
+    if (!this.#core.stale || this.#core.record.synced !== "filling") {
+      asked(
+        failed(
+          "the connection was lost, or requests did not end in time: nothing was thrown away. " +
+            `See: hastctl status ${resource}`,
+        ),
+      );
+      return;
+    }
+    const all = size(this.#core.map.dataSize);
+    this.#host.notice(`This copy is thrown away by an operator: ${all} come from the peer.`);
+    asked({
+      kind: "done",
+      lines: [
+        `this node's copy is thrown away; ${all} are copied here from the other node, which serves meanwhile. ` +
+          `It survives restarts. To watch: hastctl status ${resource}`,
+      ],
+    });
   }
 
   // ---- stopping -------------------------------------------------------------------------------
@@ -561,6 +705,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#gate?.cancel();
     this.#stopTimer?.cancel();
     this.#breath?.cancel();
+    this.#pace?.cancel();
     this.#listener?.close();
     this.#nbd.flush();
     this.#nbd.destroy();
@@ -649,7 +794,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   #tellCopy(): void {
     const { metadata } = this.#component;
-    this.#host.copy({ state: stateOf(metadata), forced: metadata.forced ?? null });
+    // A disk that has failed does not say itself what it is worth.
+    const state = this.#core.diskless ? "inconsistent" : stateOf(metadata);
+    this.#host.copy({ state, forced: metadata.forced ?? null });
   }
 
   /** At the end of the batch, so that nothing is torn down under the core's feet. */
@@ -912,6 +1059,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       sendQueue: queues.send,
       recvQueue: queues.recv,
       doneQueue: queues.done,
+      bound: core.stale || core.diskless,
       silentMs: 0,
       notes: this.#notes(),
     };
@@ -932,11 +1080,22 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       const seconds = Math.max(0.001, (this.#environment.clock.now() - syncStartedAt) / 1000);
       const speed = syncCopied / seconds;
       const eta = speed > 0 ? `, about ${duration((left / speed) * 1000)} to go` : "";
+      const { resyncRate } = this.#orders;
+      const limit =
+        resyncRate > 0 ? ` (limited to ${rate(resyncRate)} by hastctl resync-rate)` : "";
+      const figures = `${size(syncCopied)} copied, ${size(left)} left`;
       notes.push(
-        `synchronizing ${core.stale ? "from" : "to"} the peer: ${size(syncCopied)} copied, ` +
-          `${size(left)} left, ${rate(speed)}${eta}`,
+        core.syncHeld
+          ? `synchronization ${core.stale ? "from" : "to"} the peer is paused: ${figures}. To go on, ` +
+              `here: hastctl resume-resync ${this.#settings.resource}`
+          : `synchronizing ${core.stale ? "from" : "to"} the peer: ${figures}, ${rate(speed)}${limit}${eta}`,
       );
-    } else if (!core.connected && this.#link !== null) {
+      if (core.stale) {
+        notes.push(
+          "this copy is not complete: what it lacks is read from the peer, and nothing goes on without it",
+        );
+      }
+    } else if (!core.connected && this.#link !== null && this.#orders.connected) {
       const { lastFailure, patienceMs } = this.#link;
       if (this.#divergence !== null) {
         const now = { ...this.#divergence, own: this.#ownFacts() };
@@ -984,4 +1143,8 @@ function reasonOf(errmsg: string): string {
   return errmsg === SPLIT_BRAIN_ERRMSG
     ? "both nodes took writes while they were apart"
     : errmsg.replace(/\.$/, "");
+}
+
+function failed(reason: string): Resolution {
+  return { kind: "failed", reason };
 }

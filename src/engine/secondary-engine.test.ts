@@ -91,6 +91,8 @@ class Served {
       remarks: null,
       life: null,
       held: null,
+      whole: false,
+      invalidate: false,
       ...setup.hello,
     };
     const { settings, disk, environment, host } = world;
@@ -769,6 +771,8 @@ test("a secondary that cannot store the resource's id does not answer", async ()
     remarks: null,
     life: null,
     held: null,
+    whole: false,
+    invalidate: false,
   };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(
@@ -796,6 +800,8 @@ test("stop() before the handshake is answered ends in peace", async () => {
       remarks: null,
       life: null,
       held: null,
+      whole: false,
+      invalidate: false,
     };
     const { settings, disk, environment, host } = world;
     const engine = await world.until(

@@ -30,10 +30,20 @@ import {
   Secondary,
   type SecondaryOutbox,
   soleRecord,
+  thrownAway,
 } from "../replication/secondary.ts";
+import type { Side } from "../replication/sync-verdict.ts";
 import { errnoText, errnoToWire } from "../wire/errno.ts";
 import { WireError } from "../wire/error.ts";
-import { CMD_STATE, EXT_ALIVE, EXT_KEPT, EXT_SOLE, EXT_STATE } from "../wire/extensions.ts";
+import {
+  CMD_STATE,
+  CMD_WHOLE,
+  EXT_ALIVE,
+  EXT_KEPT,
+  EXT_SOLE,
+  EXT_STATE,
+  EXT_WHOLE,
+} from "../wire/extensions.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeS2, type S2Refused, syncedOf } from "../wire/handshake.ts";
 import { decodeNv } from "../wire/nv.ts";
@@ -55,8 +65,15 @@ import { Inbox, Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
 import { RESYNC_REFUSED } from "./peer-link.ts";
 import type { EngineEnvironment, EngineHost } from "./primary-engine.ts";
+import { size } from "./quantities.ts";
 import { RequestFailures } from "./request-failures.ts";
-import type { Held, PeerHello, WorkerReport, WorkerSettings } from "./worker-messages.ts";
+import type {
+  Held,
+  PeerHello,
+  Resolution,
+  WorkerReport,
+  WorkerSettings,
+} from "./worker-messages.ts";
 
 /** A FreeBSD primary sends at least a keepalive every 10 s (wire protocol §10). */
 const SILENCE_MAX_MS = 20_000;
@@ -69,6 +86,7 @@ const REQUEST_MAX: number = 1024 * 1024;
  * that is heard, and for so long has sent none, has no more (S-13).
  */
 const SYNC_SILENCE_MS = 20_000;
+const ALREADY_THROWN_AWAY = "already thrown away: everything is being copied here from the primary";
 /** Replies that the primary does not take: stop reading its requests beyond this, bytes. */
 const UNSENT_MAX: number = 8 * 1024 * 1024;
 
@@ -136,6 +154,11 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** Our own map while we keep the record for a primary without a disk. */
   #kept: Activemap | null = null;
   #storingState = false;
+  /** Whose copy is copied on this connection, and whether all of it is. */
+  #source: Side = "primary";
+  #everything = false;
+  /** What the primary says of its own copy (EXT_WHOLE). */
+  #primaryWhole: boolean;
   /** When a request last came that may have been part of a synchronization; FreeBSD's all have number 1. */
   #copyAt: number;
   #numberOnes = 0;
@@ -174,6 +197,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   ) {
     this.#settings = settings;
     this.#hello = hello;
+    this.#primaryWhole = hello.whole;
     this.#component = component;
     this.#a = a;
     this.#b = b;
@@ -227,7 +251,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (this.#state !== "starting") return; // the primary did not wait
     // With nothing in either map there is nothing to choose.
     const marked = remarks === null || remarks.dirtyExtents > 0 || map.some((byte) => byte !== 0);
-    const judgement = judge(own, {
+    const judged = judge(own, {
       states: this.#states,
       virgin,
       resuid,
@@ -236,9 +260,15 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       synced: remarks === null ? "unknown" : remarks.synced,
       keptHere: this.#whole && this.#together && marked && this.#hello.life!.fresh,
     });
-    if (judgement.kind === "refuse") {
-      this.#refuse(judgement, map);
+    if (judged.kind === "refuse") {
+      this.#refuse(judged, map);
       return;
+    }
+    let judgement = judged;
+    if (this.#hello.invalidate) {
+      const reason = this.#indispensable(judgement);
+      if (reason !== null) this.#host.invalidated({ kind: "failed", reason });
+      else judgement = thrownAway(judgement, own);
     }
     if (this.#overwrites(judgement, map)) {
       const refusal = await this.#host.mayResync();
@@ -267,7 +297,75 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     const level = equal(own, { localcnt, remotecnt }) && own.resuid === resuid;
     const whole = judgement.source === "secondary" ? this.#whole : !marked;
     this.#whole = this.#together && level && own.state === "uptodate" && whole;
+    this.#source = judgement.source;
+    this.#everything = judgement.map === "full";
+    if (this.#everything && this.#hello.invalidate) {
+      const all = size(metadata.datasize);
+      this.#host.notice(`This copy is thrown away by an operator: ${all} come from the primary.`);
+      this.#host.invalidated({
+        kind: "done",
+        lines: [
+          `this node's copy is thrown away; ${all} are copied here from the primary. It survives restarts. ` +
+            `To watch, on that node: hastctl status ${this.#settings.resource}`,
+        ],
+      });
+    }
     this.#answer(judgement, map);
+  }
+
+  // ---- throwing this copy away ------------------------------------------------------------------
+
+  /** Whether an operator may throw this copy away. Nothing is done: the next connection does it. */
+  invalidate(_dryRun: boolean, asked: (resolution: Resolution) => void): void {
+    const { metadata } = this.#component;
+    const { resource, local } = this.#settings;
+    if (this.#everything && metadata.state === "inconsistent") {
+      asked({ kind: "done", lines: [ALREADY_THROWN_AWAY], before: true });
+      return;
+    }
+    const reason =
+      this.#state === "serving"
+        ? this.#indispensable({ source: this.#source })
+        : `no primary is connected. See: hastctl status ${resource}`;
+    if (reason !== null) {
+      asked({ kind: "failed", reason });
+      return;
+    }
+    const all = size(metadata.datasize);
+    asked({
+      kind: "done",
+      lines: [
+        `to be thrown away: this node's copy, ${all} on ${local}`,
+        `to be copied here from the primary, whose copy is whole: all of it, ${all}`,
+        "until that has ended the primary has the only copy, and this node cannot take over",
+      ],
+    });
+  }
+
+  /** Why this copy is not to be thrown away, or null. */
+  #indispensable({ source }: { readonly source: Side }): string | null {
+    const { resource } = this.#settings;
+    if (this.#core.keeping) {
+      return (
+        "the primary has lost its disk, and this copy is the only one. To give that node a disk again, there: " +
+        `hastctl status ${resource}`
+      );
+    }
+    if ((this.#hello.extensions & EXT_WHOLE) === 0n) {
+      return (
+        "the primary runs FreeBSD's hastd, or an older one of ours, and does not say whether its copy is " +
+        `whole. If you know that it is, here: hastctl role init ${resource} && hastctl create --force ` +
+        `--datasize ${this.#component.metadata.datasize} -e ${this.#component.metadata.extentsize} ` +
+        `${resource} && hastctl role secondary ${resource}`
+      );
+    }
+    if (source === "secondary" || !this.#primaryWhole) {
+      return (
+        "the primary's own copy is not whole: it is being synchronized from this one, which it needs. " +
+        `When that has ended, type this again; to watch, on that node: hastctl status ${resource}`
+      );
+    }
+    return null;
   }
 
   /**
@@ -397,6 +495,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
           syncsrc: judgement.source,
           mapsize: map === null ? 0 : map.length,
           synced: this.#states ? metadata.synced : null,
+          outdated: (this.#hello.extensions & EXT_WHOLE) !== 0n && metadata.state === "outdated",
         },
         map === null ? null : this.#payload,
       ),
@@ -562,6 +661,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       case CMD_STATE:
         this.#takeState(header);
         return true;
+      case CMD_WHOLE:
+        this.#takeWhole(header);
+        return true;
       case CMD_READ: {
         if (!this.#valid(header, REQUEST_MAX)) return true;
         const at = this.#readMemory(header.length);
@@ -691,6 +793,18 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#stateWaiting = { seqHi, seqLo, state, localcnt, remotecnt, synced: syncedOf(nv) };
   }
 
+  /** Our own primaries say when their own copy is not whole any more, or is again. */
+  #takeWhole(header: RequestHeader): void {
+    const nv = decodeNv(
+      this.#memory.bytes.slice(this.#inbox.start + FRAME_HEADER_SIZE, header.headerEnd),
+    );
+    const whole = nv.u8("whole");
+    if ((this.#hello.extensions & EXT_WHOLE) === 0n || (whole !== 0 && whole !== 1)) {
+      throw new WireError("request-invalid", "a word about the primary's copy that makes no sense");
+    }
+    this.#primaryWhole = whole === 1;
+  }
+
   /** Once everything before it has been executed. */
   #storeState(): void {
     const waiting = this.#stateWaiting;
@@ -716,6 +830,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       synced: metadata.synced,
     };
     this.#whole = false;
+    if (state === "uptodate") this.#source = "primary";
     if (state !== "sole") {
       const whole = { remotecnt: localcnt, synced, aloneSince: null };
       const told = { ...own, state, ...(state === "uptodate" ? whole : {}) };
@@ -1053,9 +1168,16 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       sendQueue: 0,
       recvQueue: 0,
       doneQueue: 0,
+      bound: this.#bound,
       silentMs: this.#environment.clock.now() - this.#lastHeardAt,
       notes: this.#notes(),
     };
+  }
+
+  /** Does the primary need this copy? */
+  get #bound(): boolean {
+    if (this.#core.keeping || this.#source === "secondary") return true;
+    return (this.#hello.extensions & EXT_WHOLE) !== 0n && !this.#primaryWhole;
   }
 
   #notes(): string[] {

@@ -71,7 +71,22 @@ export interface PeerHello {
   readonly life: PrimaryLife | null;
   /** What the last worker left. */
   readonly held: Held | null;
+  /** The primary's copy is whole, and it may be told that this one is not. */
+  readonly whole: boolean;
+  /** An operator throws this copy away, if the primary's is whole. */
+  readonly invalidate: boolean;
 }
+
+/** What became of a command. */
+export type Resolution =
+  /** What was done, or with a dry run would be; a line each. */
+  | {
+      readonly kind: "done";
+      readonly lines: readonly string[];
+      /** It was so already. */
+      readonly before?: true;
+    }
+  | { readonly kind: "failed"; readonly reason: string };
 
 /**
  * What a secondary's worker leaves to its successor, for as long as hastd lives: with these counters on
@@ -81,6 +96,16 @@ export interface Held {
   readonly resuid: bigint;
   readonly localcnt: bigint;
   readonly remotecnt: bigint;
+}
+
+/** What operators have ordered since the role was taken (`hastctl disconnect` and the like). */
+export interface Orders {
+  /** False: no connection to the peer. */
+  readonly connected: boolean;
+  /** No copies of a synchronization. */
+  readonly resyncPaused: boolean;
+  /** Bytes of copies per second, 0 = no limit. */
+  readonly resyncRate: number;
 }
 
 export type ToWorker =
@@ -97,6 +122,8 @@ export type ToWorker =
       readonly hello: PeerHello | null;
       /** What hastd knows of the copy beyond its metadata; a secondary does not look at it. */
       readonly trust: Trust;
+      /** A secondary does not look at them. */
+      readonly orders: Orders;
     }
   /** Each comes with a socket handle: request channel A, then reply channel B. */
   | { readonly kind: "socket"; readonly channel: "a" | "b"; readonly peer: string }
@@ -105,8 +132,17 @@ export type ToWorker =
   | { readonly kind: "discard"; readonly keeper: CopyFacts; readonly dryRun: boolean }
   /** A primary: other settings, of which only those differ that may change live (config/changes.ts). */
   | { readonly kind: "settings"; readonly settings: WorkerSettings }
+  /** A primary: other orders than before. */
+  | { readonly kind: "orders"; readonly orders: Orders }
   /** A primary: copy every extent to the peer. */
   | { readonly kind: "sync" }
+  /**
+   * Throw this copy away, since the peer's is whole; a secondary only says whether that can be, and the
+   * next connection does it (PeerHello.invalidate).
+   */
+  | { readonly kind: "invalidate"; readonly dryRun: boolean }
+  /** A secondary without sockets: call this copy outdated, then exit. */
+  | { readonly kind: "outdate"; readonly dryRun: boolean }
   /** Answers "may-resync": null, or why not. */
   | { readonly kind: "resync-answer"; readonly refusal: string | null }
   /** Finish what was accepted, then exit 0. The daemon kills a worker that takes too long. */
@@ -150,8 +186,10 @@ export type FromWorker =
     }
   /** From a secondary, right before it exits. */
   | { readonly kind: "held"; readonly held: Held }
-  /** All of a full copy is on record; or why it was refused. */
-  | { readonly kind: "sync"; readonly refusal: string | null }
+  /** "sync", "invalidate" or "outdate" is done, and on record; or why not. */
+  | { readonly kind: "answer"; readonly resolution: Resolution }
+  /** What became of PeerHello.invalidate. */
+  | { readonly kind: "invalidated"; readonly resolution: Resolution }
   /** A resync is about to overwrite this node's copy. The worker waits for the answer, for minutes if need be. */
   | { readonly kind: "may-resync" }
   | { readonly kind: "status"; readonly id: number; readonly report: WorkerReport };
@@ -178,6 +216,8 @@ export interface WorkerReport {
   readonly sendQueue: number;
   readonly recvQueue: number;
   readonly doneQueue: number;
+  /** Without this connection the primary cannot go on: its own copy is not whole. */
+  readonly bound: boolean;
   /** Milliseconds since a secondary last heard its primary; 0 on a primary. */
   readonly silentMs: number;
   /** One sentence each, for people: resync progress, why degraded, what to type. */

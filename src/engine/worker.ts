@@ -4,7 +4,7 @@
  *
  *   start ─► primary: disk, engine ─► ready
  *         ├► secondary: sockets A and B ─► disk, engine ─► ready
- *         └► secondary: discard ─► disk, no engine ─► exit
+ *         └► secondary: discard or outdate ─► disk, no engine ─► exit
  *   stop, or the engine's end ─► exit
  *
  * Source: behaviour §2.1, §2.2.
@@ -17,6 +17,7 @@ import type { Log } from "../platform/log.ts";
 import type { Stream } from "../platform/net.ts";
 import { discardLocal } from "./discard.ts";
 import { Memory } from "./memory.ts";
+import { outdate } from "./outdate.ts";
 import { type EngineEnvironment, type EngineHost, PrimaryEngine } from "./primary-engine.ts";
 import { SecondaryEngine } from "./secondary-engine.ts";
 import type { CopyFacts, FromWorker, ToWorker, WorkerSettings } from "./worker-messages.ts";
@@ -101,10 +102,23 @@ export class ResourceWorker {
         // One that is still being opened gets them then.
         if (this.#engine instanceof PrimaryEngine) this.#engine.reconfigure(message.settings);
         return;
+      case "orders":
+        if (this.#start === null) return;
+        this.#start = { ...this.#start, orders: message.orders };
+        if (this.#engine instanceof PrimaryEngine) this.#engine.obey(message.orders);
+        return;
       case "sync":
         if (this.#engine instanceof PrimaryEngine) {
-          this.#engine.fullSync((refusal) => this.#host.tell({ kind: "sync", refusal }));
+          this.#engine.fullSync((resolution) => this.#host.tell({ kind: "answer", resolution }));
         }
+        return;
+      case "invalidate":
+        this.#engine?.invalidate(message.dryRun, (resolution) =>
+          this.#host.tell({ kind: "answer", resolution }),
+        );
+        return;
+      case "outdate":
+        void this.#outdate(message.dryRun);
         return;
       case "status":
         if (this.#engine !== null) {
@@ -139,6 +153,7 @@ export class ResourceWorker {
       const { environment } = this.#host;
       const host = this.#engineHost();
       engine = await PrimaryEngine.open(start.settings, disk, environment, host, start.trust);
+      engine.obey(this.#start?.orders ?? start.orders);
     } catch (error) {
       this.#fail(EXIT_COMPONENT, textOf(error, start.settings));
       return;
@@ -206,6 +221,25 @@ export class ResourceWorker {
     disk.close(() => this.#host.exit(EXIT_OK));
   }
 
+  async #outdate(dryRun: boolean): Promise<void> {
+    const start = this.#start;
+    if (start === null) return;
+    const { settings } = start;
+    const disk = await this.#open(settings);
+    if (disk === null || !this.#dropPrivileges()) return;
+    try {
+      const warn = (text: string) => this.#log?.warning(text);
+      const { resource } = settings;
+      const memory = new Memory(this.#host.environment.arena);
+      const resolution = await outdate(disk, memory, { resource, dryRun, warn });
+      this.#host.tell({ kind: "answer", resolution });
+    } catch (error) {
+      this.#fail(EXIT_COMPONENT, textOf(error, settings));
+      return;
+    }
+    disk.close(() => this.#host.exit(EXIT_OK));
+  }
+
   /** @returns whether that succeeded; if not, the worker ends */
   #dropPrivileges(): boolean {
     try {
@@ -246,6 +280,7 @@ export class ResourceWorker {
       event: (event) => host.tell({ kind: "event", event }),
       copy: (copy) => host.tell({ kind: "copy", copy }),
       diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
+      invalidated: (resolution) => host.tell({ kind: "invalidated", resolution }),
       mayResync: () =>
         new Promise((resolve) => {
           // Asked again only on a new connection: nobody waits for the earlier answer any more.

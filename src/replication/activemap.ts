@@ -377,11 +377,13 @@ export class Activemap {
    * The next extent to copy at or after `from` (then from the beginning), now "syncing"; or -1. What
    * is good here goes first, since a FLUSH may wait for it.
    * One that was scheduled again in the middle of its copy waits for that copy to end.
+   * @param goodHereOnly nothing else
    */
-  takeScheduled(from: number): number {
+  takeScheduled(from: number, goodHereOnly = false): number {
     if (this.#scheduledCount === 0) return -1;
     const start = from < this.extentCount ? from : 0;
     let extent = this.#nextIdleGoodHere();
+    if (extent < 0 && goodHereOnly) return -1;
     if (extent < 0) extent = this.#nextIdleScheduled(start, this.extentCount);
     if (extent < 0) extent = this.#nextIdleScheduled(0, start);
     if (extent < 0) return -1;

@@ -44,6 +44,12 @@ export const IO_MAX = 131072;
 const SYNC_RESERVE = 16;
 /** Resync copies in flight. */
 const SYNC_WINDOW = 32;
+/** Where copies are limited: the shortest wait for more credit. */
+const SYNC_PAUSE_MIN_MS = 10;
+/** Where copies are limited: how many bytes may begin at once after a pause, for a rate in bytes per second. */
+export function syncBurst(rate: number): number {
+  return Math.max(IO_MAX, rate / 10);
+}
 /** Pause after a copy or the peer's disk failed. */
 const SYNC_RETRY_MS = 5_000;
 const KEEPALIVE_MS = 10_000;
@@ -195,6 +201,8 @@ export interface PeerState {
   readonly alive: boolean;
   /** What the peer has on record; null from a FreeBSD peer, which records no such thing. */
   readonly synced: Synced | null;
+  /** The peer calls its copy outdated: it is to be told when it is not, even with nothing to copy. */
+  readonly outdated: boolean;
 }
 
 /** Counts for status (behaviour §5.5). */
@@ -287,6 +295,7 @@ export class Primary {
   #peerStates = false;
   #peerKeeps = false;
   #peerSynced: Synced | null = null;
+  #peerOutdated = false;
   #stateSeq = 0;
   #stateSentAt = 0;
   #stateLocalcnt = 0n;
@@ -320,6 +329,11 @@ export class Primary {
   #staleOnRecord: boolean;
   /** Rounds of failed copies since the last pass that ended. */
   #repairRounds = 0;
+  /**
+   * An operator throws this copy away: first what is under way ends ("turning"), then "inconsistent" is put
+   * on record, then a map of ones. Nothing is overwritten before the end.
+   */
+  #throwAway: "no" | "asked" | "marking" = "no";
 
   // Metadata.
   #record: PrimaryRecord;
@@ -373,6 +387,12 @@ export class Primary {
   readonly #extentChunks: Int32Array = new Int32Array(SYNC_WINDOW);
   readonly #extentFailed: Uint8Array = new Uint8Array(SYNC_WINDOW);
   #extentCursor = 0;
+  /** An operator wants no copies now. */
+  #syncHeld = false;
+  /** Bytes of copies per second, 0 = no limit; and how many may begin now, below 0 where one began on credit. */
+  #syncRate = 0;
+  #syncCredit = 0;
+  #syncCreditAt = 0;
 
   #stopping = false;
   #stopStep: "drain" | "flush" | "map" | "done" = "drain";
@@ -406,6 +426,11 @@ export class Primary {
   /** Nothing has been served yet: whose data it will be is open (S-9). */
   get fresh(): boolean {
     return !this.#served && !this.#stale;
+  }
+
+  /** Whether the peer may be filled from this copy, all of it. */
+  get whole(): boolean {
+    return !this.#stale && this.#disk === "good" && this.#throwAway === "no";
   }
 
   /** True while dirty extents must be read from the peer. */
@@ -1027,6 +1052,8 @@ export class Primary {
       this.#staleOnRecord = true;
       this.#eachWaiting(WANTS_RECORD, out);
     }
+    if (this.#throwAway === "marking" && !this.#fillWanted) this.#throwAway = "no";
+    if (this.#throwAway === "asked" && this.#staleOnRecord) this.#throwAllAway(out);
     if (this.#syncEnding === "record") {
       this.#syncEnding = "no";
       this.#syncActive = this.map.resyncCount > 0;
@@ -1315,6 +1342,7 @@ export class Primary {
     this.#peerAlive = peer.alive;
     this.#aliveAskedAt = -1;
     this.#peerSynced = peer.synced;
+    this.#peerOutdated = peer.outdated;
     this.#peerKnows = false;
     this.#peerCannotFlush = false;
     this.#peerVersion = peer.version;
@@ -1492,6 +1520,83 @@ export class Primary {
     return true;
   }
 
+  // ---- what operators order ------------------------------------------------------------------------
+
+  /**
+   * Whether copies begin, and how fast. Neither touches what is acknowledged: new writes go to both nodes,
+   * what is stale here is read from the peer as it is wanted, and what a FLUSH waits for is copied at once.
+   *
+   * @param rate bytes per second, 0 = no limit. A copy begins while there is credit, and may exceed it: in
+   *   any time t at most rate·t + {@link syncBurst} + IO_MAX bytes begin.
+   */
+  orderSync({ held, rate }: { readonly held: boolean; readonly rate: number }): void {
+    this.#syncHeld = held;
+    if (rate === this.#syncRate) return;
+    this.#syncRate = rate;
+    this.#syncCredit = 0;
+    this.#syncCreditAt = this.#nowMs;
+  }
+
+  get syncHeld(): boolean {
+    return this.#syncHeld;
+  }
+
+  /** How long until the next copy may begin, where nothing but the limit stands in the way; else 0. */
+  get syncPauseMs(): number {
+    if (this.#syncRate === 0 || this.#syncCredit > 0 || !this.#syncActive) return 0;
+    if (this.#syncHeld || this.map.resyncCount === 0) return 0;
+    return Math.max(SYNC_PAUSE_MIN_MS, Math.ceil(((1 - this.#syncCredit) * 1000) / this.#syncRate));
+  }
+
+  /** Call when syncPauseMs has passed, then pump(). */
+  onSyncTime(nowMs: number): void {
+    assert(nowMs >= this.#nowMs);
+    this.#nowMs = nowMs;
+    this.#earnSyncCredit();
+  }
+
+  #earnSyncCredit(): void {
+    if (this.#syncRate === 0) return;
+    const earned = ((this.#nowMs - this.#syncCreditAt) * this.#syncRate) / 1000;
+    this.#syncCredit = Math.min(syncBurst(this.#syncRate), this.#syncCredit + earned);
+    this.#syncCreditAt = this.#nowMs;
+  }
+
+  /** Why this copy cannot be thrown away now, or null: the peer has everything, and serves what is wanted. */
+  get indispensable(): "alone" | "peer-lacks" | "peer-legacy" | "disk" | null {
+    if (this.#disk === "gone" || this.#disk === "leaving") return "disk";
+    if (this.#link !== "up") return "alone";
+    if (!this.#peerStates) return "peer-legacy";
+    return this.#peerWhole ? null : "peer-lacks";
+  }
+
+  /**
+   * Throws this copy away: "inconsistent" on record, then every extent in line to be copied from the peer.
+   * Meanwhile the application is served from there. `invalidating` is true until that is stable.
+   */
+  invalidate(): void {
+    assert(this.indispensable === null && !this.#stopping);
+    if (this.#throwAway !== "no") return;
+    this.#throwAway = "asked";
+    if (this.#disk === "good") {
+      this.#disk = "turning";
+      this.#troubleSince = this.#nowMs;
+    }
+  }
+
+  /** Is a copy being thrown away, or about to be? */
+  get invalidating(): boolean {
+    return this.#throwAway !== "no";
+  }
+
+  /** That this copy lacks something is on record, so its map may say that it lacks everything. */
+  #throwAllAway(out: PrimaryOutbox): void {
+    this.#throwAway = "marking";
+    this.map.merge(new Uint8Array(this.map.regionSize).fill(0xff));
+    this.#fillWanted = true;
+    this.#maybeFilling(out);
+  }
+
   /** Records the full copy once the map on disk holds all of it: not before, or it could be forgotten. */
   #maybeFilling(out: PrimaryOutbox): void {
     if (!this.#fillWanted || this.#mapWriting || this.map.mustWrite) return;
@@ -1529,7 +1634,7 @@ export class Primary {
       this.#beginPass(out);
     }
     if (this.#nowMs < this.#syncRetryAt) return;
-    if (this.#stateAsked !== "nothing") return;
+    if (this.#stateAsked !== "nothing" || this.#throwAway !== "no") return;
     const knows = this.#stale || this.#peerKnows || this.#comparing;
     if (this.#peerStates && !knows && this.map.scheduledCount > 0) {
       // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
@@ -1537,11 +1642,13 @@ export class Primary {
       return;
     }
     while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
-      const index = this.#nextSyncExtent();
+      const urgentOnly = this.#syncHeld || (this.#syncRate > 0 && this.#syncCredit <= 0);
+      const index = this.#nextSyncExtent(urgentOnly);
       if (index < 0) break;
       const offset = this.#extentNext[index]!;
       const length = Math.min(IO_MAX, this.#extentEnd[index]! - offset);
       this.#extentNext[index] = offset + length;
+      if (!urgentOnly) this.#syncCredit -= length;
       this.#extentChunks[index]! += 1;
       const slot = this.#take(SYNC, offset, length);
       this.#syncCount++;
@@ -1551,15 +1658,21 @@ export class Primary {
     this.#maybeEndSync();
   }
 
-  /** An extent with chunks left to issue, taking a new one if need be; its index, or -1. */
-  #nextSyncExtent(): number {
+  /**
+   * An extent with chunks left to issue, taking a new one if need be; its index, or -1.
+   * @param urgentOnly only what the peer lacks that a FLUSH, or a read, waits for
+   */
+  #nextSyncExtent(urgentOnly: boolean): number {
+    if (urgentOnly && this.map.goodHereCount === 0) return -1;
     let empty = -1;
     for (let index = 0; index < SYNC_WINDOW; index++) {
       if (this.#extent[index] === -1) empty = empty < 0 ? index : empty;
-      else if (this.#extentNext[index]! < this.#extentEnd[index]!) return index;
+      else if (this.#extentNext[index]! < this.#extentEnd[index]!) {
+        if (!urgentOnly || this.map.isGoodHere(this.#extentNext[index]!, 1)) return index;
+      }
     }
     if (empty < 0) return -1;
-    const extent = this.map.takeScheduled(this.#extentCursor);
+    const extent = this.map.takeScheduled(this.#extentCursor, urgentOnly);
     if (extent < 0) return -1;
     this.#extentCursor = extent + 1;
     this.#extent[empty] = extent;
@@ -1693,6 +1806,7 @@ export class Primary {
       record.remotecnt === this.#peerLocal &&
       !record.alone &&
       record.synced === synced &&
+      !this.#peerOutdated &&
       (this.#peerSynced === synced || !this.#peerStates);
     if (inStep && !this.#syncCopiedAny && record.state === "uptodate" && !this.#stale) {
       this.#syncActive = false;
@@ -1772,6 +1886,7 @@ export class Primary {
     } else {
       this.#peerRemote = this.#stateLocalcnt;
       this.#peerSynced = this.#stateSynced;
+      this.#peerOutdated = false;
       // Something went on alone while the message travelled: the pass is not over.
       const overtaken = this.#record.localcnt !== this.#stateLocalcnt;
       if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";
@@ -1804,6 +1919,7 @@ export class Primary {
   /** Our own disk can hold neither marks nor what a flush promised: go on without it, or stop. */
   #loseDisk(what: string, errno: number, out: PrimaryOutbox): void {
     if (this.#disk === "leaving" || this.#disk === "gone") return;
+    this.#throwAway = "no";
     if (!this.#peerKeeps || !this.#peerWhole) {
       this.#diskFailed(what, errno, out);
       return;
@@ -1829,9 +1945,14 @@ export class Primary {
     }
     if (!this.#peerWhole || !patient || this.#stopping) {
       this.#disk = "good";
+      this.#throwAway = "no";
       this.#eachWaiting(WANTS_RECORD, out);
     } else if (this.#quiet()) {
       this.#disk = "good";
+      if (this.#stale) {
+        this.#throwAllAway(out);
+        return;
+      }
       this.#stale = true;
       this.#staleOnRecord = false;
       this.#setRecord({ ...this.#record, state: "inconsistent" }, out);
@@ -1896,6 +2017,7 @@ export class Primary {
       out.disconnect(`no answer from the peer for ${this.#timeoutMs / 1000} s`);
       return;
     }
+    this.#earnSyncCredit();
     this.#failPeerWaiters(nowMs - this.#timeoutMs, out);
     // With no flush from the application, one of our own, seldom: so that extents become clean.
     if (

@@ -136,6 +136,19 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
   }
 }
 
+/**
+ * An operator throws this copy away: all of the primary's is copied, which is whole. As of a copy created
+ * anew, but that the two nodes go on counting.
+ */
+export function thrownAway(
+  judgement: Judgement & { kind: "accept" },
+  own: SecondaryRecord,
+): Judgement & { kind: "accept" } {
+  assert(judgement.source === "primary");
+  const record = { ...(judgement.record ?? own), state: "inconsistent" as const, synced: null };
+  return { ...judgement, map: "full", record };
+}
+
 /** Row 4: neither node has acknowledged anything alone. */
 export function equal(
   own: Pick<SecondaryRecord, "localcnt" | "remotecnt">,

@@ -6,13 +6,14 @@
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            copy<i>, errmsg<i>, note<i>_0, note<i>_1, …        only if the request had `ext`
+ *            copy<i>, resyncrate<i>, errmsg<i>, note<i>_0, …     only if the request had `ext`
  *            error i16                                          global, where not 0
  *
- * `ext`, `force`, `copy<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
- * sends none. So are four commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
- * needs `dryrun` u8, 0 or 1; sync-full; reload; and config, whose notes are a hast.conf. The last two name
- * no resource, and are answered with the one entry `hastd`.
+ * `ext`, `force`, `copy<i>`, `resyncrate<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
+ * sends none. So are the other commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
+ * needs `dryrun` u8, 0 or 1; sync-full; reload; config, whose notes are a hast.conf; and the orders, of which
+ * invalidate and outdate need `dryrun`, and resync-rate `rate` u64. Reload and config name no resource, and
+ * are answered with the one entry `hastd`.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
  */
@@ -53,7 +54,16 @@ export type ControlRequest =
   /** Ours: `hastctl reload`. */
   | { readonly kind: "reload" }
   /** Ours: the configuration in use, for `hastctl config diff`. */
-  | { readonly kind: "config" };
+  | { readonly kind: "config" }
+  /** Ours: `hastctl connect` and the like. */
+  | { readonly kind: "order"; readonly order: Order; readonly resources: readonly string[] };
+
+/** What an operator orders, by the command's name. */
+export type Order =
+  | { readonly kind: "connect" | "disconnect" | "pause-resync" | "resume-resync" }
+  /** `rate`: bytes per second, 0 = as fast as it goes. */
+  | { readonly kind: "resync-rate"; readonly rate: number }
+  | { readonly kind: "invalidate" | "outdate"; readonly dryRun: boolean };
 
 /** A request that gets no values back. */
 export type ControlRefusal =
@@ -118,6 +128,8 @@ export interface ResourceStatus {
   readonly worker: WorkerStatus | null;
   /** What the local copy is worth: "uptodate", …; absent where it is not known. Extended only. */
   readonly copy?: string;
+  /** Limit of a synchronization from or to this node as primary, bytes per second, 0 = none. Extended only. */
+  readonly resyncrate?: number;
 }
 
 export interface StatusEntry {
@@ -142,6 +154,15 @@ const CMD_DISCARD_LOCAL = 64;
 const CMD_SYNC_FULL = 65;
 const CMD_RELOAD = 66;
 const CMD_CONFIG = 67;
+const ORDER_CODES: Readonly<Record<Order["kind"], number>> = {
+  connect: 68,
+  disconnect: 69,
+  "pause-resync": 70,
+  "resume-resync": 71,
+  "resync-rate": 72,
+  invalidate: 73,
+  outdate: 74,
+};
 const ROLE_CODES: Readonly<Record<Role, number>> = { init: 1, primary: 2, secondary: 3 };
 
 /** Keys of a worker's part of a status entry: uint64 each, in the order sent. */
@@ -182,10 +203,15 @@ export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRe
   if (resources.length === 0) return { kind: "refused", error: CONTROL_INVALID };
   if (cmd === CMD_SYNC_FULL) return { kind: "sync-full", resources };
   if (cmd === CMD_DISCARD_LOCAL) {
-    // Not to be guessed: one of the two cannot be taken back.
-    const dryRun = list.u8("dryrun");
-    if (dryRun !== 0 && dryRun !== 1) return { kind: "refused", error: CONTROL_INVALID };
-    return { kind: "discard-local", resources, dryRun: dryRun === 1 };
+    const dryRun = dryRunOf(list);
+    if (dryRun === null) return { kind: "refused", error: CONTROL_INVALID };
+    return { kind: "discard-local", resources, dryRun };
+  }
+  for (const [kind, code] of Object.entries(ORDER_CODES)) {
+    if (cmd !== code) continue;
+    const order = orderOf(kind as Order["kind"], list);
+    if (order === null) return { kind: "refused", error: CONTROL_INVALID };
+    return { kind: "order", order, resources };
   }
   const extended = list.u8("ext") === 1;
   if (cmd === CMD_SET_ROLE) {
@@ -195,6 +221,28 @@ export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRe
   }
   if (cmd === CMD_STATUS) return { kind: "status", resources, extended };
   return { kind: "refused", error: CONTROL_UNIMPLEMENTED };
+}
+
+/** Not to be guessed: one of the two cannot be taken back. */
+function dryRunOf(list: NvList): boolean | null {
+  const dryRun = list.u8("dryrun");
+  return dryRun === 0 || dryRun === 1 ? dryRun === 1 : null;
+}
+
+function orderOf(kind: Order["kind"], list: NvList): Order | null {
+  switch (kind) {
+    case "invalidate":
+    case "outdate": {
+      const dryRun = dryRunOf(list);
+      return dryRun === null ? null : { kind, dryRun };
+    }
+    case "resync-rate": {
+      const rate = list.u64("rate");
+      return rate === null || rate > Number.MAX_SAFE_INTEGER ? null : { kind, rate: Number(rate) };
+    }
+    default:
+      return { kind };
+  }
 }
 
 function forceOf(list: NvList): { readonly force?: true } {
@@ -223,6 +271,11 @@ export function encodeControlRequest(request: ControlRequest): Uint8Array {
       break;
     case "config":
       nv.u8("cmd", CMD_CONFIG);
+      break;
+    case "order":
+      nv.u8("cmd", ORDER_CODES[request.order.kind]);
+      if ("dryRun" in request.order) nv.u8("dryrun", request.order.dryRun ? 1 : 0);
+      if ("rate" in request.order) nv.u64("rate", request.order.rate);
       break;
     default:
       unreachable(request);
@@ -258,9 +311,11 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     nv.string(`resource${index}`, entry.resource);
     if (entry.outcome.kind === "failed") nv.i16(`error${index}`, entry.outcome.error);
     else encodeStatus(nv, index, entry.outcome.status);
-    const copy = entry.outcome.kind === "known" ? entry.outcome.status.copy : undefined;
-    if (extended && copy !== undefined) nv.string(`copy${index}`, copy);
-    if (extended) encodeRemarks(nv, index, entry);
+    if (!extended) continue;
+    const status = entry.outcome.kind === "known" ? entry.outcome.status : null;
+    if (status?.copy !== undefined) nv.string(`copy${index}`, status.copy);
+    if (status?.resyncrate !== undefined) nv.u64(`resyncrate${index}`, status.resyncrate);
+    encodeRemarks(nv, index, entry);
   }
   return encodeReply(nv, reply.error);
 }
@@ -385,9 +440,13 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
   };
 }
 
-function copyOf(list: NvList, index: number): { readonly copy?: string } {
+function copyOf(list: NvList, index: number): Pick<ResourceStatus, "copy" | "resyncrate"> {
   const copy = list.string(`copy${index}`);
-  return copy === null ? {} : { copy };
+  const rate = list.u64(`resyncrate${index}`);
+  return {
+    ...(copy === null ? {} : { copy }),
+    ...(rate === null ? {} : { resyncrate: Number(rate) }),
+  };
 }
 
 function decodeWorker(list: NvList, index: number): WorkerStatus | null {

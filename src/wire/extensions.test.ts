@@ -7,6 +7,7 @@ import {
   EXT_KEPT,
   EXT_SOLE,
   EXT_STATE,
+  EXT_WHOLE,
   EXT_ZERO,
   EXTENSIONS,
   encodeState,
@@ -36,6 +37,7 @@ test("only `sole` carries what the primary remembers of its peer's count", () =>
 });
 
 test("extensions are bits of their own", () => {
-  expect.deepEqual([EXT_STATE, EXT_ZERO, EXT_SOLE, EXT_ALIVE, EXT_KEPT], [1n, 2n, 4n, 64n, 128n]);
-  expect.equal(EXTENSIONS, 199n);
+  const bits = [EXT_STATE, EXT_ZERO, EXT_SOLE, EXT_WHOLE, EXT_ALIVE, EXT_KEPT];
+  expect.deepEqual(bits, [1n, 2n, 4n, 16n, 64n, 128n]);
+  expect.equal(EXTENSIONS, 215n);
 });

@@ -13,6 +13,10 @@
  * "sole" (EXT_SOLE, with `remotecnt`): the primary has lost its disk. Your copy is "uptodate", and the
  * only one: count one further than `remotecnt`, and from now on mark extents in your own activemap, on
  * stable storage, before you write them. Store that before you answer.
+ *
+ * EXT_WHOLE adds one that is not answered, sent whenever it changes:
+ *
+ *   cmd u8 = 7 │ whole u8
  */
 
 import { encodeFrame } from "./frame.ts";
@@ -25,6 +29,11 @@ export const EXT_STATE = 1n;
 export const EXT_ZERO = 2n;
 /** A secondary can keep the record for a primary that has lost its disk. */
 export const EXT_SOLE = 4n;
+/**
+ * P2, and the WHOLE request afterwards, say whether the primary's own copy is whole, so that a secondary may
+ * throw its away; and S2 whether the secondary calls its copy outdated, so that it is told when it is not.
+ */
+export const EXT_WHOLE = 16n;
 /** A secondary answers each KEEPALIVE on B, with sequence number 0, which no request has. */
 export const EXT_ALIVE = 64n;
 /**
@@ -33,9 +42,16 @@ export const EXT_ALIVE = 64n;
  */
 export const EXT_KEPT = 128n;
 /** What this build knows. */
-export const EXTENSIONS: bigint = EXT_STATE | EXT_ZERO | EXT_SOLE | EXT_ALIVE | EXT_KEPT;
+export const EXTENSIONS: bigint =
+  EXT_STATE | EXT_ZERO | EXT_SOLE | EXT_WHOLE | EXT_ALIVE | EXT_KEPT;
 
 export const CMD_STATE = 6;
+export const CMD_WHOLE = 7;
+
+export function encodeWhole(version: number, whole: boolean): Uint8Array {
+  const nv = new NvWriter().u8("cmd", CMD_WHOLE).u8("whole", whole ? 1 : 0);
+  return encodeFrame(version, nv.finish());
+}
 
 export function encodeState(
   version: number,

@@ -59,6 +59,7 @@ const VIRGIN: S2Accepted = {
   syncsrc: "primary",
   mapsize: 0,
   synced: null,
+  outdated: false,
 };
 
 function hole(): OutgoingPayload {
@@ -99,6 +100,7 @@ const EXAMPLES: readonly [what: string, message: Uint8Array, hex: string][] = [
       remotecnt: 0n,
       remarks: null,
       life: null,
+      whole: false,
     }),
     `02a40000001109070000007265736f75726365000000000000000073686172656400000a0610000000746f6b65
      6e000000000102030405060708090a0b0c0d0e0f01070100000076697267696e00000100000000000000080708
@@ -160,6 +162,7 @@ test("P1 and P2 survive encoding and decoding", () => {
     remotecnt: u64,
     remarks,
     life: fc.option(fc.record({ fresh: fc.boolean(), early: fc.boolean() })),
+    whole: fc.boolean(),
   });
   fc.assert(
     fc.property(record, fc.constantFrom(1, 2), (hello, version) => {
@@ -201,6 +204,7 @@ test("S2 survives encoding and decoding, with its map", () => {
     virgin: fc.boolean(),
     syncsrc: fc.constantFrom("primary" as const, "secondary" as const),
     synced,
+    outdated: fc.boolean(),
   });
   const algorithms = fc.tuple(fc.constantFrom(0, 1, 2), fc.constantFrom(0, 1, 2));
   const map = fc.oneof(fc.uint8Array({ maxLength: 600 }), fc.constant(new Uint8Array(512)));

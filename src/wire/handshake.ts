@@ -4,13 +4,14 @@
  *
  *   A  P1  resource, version [, ext]                                primary → secondary's daemon
  *   A  S1  version, token [, ext]      or  errmsg [, wait]
- *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt [, remarks] [, life]
- *   A  S2  datasize, extentsize, localcnt, remotecnt [, virgin], syncsrc, mapsize [, synced]
+ *   B  P2  resource, token [, virgin], resuid, localcnt, remotecnt [, remarks] [, life] [, whole]
+ *   A  S2  datasize, extentsize, localcnt, remotecnt [, virgin], syncsrc, mapsize [, synced] [, outdated]
  *          [, payload keys, map]       or  …, remotecnt, errmsg [, resuid, remarks]
  *
  * `ext` is ours: a set of extensions (uint64) that P1 offers and S1 accepts; FreeBSD ignores it. So are
  * the remarks, which nodes send that have agreed upon STATE: dirty u64 [, synced] [, alone u64]; and the
- * life, with those that have agreed upon KEPT: fresh u8, early u8.
+ * life, with those that have agreed upon KEPT: fresh u8, early u8; and, upon WHOLE: whole u8 = 1,
+ * outdated u8 = 1, where they are so.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/hastd.c, listen_accept(), primary.c, init_remote(), and secondary.c,
  * init_remote(); wire protocol §6.
@@ -78,6 +79,8 @@ export interface P2 {
   readonly remarks: CopyRemarks | null;
   /** Null where KEPT is not agreed upon. */
   readonly life: PrimaryLife | null;
+  /** The primary's own copy is whole, so that ours could be copied from it; false also where it does not say. */
+  readonly whole: boolean;
 }
 
 export type S1 =
@@ -112,6 +115,8 @@ export interface S2Accepted {
   readonly mapsize: number;
   /** Null also from a FreeBSD secondary. */
   readonly synced: SyncedWord | null;
+  /** Its own word for its copy; false also where it does not say. */
+  readonly outdated: boolean;
 }
 
 /** A refusal by the secondary's worker; one by its daemon decodes to zeroes and the text. */
@@ -156,6 +161,7 @@ export function decodeHello(nv: Uint8Array): P1 | P2 {
     remotecnt: list.u64("remotecnt") ?? 0n,
     remarks: remarksOf(list),
     life: lifeOf(list),
+    whole: list.u8("whole") === 1,
   };
 }
 
@@ -177,6 +183,7 @@ export function encodeP2(version: number, hello: Omit<P2, "kind">): Uint8Array {
   if (hello.life !== null) {
     nv.u8("fresh", hello.life.fresh ? 1 : 0).u8("early", hello.life.early ? 1 : 0);
   }
+  if (hello.whole) nv.u8("whole", 1);
   return encodeFrame(version, nv.finish());
 }
 
@@ -268,6 +275,7 @@ export function decodeS2(nv: Uint8Array): { readonly answer: S2; readonly payloa
     syncsrc: syncsrc === 1 ? "primary" : "secondary",
     mapsize,
     synced: syncedOf(list),
+    outdated: list.u8("outdated") === 1,
   };
   return { answer, payload };
 }
@@ -293,6 +301,7 @@ export function encodeS2(version: number, answer: S2, payload: OutgoingPayload |
   if (answer.virgin) nv.i8("virgin", 1);
   nv.u8("syncsrc", answer.syncsrc === "primary" ? 1 : 2).u32("mapsize", answer.mapsize);
   if (answer.synced !== null) nv.string("synced", answer.synced);
+  if (answer.outdated) nv.u8("outdated", 1);
   assert(answer.mapsize > 0 === (payload !== null));
   if (payload === null) return encodeFrame(version, nv.finish());
 

@@ -71,6 +71,9 @@ export async function runAtDesk(
       discardLocal: () => {
         throw new Error("the test expects nothing to be discarded");
       },
+      order: () => {
+        throw new Error("the test expects no order");
+      },
       syncFull: () => {
         throw new Error("the test expects no synchronization");
       },

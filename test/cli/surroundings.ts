@@ -6,7 +6,7 @@ import type { Answer, Control } from "../../src/cli/control-client.ts";
 import { parseOptions } from "../../src/cli/options.ts";
 import { readConfig } from "../../src/config/config.ts";
 import type { Component } from "../../src/platform/component.ts";
-import type { DeedEntry, SetRoleEntry, StatusEntry } from "../../src/wire/control.ts";
+import type { DeedEntry, Order, SetRoleEntry, StatusEntry } from "../../src/wire/control.ts";
 import { PatientClock } from "./patient-clock.ts";
 
 export interface Run {
@@ -21,6 +21,7 @@ export interface Given {
   readonly setRole?: Answer<SetRoleEntry>;
   readonly status?: Answer<StatusEntry>;
   readonly discardLocal?: (dryRun: boolean) => Answer<DeedEntry>;
+  readonly order?: (order: Order, names: readonly string[]) => Answer<DeedEntry>;
   readonly syncFull?: Answer<DeedEntry>;
   readonly reload?: Answer<DeedEntry>;
   /** Names of resources, each with local /disk/NAME. */
@@ -101,6 +102,10 @@ function controlOf(given: Given, asked: Asked): Control {
     syncFull: async (names) => {
       asked.requests.push({ names });
       return given.syncFull ?? unexpected();
+    },
+    order: async (order, names) => {
+      asked.requests.push({ order, names });
+      return given.order?.(order, names) ?? unexpected();
     },
     reload: async () => {
       asked.requests.push("reload");

@@ -476,6 +476,7 @@ export const QUIET_REPORT: WorkerReport = {
   sendQueue: 0,
   recvQueue: 0,
   doneQueue: 0,
+  bound: false,
   silentMs: 60_000,
   notes: [],
 };

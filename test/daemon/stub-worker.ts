@@ -27,6 +27,7 @@ const REPORT: WorkerReport = {
   sendQueue: 0,
   recvQueue: 0,
   doneQueue: 0,
+  bound: false,
   silentMs: 60_000,
   notes: [],
 };
@@ -71,6 +72,9 @@ process.on("message", (unchecked, handle) => {
     case "discard":
     case "sync":
     case "settings":
+    case "orders":
+    case "invalidate":
+    case "outdate":
     case "resync-answer":
       return;
     case "stop":

@@ -114,6 +114,7 @@ test("the captured requests get the captured replies, byte for byte", async () =
     remotecnt: 0n,
     remarks: null,
     life: null,
+    whole: false,
   });
   await settle();
   await beta.expectCaptured("09-status-secondary-complete");

@@ -43,6 +43,8 @@ function helloOf({ version, hello }: Pair): PeerHello {
     remarks: null,
     life: null,
     held: null,
+    whole: false,
+    invalidate: false,
   };
 }
 

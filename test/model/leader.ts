@@ -306,6 +306,7 @@ export class Leader implements PrimaryOutbox {
             keeps: world.keeps,
             alive: world.keeps,
             synced: world.states ? own.synced : null,
+            outdated: false,
           },
           this,
         );

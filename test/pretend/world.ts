@@ -7,6 +7,7 @@ import type {
   CopyWorth,
   Divergence,
   Held,
+  Resolution,
   WorkerEvent,
   WorkerSettings,
 } from "../../src/engine/worker-messages.ts";
@@ -40,6 +41,10 @@ export class RecordingHost implements EngineHost {
   }
   diverged(divergence: Divergence): void {
     this.divergences.push(divergence);
+  }
+  readonly invalidations: Resolution[] = [];
+  invalidated(resolution: Resolution): void {
+    this.invalidations.push(resolution);
   }
   /** What the gate says. */
   resyncRefusal: Promise<string | null> = Promise.resolve(null);

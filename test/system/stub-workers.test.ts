@@ -135,6 +135,7 @@ class RealDaemon {
         remotecnt: 0n,
         remarks: null,
         life: null,
+        whole: false,
       }),
     );
     return { a, b };
