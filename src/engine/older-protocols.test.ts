@@ -70,7 +70,15 @@ test("a secondary answers a primary of protocol 1 in protocol 1, with one reply 
   const a = pretendConnection(world.events, "tcp://primary (a)");
   const b = pretendConnection(world.events, "tcp://primary (b)");
   const hello = { version: 1, extensions: 0n, virgin: false, resuid: 77n } as const;
-  const none = { localcnt: 0n, remotecnt: 0n, remarks: null, life: null, held: null };
+  const none = {
+    localcnt: 0n,
+    remotecnt: 0n,
+    remarks: null,
+    life: null,
+    held: null,
+    whole: false,
+    invalidate: false,
+  };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(
     SecondaryEngine.open(settings, { ...hello, ...none }, disk, a.near, b.near, environment, host),

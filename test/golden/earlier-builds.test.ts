@@ -192,6 +192,8 @@ for (const { first, disk, offset, byte } of [
       remarks: null,
       life: null,
       held: null,
+      whole: false,
+      invalidate: false,
     };
     const a = pretendConnection(world.events, "tcp://primary (a)");
     const b = pretendConnection(world.events, "tcp://primary (b)");

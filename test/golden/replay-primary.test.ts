@@ -253,7 +253,7 @@ function expectRequest(mine: CapturedRequest, expected: Expected): void {
 }
 
 /** The `ext` entry of our P1: uint64 (8), name size 4, data size 8. */
-const EXT_ENTRY = Buffer.from("0804080000006578740000000000c7000000000000000000", "hex").subarray(
+const EXT_ENTRY = Buffer.from("0804080000006578740000000000d7000000000000000000", "hex").subarray(
   0,
   22,
 );
