@@ -17,6 +17,7 @@ import type { Stream, StreamReader } from "../platform/net.ts";
 import { Activemap } from "../replication/activemap.ts";
 import {
   type DataState,
+  ERR_AGAIN,
   FLUSH,
   READ,
   type ToldState,
@@ -716,6 +717,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       synced: metadata.synced,
     };
     this.#whole = false;
+    if (state === "uptodate" && !this.#core.mayBeWhole) return ERR_AGAIN;
     if (state !== "sole") {
       const whole = { remotecnt: localcnt, synced, aloneSince: null };
       const told = { ...own, state, ...(state === "uptodate" ? whole : {}) };
