@@ -16,6 +16,10 @@ const SECONDS = Number(process.env["HAST_MODEL_SECONDS"] ?? 10);
 const SEED = process.env["HAST_MODEL_SEED"];
 /** So many even on a slow machine: in fewer, the rarest events need not occur. */
 const RUNS_MIN = 200;
+/** Each has failed once. A change of the model makes other histories of them, as good as any. */
+const ONCE_FAILED: readonly number[] = [
+  799, 1363, 4800, 200141, 200360, 201091, 204665, 209777, 300743, 402581, 408169, 408797, 410558,
+];
 const FIRST = Number(process.env["HAST_MODEL_FIRST"] ?? 1);
 
 function play(seed: number, lines: number): World {
@@ -38,6 +42,7 @@ test("no history of faults loses an acknowledged write, goes back in time or get
   const until = performance.now() + SECONDS * 1000;
   const total: Record<string, number> = {};
   let runs = 0;
+  for (const seed of ONCE_FAILED) play(seed, 60);
   for (let seed = FIRST; performance.now() < until || runs < RUNS_MIN; seed++) {
     const { counts } = play(seed, 60);
     for (const [key, count] of Object.entries(counts)) total[key] = (total[key] ?? 0) + count;

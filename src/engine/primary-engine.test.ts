@@ -870,6 +870,34 @@ test("a disk that fails while writes wait for the peer ends the resource with co
   }
 });
 
+test("S-4: async: what was acknowledged and not sent is on record before a failed disk ends the resource", async () => {
+  const led = await Led.start({ settings: { replication: "async" } });
+  led.peer.automatic = false;
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.settle();
+  expect.equal(led.nbd.answer(write)?.error, 0);
+  led.world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  led.nbd.send({ type: NBD_FLUSH });
+  await led.settle();
+  led.world.disk.completion = "held";
+  led.world.disk.fail = () => 0;
+  const { localcnt } = led.metadata;
+  led.peer.leave();
+  await led.settle();
+  expect.equal(led.nbd.connection.closedByPeer, true);
+  for (const step of ["write 2048", "flush 0", "write 0", "flush 0"]) {
+    led.exited(null);
+    expect.deepEqual(
+      led.world.disk.running.map(({ op, offset }) => `${op} ${offset}`),
+      [step],
+    );
+    led.world.disk.release();
+    await led.settle();
+  }
+  led.exited(74);
+  expect.equal(led.metadata.localcnt, localcnt + 1n);
+});
+
 test("the metadata fails while the map is being written: one end, one story", async () => {
   const led = await Led.start({ completion: "held" });
   led.isolate();

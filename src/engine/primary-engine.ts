@@ -16,6 +16,7 @@ import type { Entropy } from "../platform/entropy.ts";
 import type { Listener, Net } from "../platform/net.ts";
 import { Activemap } from "../replication/activemap.ts";
 import {
+  ERR_AGAIN,
   IO_MAX,
   type Kind,
   type PeerState,
@@ -135,6 +136,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #stopping = false;
   /** Stopping, and the peer is not waited for any more. */
   #graceOver = false;
+  /** The last step of the end. */
+  #close: () => void = () => {};
   /** How to end once the metadata are written. */
   #lastWords: { readonly exitCode: number; readonly reason: string } | null = null;
   /** admit() waits for the other node's answer. */
@@ -710,7 +713,14 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#nbd.flush();
     this.#nbd.destroy();
     this.#link?.stop();
-    this.#component.close(() => this.#host.ended(exitCode, reason, null));
+    this.#close = () => this.#component.close(() => this.#host.ended(exitCode, reason, null));
+    this.#maybeClose();
+  }
+
+  /** A mark under way is finished first: what async has acknowledged may be here only (S-4). */
+  #maybeClose(): void {
+    if (this.#core.lastRecordPending) this.#component.disk.submit();
+    else this.#close();
   }
 
   // ---- PrimaryOutbox --------------------------------------------------------------------------
@@ -860,7 +870,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   recordWritten(errno: number): void {
     this.#events++;
-    if (this.#ended) return;
+    if (this.#ended) {
+      this.#core.recordWritten(errno, this);
+      this.#maybeClose();
+      return;
+    }
     if (this.#lastWords !== null) {
       this.#end(this.#lastWords.exitCode, this.#lastWords.reason);
       return;
@@ -1031,6 +1045,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   requestFailed(slot: number, errno: number): void {
+    if (errno === ERR_AGAIN) return; // it has told of what failed
     this.#peerFailures.failed(this.#deed(slot, "peer"), errno);
   }
 

@@ -1022,6 +1022,29 @@ test("S-16: a write that failed is on record before the primary learns of it", a
   expect.deepEqual(served.replies(), ["3 error 28"], "once is enough");
 });
 
+test("S-16: that the copy is whole is not believed while something has failed since the last flush", async () => {
+  for (const what of ["write", "flush"] as const) {
+    const served = await Served.start({
+      hello: { extensions: EXT_STATE },
+      metadata: { state: "inconsistent", sequence: 1n },
+    });
+    const { disk } = served.world;
+    await served.send(flushRequest(1));
+    disk.fail = ({ op, offset }) =>
+      op === what && (what === "flush" || offset >= LOCALOFF) ? 5 : 0;
+    const request = what === "write" ? writeRequest(2, 0, bytes(512, 1)) : flushRequest(2);
+    // The primary says so before it has heard of the failure.
+    await served.send(request, encodeState(2, 3, "uptodate", 4n));
+    expect.deepEqual(served.replies(), ["1", "2 error 5", "3 error 35"]);
+    expect.equal(served.metadata.state, "inconsistent");
+    disk.fail = () => 0;
+    await served.send(writeRequest(4, 0, bytes(512, 1)), flushRequest(5));
+    await served.send(encodeState(2, 6, "uptodate", 4n));
+    expect.deepEqual(served.replies(), ["4", "5", "6"]);
+    expect.equal(served.metadata.state, "uptodate");
+  }
+});
+
 test("S-16: a secondary that cannot put its failure on record does not answer at all", async () => {
   const served = await Served.start({
     hello: { extensions: EXT_STATE },

@@ -17,6 +17,7 @@ import type { Stream, StreamReader } from "../platform/net.ts";
 import { Activemap } from "../replication/activemap.ts";
 import {
   type DataState,
+  ERR_AGAIN,
   FLUSH,
   READ,
   type ToldState,
@@ -830,6 +831,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       synced: metadata.synced,
     };
     this.#whole = false;
+    if (state === "uptodate" && !this.#core.mayBeWhole) return ERR_AGAIN;
     if (state === "uptodate") this.#source = "primary";
     if (state !== "sole") {
       const whole = { remotecnt: localcnt, synced, aloneSince: null };

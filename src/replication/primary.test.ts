@@ -9,7 +9,7 @@ import {
   PrimaryBench,
   TIMEOUT_MS,
 } from "../../test/replication-harness.ts";
-import { FLUSH, SLOT_COUNT, WRITE } from "./primary.ts";
+import { ERR_AGAIN, FLUSH, type PeerState, SLOT_COUNT, WRITE } from "./primary.ts";
 
 const EIO = 5;
 const ENOSPC = 28;
@@ -516,9 +516,12 @@ test("a read that the peer cannot serve either ends with the peer's error, or ou
 });
 
 /** Connected to a peer with newer data: extents 1 and 2 are stale here. */
-function outdated(options: ConstructorParameters<typeof PrimaryBench>[0] = {}): PrimaryBench {
+function outdated(
+  options: ConstructorParameters<typeof PrimaryBench>[0] = {},
+  peer: Partial<PeerState> = {},
+): PrimaryBench {
   const bench = new PrimaryBench(options);
-  bench.connect({ source: "secondary", localcnt: 1n, map: mapOf([1, 2]) });
+  bench.connect({ source: "secondary", localcnt: 1n, map: mapOf([1, 2]), ...peer });
   return bench;
 }
 
@@ -649,6 +652,40 @@ test("what was good here only and cannot be read is lost: one FLUSH says so, and
   expect.ok(bench.take().includes(`answer ${flush} errno 5`));
   const read = bench.read(0);
   expect.deepEqual(bench.take(), [`send read ${read}`]);
+});
+
+test("S-7: a write that fails where this copy is the good one is an error, whatever the peer says", () => {
+  const bench = outdated({ record: { state: "inconsistent" } }, { states: true });
+  bench.finish(bench.write(0));
+  // Its own write has failed when the link goes, and the peer takes it afterwards.
+  const before = bench.write(1);
+  bench.local(before, EIO);
+  bench.cut();
+  bench.connect({ source: "secondary", localcnt: 1n, states: true });
+  const copies = slotsOf(bench.take(), "local read");
+  bench.reply(before);
+  const done = bench.take();
+  expect.equal(done[0], `answer ${before} errno 5`);
+  copies.push(...slotsOf(done, "local read")); // what waited for that write
+  expect.equal(copies.length, 2);
+  // Or it fails only now, after the copy that it waited for: that has to be made again.
+  const after = bench.write(2);
+  expect.deepEqual(bench.take(), [], "waits for the copy");
+  for (const slot of copies) bench.local(slot);
+  expect.deepEqual(slotsOf(bench.take(), "send write"), copies, "from here to the peer");
+  for (const slot of copies) bench.reply(slot);
+  bench.local(after, EIO);
+  bench.reply(after);
+  const begun = bench.take();
+  expect.ok(begun.includes(`answer ${after} errno 5`));
+  finishPass(
+    bench,
+    begun.filter((line) => !line.endsWith(`write ${after}`)),
+  );
+  expect.equal(bench.map.goodHereCount, 0);
+  const flush = bench.flush();
+  bench.finishFlush();
+  expect.ok(bench.take().includes(`answer ${flush}`), "and nothing is lost");
 });
 
 test("a peer that has been primary meanwhile is not overwritten with what was good here", () => {
@@ -1049,15 +1086,62 @@ test("a local flush that fails is an error for the client and stops the resource
   ]);
 });
 
-test("a local flush has failed, and the peer goes: the disk is asked for nothing more", () => {
-  const bench = new PrimaryBench({ mode: "async" });
-  bench.settle();
-  bench.local(bench.write(0)); // answered, and perhaps not at the peer: that would be marked
+test("S-4: async: the disk fails, and answered writes may not be at the peer: that is on record if it can be", () => {
+  for (const [end, mark] of [
+    ["link lost", true],
+    ["link lost, all arrived", false],
+    ["peer silent", true],
+  ] as const) {
+    const bench = new PrimaryBench({ mode: "async" });
+    bench.promptRecord = false;
+    bench.settle();
+    const answered = bench.write(0);
+    bench.local(answered);
+    const unanswered = bench.write(4);
+    bench.flush();
+    if (end === "link lost, all arrived") bench.reply(answered);
+    bench.flushed(EIO);
+    bench.take();
+    if (end === "peer silent") bench.peerFlushed();
+    else bench.cut();
+    expect.deepEqual(
+      bench.take(),
+      [
+        `answer ${unanswered} errno 5`,
+        "answer 2 errno 5",
+        mark ? "record 1/0 uptodate" : "",
+        "disk failed: a cache flush errno 5",
+      ].filter((line) => line !== ""),
+      end,
+    );
+    expect.equal(bench.core.lastRecordPending, mark, end);
+    if (!mark) continue;
+    bench.recordDone();
+    expect.equal(bench.core.lastRecordPending, false, end);
+    expect.deepEqual(
+      bench.takeAll().filter((line) => !line.startsWith("release")),
+      [],
+      end,
+    );
+  }
+});
+
+test("S-4: what is being written when the disk fails does not take the place of the mark", () => {
+  const bench = new PrimaryBench({ mode: "async", record: { state: "consistent" } });
+  bench.promptRecord = false;
+  bench.connect();
+  const answered = bench.write(0);
+  bench.local(answered);
   bench.flush();
+  bench.finishFlush(); // the end of the pass: both are in step, and a record says so
+  expect.ok(bench.take().includes("record 0/0 uptodate"));
   bench.flushed(EIO);
-  bench.take();
   bench.cut();
-  expect.deepEqual(bench.take(), ["answer 1 errno 5", "disk failed: a cache flush errno 5"]);
+  expect.ok(bench.take().includes("disk failed: a cache flush errno 5"));
+  bench.recordDone();
+  expect.deepEqual(bench.take(), ["record 1/0 uptodate"]);
+  bench.recordDone();
+  expect.equal(bench.core.lastRecordPending, false);
 });
 
 test("S-15: a disk or peer that cannot flush counts what is written as stable", () => {
@@ -1169,6 +1253,25 @@ test("a FLUSH over an unfinished resync is not acknowledged without the mark", (
     );
     bench.recordDone();
     expect.ok(bench.take().includes(`answer ${slot}`));
+  }
+});
+
+test("S-4: a FLUSH covers no copy that ended while it was under way: another round does", () => {
+  for (const mode of ["fullsync", "memsync", "async"] as const) {
+    const bench = new PrimaryBench({ mode, dirty: [3] });
+    bench.connect();
+    const copies = slotsOf(bench.take(), "local read");
+    const slot = bench.flush();
+    for (const copy of copies) bench.local(copy);
+    for (const copy of copies) bench.reply(copy);
+    expect.equal(bench.map.resyncCount, 0);
+    bench.take();
+    bench.finishFlush();
+    const again = ["send flush", "local flush"];
+    expect.deepEqual(bench.take(), again, "no answer, and no mark");
+    bench.finishFlush();
+    expect.ok(bench.take().includes(`answer ${slot}`));
+    expect.equal(bench.core.record.localcnt, 0n, "nothing was acknowledged alone");
   }
 });
 
@@ -1295,6 +1398,30 @@ test("S-13: the target is told before its first copy, and again, with the counte
   expect.deepEqual(bench.take(), ["send state uptodate 1"]);
   bench.peerStored();
   expect.deepEqual(bench.takeAll(), ["record 1/0 uptodate", "event syncdone"]);
+});
+
+test("BD-15: before any other request the peer hears that it is to be synchronized, even from one that stops", () => {
+  const bench = new PrimaryBench({ dirty: [1] });
+  const slot = bench.write(inExtent(5));
+  bench.core.stop(bench);
+  bench.connect({ states: true });
+  const sent = bench.take().filter((line) => line.startsWith("send"));
+  expect.deepEqual(sent.slice(0, 2), ["send state inconsistent 0", `send write ${slot}`]);
+});
+
+test("S-16: a peer in which something has failed since its last flush does not believe that it is whole", () => {
+  const bench = new PrimaryBench({ record: { state: "consistent" } });
+  bench.connect({ states: true });
+  bench.finishFlush();
+  expect.deepEqual(bench.take().at(-1), "send state uptodate 0");
+  const slot = bench.write(0);
+  bench.local(slot);
+  bench.reply(slot, EIO);
+  bench.takeAll();
+  bench.peerStored(ERR_AGAIN);
+  expect.ok(!bench.takeAll().some((line) => line.startsWith("notice")), "it has told what failed");
+  bench.tick(5_000);
+  expect.ok(bench.take().includes("send state inconsistent 1"));
 });
 
 test("S-13: the mark is spent once the target has been told our counter, answer or no answer", () => {

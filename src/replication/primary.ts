@@ -68,6 +68,8 @@ const REPAIR_ROUNDS = 3;
 const SEQ_RING = 4096;
 
 const ERR_IO = 5;
+/** The peer's answer to "uptodate" where a request has failed since its last flush. */
+export const ERR_AGAIN = 11;
 
 // What a slot carries. SYNC copies IO_MAX bytes from one node to the other.
 export const READ = 1;
@@ -163,7 +165,10 @@ export interface PrimaryOutbox {
   event(event: "syncstart" | "syncdone" | "syncintr"): void;
   /** Something an operator should read. */
   notice(text: string): void;
-  /** This node's disk cannot be trusted with another write: stop the resource. */
+  /**
+   * This node's disk cannot be trusted with another write: stop the resource, and tell nothing but
+   * recordWritten() any more, which is awaited while `lastRecordPending`.
+   */
   diskFailed(what: string, errno: number): void;
   /** The same, but the peer has everything: from now on it serves every request. */
   diskless(what: string, errno: number): void;
@@ -359,6 +364,8 @@ export class Primary {
   #flushSeq = 0;
   #flushSentAt = 0;
   #flushWanted = false;
+  /** When the round began, the peer lacked nothing: a copy that ended since is not stable there. */
+  #flushBeganWhole = false;
   #flushAnsweredEarly = false;
   /** The only whole copy failed a flush, perhaps one of our own: some FLUSH must say so. */
   #flushFault = false;
@@ -795,7 +802,6 @@ export class Primary {
     if (errno !== 0) {
       if (kind === WRITE) this.statistics.writeErrors++;
       else this.statistics.deleteErrors++;
-      this.#spoilGoodHere(slot, out);
     }
     this.#advanceWrite(slot, out);
   }
@@ -956,7 +962,8 @@ export class Primary {
    * application learns that the range is undefined.
    */
   #answerOverPeer(slot: number, out: PrimaryOutbox): void {
-    if (!this.#peerStates) {
+    const goodHere = this.map.isGoodHere(this.offset[slot]!, this.length[slot]!);
+    if (!this.#peerStates || goodHere) {
       this.#answer(slot, this.#localErrno[slot]!, out);
     } else if (this.#stale && this.#staleOnRecord) {
       this.map.schedule(this.offset[slot]!, this.length[slot]!);
@@ -1027,6 +1034,10 @@ export class Primary {
   recordWritten(errno: number, out: PrimaryOutbox): void {
     assert(this.#recordWriting);
     this.#recordWriting = false;
+    if (this.#failed) {
+      if (errno === 0 && this.#recordChanged) this.#setRecord(this.#record, out);
+      return;
+    }
     if (this.#disk === "leaving" && this.#leaveStep === "record") {
       // Written or not: the peer's record is what counts.
       this.#leaveStep = "peer";
@@ -1122,6 +1133,7 @@ export class Primary {
     this.#flushing = true;
     this.#flushWanted = false;
     this.#lastFlushAt = this.#nowMs;
+    this.#flushBeganWhole = this.#peerLacksNothing;
     this.map.flushStart();
     for (let index = 0; index < this.#activeCount; index++) {
       const slot = this.#active[index]!;
@@ -1161,7 +1173,7 @@ export class Primary {
     if (this.#flushLocal === PENDING) return;
     if (this.#flushLocal === OK && this.#flushRemote === PENDING) {
       if (this.#effectiveMode === "async" && this.#mayBeEarly) {
-        this.#flushAnsweredEarly = true;
+        this.#flushAnsweredEarly = this.#flushBeganWhole;
         this.#answerRiders(out);
       }
       return;
@@ -1233,21 +1245,27 @@ export class Primary {
       this.#flushFault = false;
       this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
     } else if (this.#flushCovers()) this.#answer(slot, 0, out);
-    else this.#answerAlone(slot, out);
+    else if (this.#flushRemote !== FAILED && this.#peerLacksNothing) {
+      // By now: the next round covers it.
+      this.#riding[slot] = 0;
+      this.#flushWanted = true;
+    } else this.#answerAlone(slot, out);
     if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
   }
 
   /** Is what was acknowledged before this round stable wherever the mode wants it? */
   #flushCovers(): boolean {
-    // A stale primary has nothing that its peer lacks, save for what is good here.
-    if (this.#flushRemote !== FAILED) {
-      if (this.#stale) return this.map.goodHereCount === 0;
-      return this.#comparing || this.map.resyncCount === 0;
-    }
+    if (this.#flushRemote !== FAILED) return this.#flushBeganWhole && this.#peerLacksNothing;
     // Alone, but with nothing that the peer could lack; what it lacked before this instance began
     // is unknown until they have flushed together (S-4b).
     const { dirtyCount, unflushedCount } = this.map;
     return this.#flushedTogether && !this.#stale && dirtyCount === 0 && unflushedCount === 0;
+  }
+
+  /** Is nothing in line for a copy to the peer? A stale primary has nothing else, save for what is good here. */
+  get #peerLacksNothing(): boolean {
+    if (this.#stale) return this.map.goodHereCount === 0;
+    return this.#comparing || this.map.resyncCount === 0;
   }
 
   // ---- the connection -------------------------------------------------------------------------------
@@ -1289,6 +1307,11 @@ export class Primary {
   adoptResuid(resuid: bigint, out: PrimaryOutbox): void {
     assert(this.#record.resuid === 0n && resuid !== 0n);
     this.#setRecord({ ...this.#record, resuid }, out);
+  }
+
+  /** After diskFailed(): what the peer may lack is on its way to the record. */
+  get lastRecordPending(): boolean {
+    return this.#failed && this.#recordWriting;
   }
 
   /** Is a metadata write under way? */
@@ -1394,9 +1417,13 @@ export class Primary {
     this.#handshaking = false;
     this.#maybeFilling(out);
     this.#lastSentAt = this.#nowMs;
-    this.#resend(out);
     this.#peerErrors = 0;
     this.#syncRetryAt = 0;
+    // First of all: with the first request the peer forgets what its own map says that it lacks (BD-15).
+    if (this.#peerStates && !this.#stale && this.map.resyncCount > 0) {
+      this.#sendState("inconsistent", out);
+    }
+    this.#resend(out);
     if (this.#disk !== "gone") this.#beginPass(out);
     this.#gateOpen = true;
     this.#eachWaiting(WANTS_PEER, out);
@@ -1876,9 +1903,12 @@ export class Primary {
     if (asked === "sole") {
       this.#peerAgreed(errno, out);
     } else if (errno !== 0) {
-      out.notice(
-        `the peer could not store the state of its copy (error ${errno}); trying again in 5 s`,
-      );
+      // Something failed there while the message travelled: of that, the peer has told already.
+      if (errno !== ERR_AGAIN) {
+        out.notice(
+          `the peer could not store the state of its copy (error ${errno}); trying again in 5 s`,
+        );
+      }
       this.#syncEnding = "no";
       this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     } else if (asked === "inconsistent") {
@@ -2157,10 +2187,12 @@ export class Primary {
     // Whatever has not been acknowledged never will be.
     for (let index = 0; index < this.#activeCount; index++) {
       const slot = this.#active[index]!;
-      if (this.kind[slot] !== SYNC && this.#answered[slot] !== ANSWERED) {
-        this.#answer(slot, ERR_IO, out);
-      }
+      if (this.kind[slot] === SYNC) continue;
+      if (this.#answered[slot] !== ANSWERED) this.#answer(slot, ERR_IO, out);
+      else if (this.#remote[slot] === PENDING) this.#owes = true;
     }
+    // What async has acknowledged and the peer may lack goes on record, if this disk still takes that (S-4).
+    if (what !== "the metadata block" && this.#owesMark()) this.#mark(out);
     out.diskFailed(what, errno);
   }
 

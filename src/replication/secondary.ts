@@ -257,6 +257,8 @@ export class Secondary {
   #epochFlush = -1;
   #mapWriting = false;
   #mapWaitCount = 0;
+  /** Since the last flush that succeeded, a request has failed that was to change this copy. */
+  #failedSinceFlush = false;
 
   reads = 0;
   writes = 0;
@@ -378,6 +380,14 @@ export class Secondary {
     return this.writeErrors + this.deleteErrors + this.flushErrors > 0;
   }
 
+  /**
+   * May the primary's word that this copy is whole be believed? It says so after a flush that both nodes
+   * finished; of what failed here since, it has not heard (S-16).
+   */
+  get mayBeWhole(): boolean {
+    return !this.#failedSinceFlush;
+  }
+
   /** The changes taken at writeMap() are on stable storage. */
   mapWritten(out: SecondaryOutbox): void {
     assert(this.#mapWriting);
@@ -460,6 +470,8 @@ export class Secondary {
       else if (kind === ZERO) this.deleteErrors++;
       else this.flushErrors++;
     }
+    if (kind !== READ && errno !== 0) this.#failedSinceFlush = true;
+    else if (kind === FLUSH) this.#failedSinceFlush = false;
     if (this.#kept !== null) this.#keepTrack(slot, errno, this.#kept);
     out.reply(slot, false, errno);
     this.#state[slot] = FREE;

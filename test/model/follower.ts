@@ -2,7 +2,7 @@
 /** Stand-in for the secondary's engine, around the real core: one connection. */
 
 import { Activemap } from "../../src/replication/activemap.ts";
-import { READ } from "../../src/replication/primary.ts";
+import { ERR_AGAIN, READ } from "../../src/replication/primary.ts";
 import {
   equal,
   judge,
@@ -167,7 +167,10 @@ export class Follower implements SecondaryOutbox {
         this.#reply(waiting.seq, false, errno, null);
       };
       const value = this.#told(waiting);
-      if (value === null) answer(EINVAL);
+      if (waiting.state === "uptodate" && !this.core.mayBeWhole) {
+        this.#whole = false;
+        answer(ERR_AGAIN);
+      } else if (value === null) answer(EINVAL);
       else {
         this.#whole = false;
         this.#store({ ...value, prevrole: "secondary" }, () => {

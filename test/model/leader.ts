@@ -10,6 +10,7 @@ import {
   type PrimaryOutbox,
   type PrimaryRecord,
   READ,
+  SYNC,
   type ToldState,
   WRITE,
 } from "../../src/replication/primary.ts";
@@ -19,6 +20,7 @@ import { type ToPrimary, type ToSecondary, Wire } from "./wire.ts";
 import type { World } from "./world.ts";
 
 const TIMEOUT_MS = 20_000;
+const EIO = 5;
 
 export interface ClientOp {
   readonly kind: Kind;
@@ -50,11 +52,14 @@ export class Leader implements PrimaryOutbox {
   virgin = false;
   stopping = false;
   done = false;
+  /** Done, and not in good order. */
+  failed = false;
   needsPump = true;
   /** Its daemon answers for this machine's cache. */
   readonly vouched: boolean;
   /** The peer has accepted it, or it serves without having heard it. */
   decided = false;
+  met = false;
   disconnectWanted = false;
   #staging = new Uint8Array(REGION);
 
@@ -63,7 +68,6 @@ export class Leader implements PrimaryOutbox {
     this.node = node;
     node.disk.settle();
     this.vouched = node.vouched;
-    node.vouched = true;
     node.held = null;
     const bytes = new Uint8Array(REGION);
     bytes[0] = node.disk.cell(MAP);
@@ -98,6 +102,11 @@ export class Leader implements PrimaryOutbox {
         this.lost();
       }
     }
+  }
+
+  decide(): void {
+    this.decided = true;
+    this.node.vouched = true;
   }
 
   // ---- the client
@@ -165,6 +174,7 @@ export class Leader implements PrimaryOutbox {
     const early = this.world.random.chance(0.5) ? values() : null;
     disk.read(`read #${slot}`, (errno) => {
       if (errno === 0) this.#fill(slot, early ?? values());
+      else if (this.core.kind[slot] === SYNC) this.world.failedHere(this, from, count);
       this.core.localDone(slot, errno, this);
     });
   }
@@ -230,7 +240,17 @@ export class Leader implements PrimaryOutbox {
 
   diskFailed(what: string): void {
     this.world.note(`${this.node.name}: disk failed: ${what}`);
+    this.failed = true;
     this.done = true;
+  }
+
+  /** The engine finishes a record that is under way, unless something cuts it short. */
+  finishRecord(): void {
+    const { disk } = this.node;
+    while (this.core.lastRecordPending && this.world.random.chance(0.9)) {
+      const op = disk.ops.find(({ what }) => /record/.test(what))!;
+      disk.complete(op, disk.fails(op) ? EIO : 0);
+    }
   }
 
   // ---- the peer
@@ -244,7 +264,7 @@ export class Leader implements PrimaryOutbox {
 
   /** Sends our counters once no metadata write is under way. */
   greet(): void {
-    if (this.core.recordPending) return;
+    if (this.core.recordPending || this.done) return;
     if (this.core.record.resuid === 0n) {
       this.virgin = true;
       this.core.adoptResuid(BigInt(1 + this.world.random.below(1e6)), this);
@@ -286,6 +306,7 @@ export class Leader implements PrimaryOutbox {
         return;
       case "accepted": {
         this.phase = "up";
+        this.met = true;
         const { judgement, own } = message;
         world.accepted(this, judgement.source);
         let map: Uint8Array | null = null;

@@ -24,6 +24,7 @@ import { equal } from "../../src/replication/secondary.ts";
 import {
   CELL,
   CELLS,
+  EXTENT_CELLS,
   MAP,
   type Op,
   PretendDisk,
@@ -221,10 +222,12 @@ export class World {
           `a stale primary acknowledges FLUSH, but cell ${cell} is not stable at the peer`,
         );
         if (!there) alone = true;
+        if (!here) this.entitled.delete(leader.node);
         this.#flushed[cell] = Math.max(this.#flushed[cell]!, floor);
       }
       const excused = this.mode === "async" && leader.core.connected;
       if (alone && !excused) this.#mustBeMarked(leader, describe(op));
+      if (alone && this.#marked(leader.node)) this.entitled.delete(other);
       return;
     }
     let alone = false;
@@ -295,7 +298,7 @@ export class World {
     this.counts.resyncs++;
     const level = equal(leader.core.record, this.other(leader.node).disk.record);
     if (source === "secondary" && level) this.counts.kept++;
-    leader.decided = true;
+    leader.decide();
     const from = source === "primary" && !leader.core.stale ? leader.node : this.other(leader.node);
     let cell = this.#lacks(from);
     // What it lost with its power is still good at the primary, and comes from there.
@@ -310,9 +313,7 @@ export class World {
     for (let at = 0; at < CELLS; at++) {
       // What the peer, as the source, lost with its power before any FLUSH is gone.
       const seen = from === leader.node ? this.#view[at]! : 0;
-      this.#view[at] = Math.max(seen, this.#required(at));
-      for (const op of leader.client.values())
-        op.floor[at] = Math.min(op.floor[at]!, this.#view[at]!);
+      this.#lowerView(leader, at, Math.max(seen, this.#required(at)));
     }
   }
 
@@ -334,6 +335,8 @@ export class World {
     // The operator keeps the primary's copy, and creates the other one anew.
     const other = this.other(leader.node);
     this.note(`split-brain: ${other.name} is created anew`);
+    // An older attempt of the primary may have arrived later.
+    if (other.follower !== null) this.#kill(other);
     other.disk.orphan();
     other.disk.wipe();
     other.held = null;
@@ -416,7 +419,8 @@ export class World {
   #kill(node: Node): void {
     this.disclaim(node);
     node.held = null;
-    node.vouched = this.random.chance(0.5);
+    // Its daemon lives, or dies as well.
+    if (this.random.chance(0.5)) node.vouched = false;
     const { leader, follower } = node;
     node.leader = null;
     node.follower = null;
@@ -429,14 +433,19 @@ export class World {
     }
     if (leader !== null) {
       this.#forgetHeld(leader);
-      this.#lastDied = true;
-      // async: what had not been sent is here only. Should the other node take over now, nobody
-      // promised it; should this one come back first, it must see to it.
-      const other = this.other(node);
-      if (this.mode === "async" && this.#lacks(other) >= 0) this.entitled.delete(other);
+      this.#died(node);
     }
     if (follower !== null) this.entitled.delete(node);
     if (leader === null && this.leader?.phase === "up") this.#peerFault = true;
+  }
+
+  /** A primary has not ended in good order. */
+  #died(node: Node): void {
+    this.#lastDied = true;
+    // async: what had not been sent is here only. Should the other node take over now, nobody
+    // promised it; should this one come back first, it must see to it.
+    const other = this.other(node);
+    if (this.mode === "async" && this.#lacks(other) >= 0) this.entitled.delete(other);
   }
 
   #powerCut(node: Node): void {
@@ -460,8 +469,27 @@ export class World {
   /** Has a stale primary that lives what was acknowledged here? Its peer's power may take the other copy. */
   #heldBy(leader: Leader | null, cell: number): boolean {
     if (leader === null || !leader.core.stale || leader.core.diskless) return false;
+    // What is stale there, it learns from the peer.
+    if (!leader.met) return false;
     if (leader.map.isStaleHere(cell * CELL, CELL)) return false;
     return leader.node.disk.cell(cell) >= this.#acked[cell]!;
+  }
+
+  /** A stale primary cannot read what it alone had: that is lost, and some FLUSH says so. */
+  failedHere(leader: Leader, from: number, count: number): void {
+    if (!leader.core.stale) return;
+    const other = this.other(leader.node);
+    const first = from - (from % EXTENT_CELLS);
+    for (let cell = first; cell < from + count || cell % EXTENT_CELLS !== 0; cell++) {
+      if (this.#holds(other, cell, this.#acked[cell]!)) continue;
+      this.#acked[cell] = this.#flushed[cell]!;
+      this.#lowerView(leader, cell, this.#flushed[cell]!);
+    }
+  }
+
+  #lowerView(leader: Leader, cell: number, value: number): void {
+    this.#view[cell] = value;
+    for (const op of leader.client.values()) op.floor[cell] = Math.min(op.floor[cell]!, value);
   }
 
   /** A stale primary ends: what it alone had is nobody's any more. */
@@ -701,17 +729,18 @@ export class World {
       if (leader === null) continue;
       if (leader.needsPump && this.random.chance(0.7)) leader.pump();
       if (leader.done) {
+        leader.finishRecord();
         this.#forgetHeld(leader);
         node.leader = null;
         node.role = "down";
         node.disk.orphan();
         if (leader.wire !== null) leader.wire.cut(this.random, "to-secondary");
-        if (!leader.stopping) this.#lastDied = true;
+        if (leader.failed) this.#died(node);
         continue;
       }
       if (!leader.decided && !leader.core.fresh) {
         // Without having heard the other node, it serves what it has.
-        leader.decided = true;
+        leader.decide();
         if (this.#keeper !== node) this.disclaim(this.other(node));
       }
       leader.map.assertInvariants();
