@@ -81,9 +81,11 @@ export class Copy {
   /** Serves from the other node. */
   diskless = false;
   /** What its clients were promised is gone with the other node's cache, and no FLUSH has said so yet. */
-  untold = false;
+  untold: string | null = null;
   /** Some of it is on this copy, which may be overwritten from there: then a FLUSH must say so. */
   atRisk = false;
+  /** When this primary's worker, or the last, opened the disk. */
+  since = 0;
   /** Which connection as primary this is, or was the last. */
   epoch = 0;
   inStep = false;
@@ -446,10 +448,10 @@ export class History {
 
   #flushed(op: Op, from: number, to: number, floor: Int32Array): void {
     const { copy } = op;
-    if (copy.untold) {
+    if (copy.untold !== null) {
       throw new Violation(
         `${copy.name}: ${describe(op)} is acknowledged, and no FLUSH has said that ` +
-          `${this.other(copy).name} had lost what was only there`,
+          `${this.other(copy).name} had lost what was only there: ${copy.untold}`,
       );
     }
     const other = this.other(copy);
@@ -535,6 +537,7 @@ export class History {
   /** A primary has opened its disk. */
   promoted(copy: Copy, worker: SimWorker): void {
     copy.leader = worker;
+    copy.since = ++this.#time;
     this.counts.promotions++;
     this.#mustHold(copy, copy.must, "is promoted, but");
     copy.promised.set(copy.must);
@@ -543,7 +546,7 @@ export class History {
     copy.doubtful.fill(0);
     copy.connected = false;
     copy.diskless = false;
-    copy.untold = false;
+    copy.untold = null;
     copy.atRisk = false;
     copy.inStep = false;
     copy.excuse = null;
@@ -733,12 +736,13 @@ export class History {
     for (let cell = 0; cell < this.#cellCount; cell++) {
       const floor = primary.promised[cell]!;
       primary.view[cell] = secondary.must[cell]!;
-      if (!this.#holds(secondary, cell, floor)) {
+      // Whoever comes back to a server that was started anew expects what is stable, and no more.
+      if (floor > primary.since && !this.#holds(secondary, cell, floor)) {
         if (this.#holds(primary, cell, floor)) {
           primary.atRisk = true;
           continue;
         }
-        primary.untold = true;
+        primary.untold ??= `cell ${cell} of ${this.#floorText(floor)}`;
       }
       primary.promised[cell] = secondary.must[cell]!;
     }
@@ -747,7 +751,7 @@ export class History {
 
   /** A FLUSH has failed: of what is not stable on the only whole copy, its clients know that it may be lost. */
   #toldOfLoss(copy: Copy): void {
-    copy.untold = false;
+    copy.untold = null;
     if (!copy.core?.stale) return;
     const other = this.other(copy);
     for (let cell = 0; cell < this.#cellCount; cell++) {
@@ -794,7 +798,7 @@ export class History {
       primary.atRisk = false;
       for (let cell = 0; cell < this.#cellCount; cell++) {
         if (this.#holds(primary, cell, primary.promised[cell]!)) continue;
-        primary.untold = true;
+        primary.untold ??= `cell ${cell} of ${this.#floorText(primary.promised[cell]!)}`;
         primary.promised[cell] = secondary.must[cell]!;
       }
     }
