@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
- * Two nodes in simulated time, under faults; see sim/world.ts. The first seeds for HAST_SIM_SECONDS (20),
- * and each seed of sim/seeds.txt. Fresh seeds: HAST_SIM_FRESH=1, or `npm run sim`; about one in 300 of
- * them ends with a pair that no rule lets go on without --force, which is not judged right yet.
+ * Two nodes in simulated time, under faults; see sim/world.ts. Fresh seeds for HAST_SIM_SECONDS (20), other
+ * ones in each run, and each seed of sim/seeds.txt. A failure says how to see it again.
  */
 
 import { strict as assert } from "node:assert";
@@ -47,7 +46,7 @@ for (const { seed, why } of knownSeeds()) {
 }
 
 test("one seed decides everything: the same story twice", async () => {
-  const runs = [await new World(1, arenas).run(), await new World(1, new Arenas()).run()];
+  const runs = [await new World(2, arenas).run(), await new World(2, new Arenas()).run()];
   assert.ok(runs[0]!.trace.count > 1_000, "hardly anything has happened");
   assert.equal(runs[0]!.trace.hash, runs[1]!.trace.hash);
   assert.equal(runs[0]!.events, runs[1]!.events);
@@ -74,14 +73,13 @@ test("disks that lie about flushes are found out, and little is left of the seed
   assert.doesNotMatch(text, /not deterministic/);
 });
 
-test("many seeds hold", async () => {
+test("fresh seeds hold", async () => {
   assert.ok(SECONDS > 0, "HAST_SIM_SECONDS is no number of seconds");
-  const fresh = process.env["HAST_SIM_FRESH"] === "1";
-  const base = fresh ? randomInt(1, 2 ** 31) : 1;
+  const base = randomInt(1, 2 ** 31);
   console.log(`seeds from ${base} on, for ${SECONDS} s`);
   const until = performance.now() + SECONDS * 1000;
   const sums = noSums();
-  for (let seed = base; performance.now() < until && (fresh || seed <= 40); seed++) {
+  for (let seed = base; performance.now() < until; seed++) {
     const outcome = await new World(seed, arenas).run();
     await mustHold(outcome);
     addOutcome(sums, outcome);

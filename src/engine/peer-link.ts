@@ -75,6 +75,7 @@ import {
 import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
 import { Inbox, type Memory, NOBODY, PINNED } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
+import { newResourceId } from "./resource-id.ts";
 import type { CopyFacts, WorkerSettings } from "./worker-messages.ts";
 
 const RETRY_FIRST_MS = 250;
@@ -374,14 +375,8 @@ export class PeerLink {
     const settings = this.#settings;
     if (core.recordPending) return;
     if (core.record.resuid === 0n) {
-      const bytes = new Uint8Array(8);
-      do entropy.fill(bytes);
-      while (bytes.every((byte) => byte === 0));
       this.#virgin = true;
-      core.adoptResuid(
-        bytes.reduce((value, byte) => value * 256n + BigInt(byte), 0n),
-        out,
-      );
+      core.adoptResuid(newResourceId(entropy), out);
       this.#handler.turn();
       return;
     }

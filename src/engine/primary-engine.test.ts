@@ -1337,19 +1337,17 @@ test("--force: served whatever its metadata say, with a mark that a synchronizat
   expect.equal(synced.world.host.copies.at(-1)?.forced, null);
 });
 
-test("--force: a copy that was never filled takes an id of its own, so that no counter of old fits it", async () => {
-  const metadata = { state: "inconsistent", localcnt: 0n, remotecnt: 0n } as const;
-  const unfilled = await Aspirant.start(
-    "forced",
-    { ...metadata, resuid: 7n },
-    "connection refused",
-  );
-  await unfilled.serves();
-  expect.notEqual(unfilled.metadata.resuid, 7n);
-  const filled = { ...metadata, resuid: 7n, synced: "all" } as const;
-  const other = await Aspirant.start("forced", filled, "connection refused");
-  await other.serves();
-  expect.equal(other.metadata.resuid, 7n);
+test("--force: a copy that is a mix of old and new takes an id of its own, so that nothing overwrites the other", async () => {
+  for (const [state, kept] of [
+    ["inconsistent", false],
+    ["outdated", true],
+    ["consistent", true],
+  ] as const) {
+    const forced = await Aspirant.start("forced", { state, resuid: 7n }, "connection refused");
+    await forced.serves();
+    expect.equal(forced.metadata.resuid === 7n, kept, state);
+    expect.notEqual(forced.metadata.resuid, 0n);
+  }
 });
 
 /** A second answer that is none. */

@@ -40,6 +40,7 @@ import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
 import { doubtOf, type Peering, refusalOf, withAdvice } from "./peer-trouble.ts";
 import { duration, extents, rate, size } from "./quantities.ts";
 import { RequestFailures } from "./request-failures.ts";
+import { newResourceId } from "./resource-id.ts";
 import {
   type CopyFacts,
   type CopyWorth,
@@ -182,16 +183,15 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       host.warning(
         `Promoted by force, while this copy was ${state}: that stays on record until a synchronization has ended`,
       );
-      const { localcnt, remotecnt, synced } = component.metadata;
-      // Its first filling never ended. The other node may remember counters of the copy before this one,
-      // which ours would only reach again: under an id of its own it is no part of that history.
-      const unfilled =
-        state === "inconsistent" && synced === null && localcnt === 0n && remotecnt === 0n;
+      // A mix of old and new is no point of the history that the other node knows. It may have there what it
+      // lacks here, and the counters do not say so: under an id of its own neither overwrites the other.
+      const stranger =
+        state === "inconsistent" ? { resuid: newResourceId(environment.entropy) } : {};
       await component.storeRecord({
         state: state === "new" ? "new" : "consistent",
         prevrole: "primary",
         forced: { state, at },
-        ...(unfilled ? { resuid: 0n } : {}),
+        ...stranger,
       });
     }
     const onDisk = await component.loadMap();

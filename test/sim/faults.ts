@@ -242,6 +242,8 @@ class Fault {
     if (!machine.on) return;
     this.#happens(`${machine.name} loses its power`);
     const { application, history } = this.#world;
+    const leader = this.#world.other(machine).primary?.primaryEngine?.core;
+    if (leader?.diskless) this.#world.faults.count("power cut of the only copy");
     application.hostGone(machine);
     machine.powerCut();
     history.powerCut(history.copyOf(machine));

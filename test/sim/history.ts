@@ -81,7 +81,11 @@ export class Copy {
   /** Serves from the other node. */
   diskless = false;
   /** What its clients were promised is gone with the other node's cache, and no FLUSH has said so yet. */
-  untold = false;
+  untold: string | null = null;
+  /** Some of it is on this copy, which may be overwritten from there: then a FLUSH must say so. */
+  atRisk = false;
+  /** When this primary's worker, or the last, opened the disk. */
+  since = 0;
   /** Which connection as primary this is, or was the last. */
   epoch = 0;
   inStep = false;
@@ -297,7 +301,7 @@ export class History {
     if (error !== 0) {
       this.counts.errors++;
       this.#finish(op);
-      if (op.kind === "flush" || op.fua) op.copy.untold = false;
+      if (op.kind === "flush" || op.fua) this.#toldOfLoss(op.copy);
       return;
     }
     switch (op.kind) {
@@ -444,10 +448,10 @@ export class History {
 
   #flushed(op: Op, from: number, to: number, floor: Int32Array): void {
     const { copy } = op;
-    if (copy.untold) {
+    if (copy.untold !== null) {
       throw new Violation(
         `${copy.name}: ${describe(op)} is acknowledged, and no FLUSH has said that ` +
-          `${this.other(copy).name} had lost what was only there`,
+          `${this.other(copy).name} had lost what was only there: ${copy.untold}`,
       );
     }
     const other = this.other(copy);
@@ -533,6 +537,7 @@ export class History {
   /** A primary has opened its disk. */
   promoted(copy: Copy, worker: SimWorker): void {
     copy.leader = worker;
+    copy.since = ++this.#time;
     this.counts.promotions++;
     this.#mustHold(copy, copy.must, "is promoted, but");
     copy.promised.set(copy.must);
@@ -541,7 +546,8 @@ export class History {
     copy.doubtful.fill(0);
     copy.connected = false;
     copy.diskless = false;
-    copy.untold = false;
+    copy.untold = null;
+    copy.atRisk = false;
     copy.inStep = false;
     copy.excuse = null;
     copy.led = true;
@@ -705,12 +711,7 @@ export class History {
     target.alone.fill(0);
     target.aloneStable.fill(0);
     if (core.stale) {
-      const lacks = (floor: number, cell: number): boolean => !this.#holds(secondary, cell, floor);
-      if (primary.promised.some(lacks)) primary.untold = true;
-      // What this primary showed so far was older than what its peer had.
-      primary.promised.set(secondary.must);
-      primary.view.set(secondary.must);
-      primary.seenValue.fill(-1);
+      this.#ownPromises(primary);
       for (const op of this.#open) {
         if (op.copy !== primary) continue;
         if (op.kind === "read") {
@@ -723,6 +724,39 @@ export class History {
           }
         }
       }
+    }
+  }
+
+  /**
+   * A primary that is no whole copy meets the other node. What it showed so far was older than what that one
+   * has; and what that one has lost, with its cache, is lost for good, unless it is good here.
+   */
+  #ownPromises(primary: Copy): void {
+    const secondary = this.other(primary);
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      const floor = primary.promised[cell]!;
+      primary.view[cell] = secondary.must[cell]!;
+      // Whoever comes back to a server that was started anew expects what is stable, and no more.
+      if (floor > primary.since && !this.#holds(secondary, cell, floor)) {
+        if (this.#holds(primary, cell, floor)) {
+          primary.atRisk = true;
+          continue;
+        }
+        primary.untold ??= `cell ${cell} of ${this.#floorText(floor)}`;
+      }
+      primary.promised[cell] = secondary.must[cell]!;
+    }
+    primary.seenValue.fill(-1);
+  }
+
+  /** A FLUSH has failed: of what is not stable on the only whole copy, its clients know that it may be lost. */
+  #toldOfLoss(copy: Copy): void {
+    copy.untold = null;
+    if (!copy.core?.stale) return;
+    const other = this.other(copy);
+    for (let cell = 0; cell < this.#cellCount; cell++) {
+      if (this.#holdsStably(other, cell, copy.promised[cell]!)) continue;
+      copy.promised[cell] = Math.min(copy.promised[cell]!, other.stable[cell]!);
     }
   }
 
@@ -759,6 +793,14 @@ export class History {
     }
     for (let cell = 0; cell < this.#cellCount; cell++) {
       if (primary.doubtful[cell]! > 0) onItsWay[cell] = 1;
+    }
+    if (primary.atRisk) {
+      primary.atRisk = false;
+      for (let cell = 0; cell < this.#cellCount; cell++) {
+        if (this.#holds(primary, cell, primary.promised[cell]!)) continue;
+        primary.untold ??= `cell ${cell} of ${this.#floorText(primary.promised[cell]!)}`;
+        primary.promised[cell] = secondary.must[cell]!;
+      }
     }
     this.#mustHold(primary, primary.promised, "says that it is in step, but");
     primary.must.set(primary.promised);

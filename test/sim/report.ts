@@ -49,17 +49,17 @@ export function addSums(sums: Sums, more: Sums): void {
 export function sumsText({ worlds, simulatedMs, events, cpuMs, counts, faults }: Sums): string {
   const list = (record: Readonly<Record<string, number>>): string =>
     Object.entries(record)
+      .sort(([, one], [, another]) => another - one)
       .map(([kind, count]) => `${count} ${kind}`)
       .join(", ");
   const of = (kind: string): number => counts[kind] ?? 0;
   const all = Object.values(faults).reduce((sum, count) => sum + count, 0);
+  const checked = of("writes") + of("zeroes");
   return [
-    `${worlds} seeds, ${(simulatedMs / 3_600_000).toFixed(1)} simulated hours, ` +
-      `${(cpuMs / 1000).toFixed(0)} CPU seconds, ${events} events`,
-    `${of("writes") + of("zeroes")} acknowledged writes checked, ${of("reads")} reads, ` +
-      `${of("flushes")} flushes; ${of("promotions")} promotions, ${of("splitBrains")} split-brains`,
+    `${worlds} seeds, ${(simulatedMs / 3_600_000).toFixed(1)} simulated hours, ${all} faults, ` +
+      `${checked} acknowledged writes checked; ${(cpuMs / 1000).toFixed(0)} CPU seconds, ${events} events`,
     `checked: ${list(counts)}`,
-    `${all} faults: ${list(faults)}`,
+    `faults by kind: ${list(faults)}`,
   ].join("\n");
 }
 

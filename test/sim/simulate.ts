@@ -6,12 +6,13 @@
  *   npm run sim -- --seed N                   one world again, and its story; --whole: all of it
  *   npm run sim -- --minimise N               what is left of a failing seed without what it does not need
  *
- * The first failure ends it, with the story and exit code 1. The processes share out the seeds:
- * worker w of W has base + w, base + w + W, …
+ * The first failure ends it, with the story and exit code 1. SIGINT and SIGTERM end it, too, with the sums so
+ * far. The processes share out the seeds: worker w of W has base + w, base + w + W, …
  */
 
 import { type ChildProcess, fork } from "node:child_process";
 import { randomInt } from "node:crypto";
+import { constants } from "node:os";
 import { parseArgs } from "node:util";
 import { Arenas } from "./machine.ts";
 import { minimise } from "./minimise.ts";
@@ -38,6 +39,7 @@ const HANGS_MS = 10 * 60_000;
 const SEED_MAX = 2 ** 31;
 
 const PROGRESS_MS = 5 * 60_000;
+const INTERRUPTIONS = ["SIGINT", "SIGTERM"] as const;
 
 /** From a worker's process: what it begins, or that it ends, and what everything so far adds up to. */
 type Told =
@@ -53,6 +55,8 @@ async function work(base: number, step: number, untilMs: number): Promise<void> 
       if (process.send === undefined) reject(new Error("--work: there is no process in front"));
       else process.send(told, undefined, undefined, sent);
     });
+  // A terminal interrupts all of its processes; the one in front decides.
+  for (const signal of INTERRUPTIONS) process.on(signal, () => undefined);
   const arenas = new Arenas();
   const sums = noSums();
   let failure: Failure | null = null;
@@ -126,6 +130,13 @@ async function runMany(minutes: number, workers: number, base: number): Promise<
   }, PROGRESS_MS);
   const failures: Failure[] = [];
   let broken = false;
+  let interrupted: NodeJS.Signals | null = null;
+  for (const signal of INTERRUPTIONS) {
+    process.on(signal, () => {
+      interrupted = signal;
+      for (const each of processes) each.kill();
+    });
+  }
   await Promise.all(
     processes.map(async (each) => {
       try {
@@ -133,6 +144,7 @@ async function runMany(minutes: number, workers: number, base: number): Promise<
         if (failure === null) return;
         failures.push(failure);
       } catch (error) {
+        if (interrupted !== null) return;
         // The others end because of the first.
         if (failures.length === 0 && !broken) console.error(`hast: ${(error as Error).message}`);
         broken = true;
@@ -154,8 +166,8 @@ async function runMany(minutes: number, workers: number, base: number): Promise<
     console.error("hast: there was no time for a single seed");
     return 1;
   }
-  console.log("no violation");
-  return 0;
+  console.log(`no violation${interrupted === null ? "" : ` until ${interrupted}`}`);
+  return interrupted === null ? 0 : 128 + constants.signals[interrupted];
 }
 
 async function runOne(seed: number, changes: Changes, whole: boolean): Promise<number> {
