@@ -9,8 +9,8 @@ import {
   type Address,
   DEFAULT_PORT,
   formatAddress,
-  ipBytes,
   parseAddress,
+  plainHost,
 } from "../../wire/address.ts";
 import { WireError } from "../../wire/error.ts";
 import {
@@ -117,7 +117,8 @@ function resolve(
 ): void {
   const literal = net.isIP(host);
   if (literal !== 0) {
-    if (family === null || literal === family) done(null, host);
+    const plain = plainHost(host);
+    if (family === null || literal === family || plain !== host) done(null, plain);
     else process.nextTick(done, `${host} is no IPv${family} address`, "");
     return;
   }
@@ -333,7 +334,6 @@ function bindFailure(error: NodeJS.ErrnoException): string {
 function peerOf(socket: net.Socket): string {
   const host = socket.remoteAddress;
   if (host === undefined) return "tcp://unknown"; // it has already gone
-  const ip = ipBytes(host);
-  const plain = ip?.length === 4 ? ip.join(".") : host;
-  return formatAddress({ kind: "tcp", family: null, host: plain, port: socket.remotePort ?? null });
+  const port = socket.remotePort ?? null;
+  return formatAddress({ kind: "tcp", family: null, host: plainHost(host), port });
 }
