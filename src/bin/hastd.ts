@@ -121,7 +121,7 @@ async function serve(given: Given): Promise<void> {
     const end = obeySignals(configuration, daemon, held, log);
     const completeDetach = foreground ? () => undefined : beginDetach(end);
     await daemon.open();
-    held.pidfile?.write(process.pid);
+    if (held.pidfile !== null) writePid(held.pidfile, terminal);
     if (!foreground && !existsSync(SYSLOG)) {
       terminal.warning(
         `There is no syslog here (${SYSLOG} is missing): what hastd has to say from now on is lost. ` +
@@ -167,7 +167,7 @@ function movePidfile(options: RunOptions, config: Config, held: Held, log: Log):
   try {
     const pidfile = openPidfile(options, config, log);
     if (pidfile === null) return;
-    pidfile.write(process.pid);
+    writePid(pidfile, log);
     held.pidfile?.remove();
     held.pidfile = pidfile;
   } catch (error) {
@@ -250,6 +250,17 @@ function openPidfile(options: RunOptions, config: Config, log: Log): Pidfile | n
     }
     log.warning(`Cannot open or create pidfile ${file}: ${systemReason(error)}.`);
     return null;
+  }
+}
+
+/** A full disk is no reason not to serve: whoever needs the pid is told. */
+function writePid(pidfile: Pidfile, log: Log): void {
+  try {
+    pidfile.write(process.pid);
+  } catch (error) {
+    log.warning(
+      `Cannot write pidfile ${pidfile.path}: ${systemReason(error)}. The pid is ${process.pid}.`,
+    );
   }
 }
 

@@ -18,7 +18,7 @@ import type { HandshakeListener, HandshakeNet, Resolver } from "../platform/hand
 import type { Log, LogDestination } from "../platform/log.ts";
 import { type Listener, type Net, NetError, type SocketAccess } from "../platform/net.ts";
 import type { Processes } from "../platform/process.ts";
-import { DEFAULT_PORT, formatAddress, parseAddress } from "../wire/address.ts";
+import { DEFAULT_PORT, formatAddress, parseAddress, plainHost } from "../wire/address.ts";
 import { Access } from "./access.ts";
 import { type Configuration, ControlServer } from "./control-server.ts";
 import { HandshakeServer } from "./handshake-server.ts";
@@ -267,7 +267,7 @@ export class Daemon {
     const parsed = parseAddress(address);
     // hast.conf was checked for this.
     assert(parsed.kind === "tcp");
-    const at = { host: parsed.host, port: parsed.port ?? DEFAULT_PORT };
+    const at = { host: plainHost(parsed.host), port: parsed.port ?? DEFAULT_PORT };
     try {
       const listener = await handshakeNet.listenHandshake(
         at,

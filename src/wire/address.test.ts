@@ -3,7 +3,14 @@ import { strict as expect } from "node:assert";
 import { isIP } from "node:net";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type Address, formatAddress, ipBytes, parseAddress, sameHost } from "./address.ts";
+import {
+  type Address,
+  formatAddress,
+  ipBytes,
+  parseAddress,
+  plainHost,
+  sameHost,
+} from "./address.ts";
 import { WireError } from "./error.ts";
 
 const tcp = (family: 4 | 6 | null, host: string, port: number | null = null): Address => ({
@@ -129,6 +136,14 @@ test("ipBytes() knows an IP address when it sees one", () => {
     }),
     { numRuns: 3000 },
   );
+});
+
+test("plainHost() takes IPv6's clothes off an IPv4 address, and leaves the rest alone", () => {
+  expect.equal(plainHost("::ffff:10.0.0.1"), "10.0.0.1");
+  expect.equal(plainHost("::FFFF:a00:1"), "10.0.0.1");
+  for (const host of ["10.0.0.1", "::1", "fd00::1", "::10.0.0.1", "fe80::1%eth0", "hast2"]) {
+    expect.equal(plainHost(host), host);
+  }
 });
 
 test("sameHost() sees through spelling, scopes and mapped addresses", () => {

@@ -127,6 +127,12 @@ export function ipBytes(text: string): Uint8Array | null {
   return mapped ? six.slice(12) : six;
 }
 
+/** 10.0.0.1 for ::ffff:10.0.0.1, which is the same host, reached the same way; else `host` itself. */
+export function plainHost(host: string): string {
+  const bytes = host.includes(":") ? ipBytes(host) : null;
+  return bytes?.length === 4 ? bytes.join(".") : host;
+}
+
 /** Whether two texts are IP addresses of one host: the access check of wire protocol §5. */
 export function sameHost(a: string, b: string): boolean {
   const left = ipBytes(a);

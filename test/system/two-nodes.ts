@@ -308,6 +308,8 @@ export class Node {
   readonly pidfile: string;
   readonly log: string;
   readonly #mark: string;
+  /** A program and its arguments that run hastd for us: `unshare -m sh -c …`. */
+  wrapper: readonly string[] = [];
   #daemon: ChildProcess | null = null;
   #exit: Promise<number> = Promise.resolve(0);
 
@@ -362,7 +364,8 @@ export class Node {
     appendFileSync(this.log, `[test] hastd starts\n`);
     const log = openSync(this.log, "a");
     const args = ["-F", "-n", this.name, "-c", this.configuration, ...options];
-    const daemon = spawn(join(BIN, "hastd"), args, {
+    const [program, ...rest] = [...this.wrapper, join(BIN, "hastd"), ...args];
+    const daemon = spawn(program!, rest, {
       stdio: ["ignore", log, log],
       env: markedEnvironment(this.#mark),
       detached: true, // a Ctrl-C is for us; what becomes of the daemon, we decide

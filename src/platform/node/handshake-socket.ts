@@ -17,6 +17,7 @@ import {
   HandshakeSocketError,
   type Resolver,
 } from "../handshake-socket.ts";
+import { canOpen, SPARE_FOR_PEERS, TOO_FEW_DESCRIPTORS } from "./descriptors.ts";
 import { bind } from "./net.ts";
 import { failureText } from "./net-failure.ts";
 
@@ -47,6 +48,11 @@ export class NodeHandshakeNet implements HandshakeNet {
     failed: (reason: string) => void,
   ): Promise<HandshakeListener> {
     const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => {
+      if (!canOpen(SPARE_FOR_PEERS)) {
+        socket.destroy();
+        failed(TOO_FEW_DESCRIPTORS);
+        return;
+      }
       const wrapped = NodeHandshakeSocket.adopt(socket);
       if (wrapped !== null) accepted(wrapped);
     });

@@ -52,6 +52,18 @@ test("a log that nobody reads any more stops nothing", () => {
   assert.equal(status, 3);
 });
 
+test("a log on a full disk stops nothing", () => {
+  const { status } = logged(`
+    import fs from "node:fs";
+    for (const fd of [1, 2]) {
+      fs.closeSync(fd);
+      fs.openSync("/dev/full", "w");
+    }
+    log.error("lost"); log.info("lost");
+    process.exit(3);`);
+  assert.equal(status, 3);
+});
+
 test("a log that nobody reads at the moment is not waited for, and says afterwards what it lost", async (t) => {
   const args = program(`
     for (let count = 0; count < 10000; count++) log.info("line " + count);

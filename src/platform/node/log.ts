@@ -8,7 +8,7 @@
  *   syslog:  [shared] (primary) text               facility daemon, at most 1023 bytes
  *   journal: the same, with the resource and the role as fields
  *
- * A line is never waited for: where nobody takes it, it is lost, and the next one that is taken says
+ * A line is never waited for: where nobody takes it, or its disk is full, it is lost, and the next one that is taken says
  * how many were. The same line again and again is told once, and then how often.
  * Source: FreeBSD lib/libpjdlog/pjdlog.c; syslogd(8) for repetition; behaviour §14.
  */
@@ -195,9 +195,8 @@ class Descriptor {
         rest = rest.subarray(fs.writeSync(this.#fd, rest, 0, Math.min(rest.length, WRITE_MAX)));
       }
     } catch (error) {
-      // Nobody reads the log any more. Serving the disk is worth more than the line.
-      const code = (error as NodeJS.ErrnoException).code;
-      if (code !== "EPIPE" && code !== "EAGAIN" && code !== "EBADF" && code !== "EIO") throw error;
+      // Nobody reads the log any more, or its disk is full. Serving ours is worth more than the line.
+      if ((error as NodeJS.ErrnoException).syscall !== "write") throw error;
     }
     if (rest.length < size) this.#torn = rest.length > 0;
     return rest.length === 0;

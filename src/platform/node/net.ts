@@ -9,8 +9,8 @@ import {
   type Address,
   DEFAULT_PORT,
   formatAddress,
-  ipBytes,
   parseAddress,
+  plainHost,
 } from "../../wire/address.ts";
 import { WireError } from "../../wire/error.ts";
 import {
@@ -22,6 +22,7 @@ import {
   type SocketAccess,
   type Stream,
 } from "../net.ts";
+import { canOpen, SPARE_FOR_CLIENTS, TOO_FEW_DESCRIPTORS } from "./descriptors.ts";
 import { peerUser } from "./libc.ts";
 import { failureText } from "./net-failure.ts";
 import { adoptSocket } from "./socket-stream.ts";
@@ -116,7 +117,8 @@ function resolve(
 ): void {
   const literal = net.isIP(host);
   if (literal !== 0) {
-    if (family === null || literal === family) done(null, host);
+    const plain = plainHost(host);
+    if (family === null || literal === family || plain !== host) done(null, plain);
     else process.nextTick(done, `${host} is no IPv${family} address`, "");
     return;
   }
@@ -160,7 +162,9 @@ async function listenTcp(
       else reject(new NetError("EINVAL", `Cannot listen on ${text}: ${failure}.`));
     }),
   );
-  const server = createServer((socket) => accepted(adoptSocket(socket, peerOf(socket)), null));
+  const server = createServer(failed, (socket) =>
+    accepted(adoptSocket(socket, peerOf(socket)), null),
+  );
   // ipv6Only, since tcp4://0.0.0.0 and tcp6://[::] are listened on side by side.
   const options = {
     host,
@@ -185,7 +189,7 @@ async function listenUnix(
   access: SocketAccess,
 ): Promise<Listener> {
   const address = `unix://${file}`;
-  const server = createServer((socket) => {
+  const server = createServer(failed, (socket) => {
     const user = userOf(socket);
     accepted(adoptSocket(socket, address), user);
   });
@@ -270,8 +274,18 @@ async function removeStaleSocket(file: string): Promise<void> {
   fs.rmSync(file, { force: true });
 }
 
-function createServer(accepted: (socket: net.Socket) => void): net.Server {
-  return net.createServer({ pauseOnConnect: true }, accepted);
+function createServer(
+  failed: (reason: string) => void,
+  accepted: (socket: net.Socket) => void,
+): net.Server {
+  return net.createServer({ pauseOnConnect: true }, (socket) => {
+    if (canOpen(SPARE_FOR_CLIENTS)) {
+      accepted(socket);
+      return;
+    }
+    socket.destroy();
+    failed(TOO_FEW_DESCRIPTORS);
+  });
 }
 
 /** Who connected to a UNIX socket; -1 if the kernel does not say. */
@@ -320,7 +334,6 @@ function bindFailure(error: NodeJS.ErrnoException): string {
 function peerOf(socket: net.Socket): string {
   const host = socket.remoteAddress;
   if (host === undefined) return "tcp://unknown"; // it has already gone
-  const ip = ipBytes(host);
-  const plain = ip?.length === 4 ? ip.join(".") : host;
-  return formatAddress({ kind: "tcp", family: null, host: plain, port: socket.remotePort ?? null });
+  const port = socket.remotePort ?? null;
+  return formatAddress({ kind: "tcp", family: null, host: plainHost(host), port });
 }
