@@ -12,6 +12,7 @@ import {
   encodeControlRequest,
   encodeSetRoleReply,
   encodeStatusReply,
+  type Order,
   roleCode,
   type SetRoleEntry,
   type StatusEntry,
@@ -293,5 +294,35 @@ test("reload and config name no resource", () => {
   for (const kind of ["reload", "config"] as const) {
     const message = encodeControlRequest({ kind });
     expect.deepEqual(decodeControlRequest(message.subarray(FRAME_HEADER_SIZE)), { kind });
+  }
+});
+
+test("orders survive encoding and decoding; one without its word or number is refused", () => {
+  const resources = ["r0", "r1"];
+  const orders: readonly Order[] = [
+    { kind: "connect" },
+    { kind: "disconnect" },
+    { kind: "pause-resync" },
+    { kind: "resume-resync" },
+    { kind: "resync-rate", rate: 20_000_000 },
+    { kind: "invalidate", dryRun: true },
+    { kind: "outdate", dryRun: false },
+  ];
+  for (const order of orders) {
+    const message = encodeControlRequest({ kind: "order", order, resources });
+    const decoded = decodeControlRequest(message.subarray(FRAME_HEADER_SIZE));
+    expect.deepEqual(decoded, { kind: "order", order, resources });
+  }
+  for (const cmd of [72, 73, 74]) {
+    for (const nv of [
+      new NvWriter().u8("cmd", cmd).string("resource0", "r0"),
+      new NvWriter()
+        .u8("cmd", cmd)
+        .u8("dryrun", 2)
+        .u64("rate", 2n ** 60n)
+        .string("resource0", "r0"),
+    ]) {
+      expect.deepEqual(decodeControlRequest(nv.finish()), { kind: "refused", error: 2 });
+    }
   }
 });
