@@ -205,9 +205,11 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "S-10",
     ...RESOURCE,
     find: `    if (this.#role === "primary") {
-      return failed(`,
+      return failed(
+        "this node is primary, so its changes`,
     replace: `    if (this.#role === "primary" && this.#stopping) {
-      return failed(`,
+      return failed(
+        "this node is primary, so its changes`,
   },
   {
     name: "changes are thrown away while the worker still applies requests",

@@ -46,6 +46,6 @@ test("the example files are configurations for both nodes", () => {
 test("the example addresses are addresses", () => {
   const block = textBlocks(TEXT).find((each) => each.includes("fd00::1"))!;
   const addresses = block.trim().split(/\s+/);
-  expect.equal(addresses.length, 11);
+  expect.equal(addresses.length, 12);
   for (const address of addresses) parseAddress(address);
 });

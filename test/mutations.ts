@@ -770,10 +770,10 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH over an unfinished resync is acknowledged",
     defect: "S-4c",
     ...PRIMARY,
-    find: `      return this.#comparing || this.map.resyncCount === 0;
-    }`,
-    replace: `      return true;
-    }`,
+    find: `    return this.#comparing || this.map.resyncCount === 0;
+  }`,
+    replace: `    return true;
+  }`,
   },
   {
     name: "a stale primary's good extents are overwritten by a peer that lost its power",
@@ -817,8 +817,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "invariant 4",
     ...PRIMARY,
     find: `    this.#resend(out);
-    this.#peerErrors = 0;`,
-    replace: `    this.#peerErrors = 0;`,
+    if (this.#disk !== "gone") this.#beginPass(out);`,
+    replace: `    if (this.#disk !== "gone") this.#beginPass(out);`,
   },
 
   // ---- flush errors ---------------------------------------------------------------------------

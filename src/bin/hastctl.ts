@@ -3,6 +3,7 @@
 
 import { hastctl } from "../cli/hastctl.ts";
 import { versionLine } from "../platform/node/build.ts";
+import { readCertificate } from "../platform/node/certificate.ts";
 import { nodeClock } from "../platform/node/clock.ts";
 import { openComponent } from "../platform/node/component.ts";
 import { nodeEntropy } from "../platform/node/entropy.ts";
@@ -29,6 +30,7 @@ process.exitCode = await hastctl(process.argv.slice(2), {
   openComponent,
   readText: readTextFile,
   runProgram,
+  readCertificate,
   identity: nodeIdentity,
   node: process.env["HAST_NODE"] || null,
   versionLine: versionLine("hastctl"),

@@ -11,7 +11,14 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { getSystemErrorMessage } from "node:util";
 import { formatComplaint } from "../config/complaint.ts";
-import { CONFIG_PATH_DEFAULT, type Config, readConfig, USER_DEFAULT } from "../config/config.ts";
+import {
+  CONFIG_PATH_DEFAULT,
+  type Config,
+  exportNeedsTls,
+  readConfig,
+  USER_DEFAULT,
+  whoNeedsTls,
+} from "../config/config.ts";
 import { Daemon, type DaemonSettings, StartError } from "../daemon/daemon.ts";
 import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
 import { ConfigurationInUse, type Loaded } from "../daemon/reload.ts";
@@ -39,9 +46,12 @@ import { createLog, stderrIsJournal } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
 import type { WorkerUser } from "../platform/node/privileges.ts";
-import { NodeProcesses } from "../platform/node/process.ts";
+import { NodeProcesses, type NodeProcessesOptions } from "../platform/node/process.ts";
 import { readTextFile } from "../platform/node/text-file.ts";
+import { readTlsFiles, type TlsFiles, TlsFilesError } from "../platform/node/tls-files.ts";
+import { NodeTlsTerminator } from "../platform/node/tls-terminator.ts";
 import { nodePrograms } from "../platform/node/watched-program.ts";
+import { isTls } from "../wire/address.ts";
 
 type Given = Extract<Options, { kind: "run" }>;
 type RunOptions = Given & { readonly config: string };
@@ -91,25 +101,26 @@ async function serve(given: Given): Promise<void> {
   const destination = destinationOf(options);
   // Until the daemon is up, the terminal hears about it.
   const terminal = createLog(foreground ? destination : "stdio", logOptions);
-  const held: Held = { pidfile: null, workerUser: null };
+  const held: Held = { pidfile: null, workerUser: null, tls: null };
   try {
     const config = loadConfig(options);
     held.pidfile = openPidfile(options, config, terminal);
     const log = foreground ? terminal : createLog(destination, logOptions);
     held.workerUser = workerUser(config, log);
-    const configuration = new ConfigurationInUse(config, () => load(options, held, log), log);
+    held.tls = tlsFiles(config, log);
+    const processes = new NodeProcesses(childOptions("worker.ts", foreground, held));
+    const configuration = new ConfigurationInUse(
+      config,
+      () => load(options, held, processes, log),
+      log,
+    );
     const daemon = new Daemon(daemonSettings(config, controlRights(config)), {
       clock: nodeClock,
       entropy: nodeEntropy,
-      processes: new NodeProcesses({
-        script: path.join(import.meta.dirname, "worker.ts"),
-        output: foreground ? "inherit" : "ignore",
-        get user() {
-          return held.workerUser;
-        },
-      }),
+      processes,
       net: nodeNet,
       handshakeNet: new NodeHandshakeNet(),
+      tls: new NodeTlsTerminator(childOptions("tls.ts", foreground, held)),
       resolver: new NodeResolver(),
       probe,
       log,
@@ -145,18 +156,76 @@ interface Held {
   pidfile: Pidfile | null;
   /** Whom the workers to come become. */
   workerUser: WorkerUser | null;
+  /** Null where no resource wants TLS. */
+  tls: TlsFiles | null;
+}
+
+/** Of a kind of child; what is held may be replaced. */
+function childOptions(script: string, foreground: boolean, held: Held): NodeProcessesOptions {
+  return {
+    script: path.join(import.meta.dirname, script),
+    output: foreground ? "inherit" : "ignore",
+    get user() {
+      return held.workerUser;
+    },
+    get credentials() {
+      return held.tls?.credentials ?? null;
+    },
+  };
 }
 
 /** hast.conf once more. @throws StartError */
-function load(options: RunOptions, held: Held, log: Log): Loaded {
+function load(options: RunOptions, held: Held, processes: NodeProcesses, log: Log): Loaded {
   const config = loadConfig(options);
   const settings = daemonSettings(config, controlRights(config));
   const user = workerUser(config, log);
+  const tls = tlsFiles(config, log);
   const adopt = () => {
     held.workerUser = user;
     movePidfile(options, config, held, log);
+    const before = held.tls;
+    held.tls = tls;
+    if (JSON.stringify(before?.credentials) === JSON.stringify(tls?.credentials)) return [];
+    processes.tellCredentials();
+    if (tls === null) return [];
+    const { fingerprint } = tls.own;
+    return [
+      `hastd: TLS files of ${config.tlsdir} read; this node's certificate is ${fingerprint}; for new connections`,
+    ];
   };
   return { config, settings, adopt };
+}
+
+/** What TLS needs, if anything does. @throws StartError */
+function tlsFiles(config: Config, log: Log): TlsFiles | null {
+  const resource = whoNeedsTls(config);
+  if (resource === null) return null;
+  let files: TlsFiles;
+  try {
+    files = readTlsFiles(config.tlsdir);
+  } catch (error) {
+    if (!(error instanceof TlsFilesError)) throw error;
+    throw new StartError(EX_CONFIG, `[${resource}] TLS: ${error.message}`, { cause: error });
+  }
+  const { authorities, clients } = files.credentials;
+  for (const each of config.resources) {
+    if (isTls(each.remote) && each.tlspeer === null && authorities === null) {
+      throw new StartError(
+        EX_CONFIG,
+        `[${each.name}] TLS: nothing says which certificate the peer has: no tlspeer in hast.conf, no ca.pem in ${config.tlsdir}. ` +
+          "On the other node, hastctl tls show prints the line to add here.",
+      );
+    }
+    if (exportNeedsTls(each) && authorities === null && clients === null) {
+      throw new StartError(
+        EX_CONFIG,
+        `[${each.name}] TLS: ${each.export} is for NBD clients with a certificate, and ${config.tlsdir} has neither clients.pem nor ca.pem. ` +
+          "For each client: hastctl tls client NAME DIRECTORY; or, to let anybody in on a network you trust: exporttls off",
+      );
+    }
+  }
+  for (const warning of files.warnings) log.warning(`TLS: ${warning}`);
+  return files;
 }
 
 /** A pidfile that cannot be made is no reason to keep the old configuration: the old file stays. */

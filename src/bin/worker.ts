@@ -16,10 +16,12 @@ import { openDisk } from "../platform/node/disk.ts";
 import { nodeEntropy } from "../platform/node/entropy.ts";
 import { nodeHashes } from "../platform/node/hashes.ts";
 import { createLog } from "../platform/node/log.ts";
-import { nodeNet } from "../platform/node/net.ts";
+import { createNet } from "../platform/node/net.ts";
 import { becomeUser, takeWorkerUser } from "../platform/node/privileges.ts";
+import type { CredentialsMessage } from "../platform/node/process.ts";
 import { adoptSocket } from "../platform/node/socket-stream.ts";
 import { workerTitle } from "../platform/process.ts";
+import type { Credentials } from "../platform/tls.ts";
 
 const EXIT_ASSERTION = 70;
 
@@ -53,12 +55,14 @@ function streamOf(message: ToWorker, socket: Socket | undefined): Stream | null 
   return adoptSocket(socket, message.peer);
 }
 
+/** As hastd read them: this process may not. */
+let credentials: Credentials | null = null;
 const user = takeWorkerUser();
 const arena = createArena(ARENA_SIZE);
 const worker = new ResourceWorker({
   environment: {
     arena,
-    net: nodeNet,
+    net: createNet(() => credentials),
     clock: nodeClock,
     entropy: nodeEntropy,
     hashes: nodeHashes,
@@ -71,9 +75,10 @@ const worker = new ResourceWorker({
   tell,
   exit,
 });
-process.on("message", (message: ToWorker, socket) =>
-  worker.message(message, streamOf(message, socket as Socket | undefined)),
-);
+process.on("message", (message: ToWorker | CredentialsMessage, socket) => {
+  if (message.kind === "credentials") credentials = message.credentials;
+  else worker.message(message, streamOf(message, socket as Socket | undefined));
+});
 process.on("disconnect", () => worker.stop(ORPHAN_GRACE_MS));
 process.on("SIGTERM", () => worker.stop(STOP_GRACE_MS));
 process.on("SIGINT", () => worker.stop(STOP_GRACE_MS));

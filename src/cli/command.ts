@@ -5,6 +5,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { OpenComponent } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { RunProgram } from "../platform/program.ts";
+import type { ReadCertificate } from "../platform/tls.ts";
 import type { Control } from "./control-client.ts";
 
 /** Both take whole lines, newline included. */
@@ -75,6 +76,7 @@ export interface Desk {
   readonly commands: readonly CommandSyntax[];
   readonly readText: ReadText;
   readonly runProgram: RunProgram;
+  readonly readCertificate: ReadCertificate;
   readonly entropy: Entropy;
   /** The hastd that uses this configuration. */
   readonly controlOf: (config: Config) => Control;

@@ -57,6 +57,7 @@ async function run(words: readonly string[], world: Partial<World> = {}): Promis
       did.push(`node ${node}`);
       return { names: [node ?? "alpha"], uuid: null, hostid: null };
     },
+    readCertificate: () => ({ failure: "no certificate" }),
     runProgram: async ([program]) => {
       did.push(`run ${program}`);
       return { exitCode: 0 };

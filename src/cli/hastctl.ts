@@ -12,6 +12,7 @@ import type { OpenComponent } from "../platform/component.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { Net } from "../platform/net.ts";
 import type { RunProgram } from "../platform/program.ts";
+import type { ReadCertificate } from "../platform/tls.ts";
 import type { Command, CommandSyntax, FileCommand, ReadText, Terminal } from "./command.ts";
 import { completion } from "./completion.ts";
 import { configCheck } from "./config-check.ts";
@@ -38,6 +39,9 @@ import { resolve } from "./resolve.ts";
 import { role } from "./role.ts";
 import { status } from "./status.ts";
 import { sync } from "./sync.ts";
+import { tlsClient } from "./tls-client.ts";
+import { tlsInit } from "./tls-init.ts";
+import { tlsShow } from "./tls-show.ts";
 
 /** Everything hastctl touches outside itself. */
 export interface World {
@@ -48,6 +52,7 @@ export interface World {
   readonly openComponent: OpenComponent;
   readonly readText: ReadText;
   readonly runProgram: RunProgram;
+  readonly readCertificate: ReadCertificate;
   /** @param node as given with -n or HAST_NODE; null to look at the machine */
   readonly identity: (node: string | null) => NodeIdentity;
   /** HAST_NODE, or null. */
@@ -76,6 +81,9 @@ export const COMMANDS: readonly (Command | FileCommand)[] = [
   configCheck,
   configDiff,
   configGenerate,
+  tlsInit,
+  tlsShow,
+  tlsClient,
   completion,
 ];
 
@@ -124,10 +132,17 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
       startCommand: ["hastd", ...chosen].join(" "),
     });
   if ("runAtDesk" in command) {
-    const { readText, runProgram, entropy } = world;
+    const { readText, runProgram, readCertificate, entropy } = world;
     const here = world.identity(node);
     const desk = { terminal, configPath, node: common.node, here, commands: COMMANDS, suggest };
-    return command.runAtDesk(args, options, { ...desk, readText, runProgram, entropy, controlOf });
+    return command.runAtDesk(args, options, {
+      ...desk,
+      readText,
+      runProgram,
+      readCertificate,
+      entropy,
+      controlOf,
+    });
   }
   const config = loadConfig(configPath, world, () => world.identity(node));
   if (typeof config === "number") return config;

@@ -87,6 +87,7 @@ function statusLines(status: ResourceStatus): string[] {
       `recv: ${worker.recvQueue}, done: ${worker.doneQueue}, idle: ${worker.idleQueue}`,
     ...(status.copy === undefined ? [] : [`  copy: ${status.copy}`]),
     ...(status.resyncrate === undefined ? [] : [`  resyncrate: ${rateText(status.resyncrate)}`]),
+    ...(status.transport === undefined ? [] : [`  transport: ${status.transport}`]),
   ];
 }
 

@@ -3,11 +3,11 @@
  * What a reload does, when the configuration of one node changes.
  *
  *   setting                                                  init, secondary   primary
- *   name, local, export, device                              restart           restart
+ *   name, local, export, exporttls, device                   restart           restart
  *   remote from or to none, metaflush from on to off         restart           restart
  *   remote, source, replication, checksum, compression,
- *   timeout, exec, exectimeout, gate, metaflush              restart           live
- *   control, control…, pidfile, user, listen (of the daemon) live              live
+ *   timeout, exec, exectimeout, gate, metaflush, tlspeer     restart           live
+ *   control, control…, pidfile, user, listen, tlsdir         live              live
  *
  * A restart takes the role away, and gives it back under the new settings: all of them, those that
  * could have changed live included. `export` and `device` are ours; both make the disk disappear and
@@ -31,7 +31,8 @@ type DaemonSetting =
   | "controlmode"
   | "pidfile"
   | "user"
-  | "listen";
+  | "listen"
+  | "tlsdir";
 
 /** A configuration in use. What is absent is not known, and not compared. */
 export interface Known extends Partial<Pick<Config, DaemonSetting>> {
@@ -89,6 +90,8 @@ const SETTINGS: Readonly<Record<ResourceSetting, { keyword: string; live: Live }
   gate: { keyword: "gate", live: true },
   metaflush: { keyword: "metaflush", live: (_, to) => to === true },
   export: { keyword: "export", live: false },
+  exporttls: { keyword: "exporttls", live: false },
+  tlspeer: { keyword: "tlspeer", live: true },
   device: { keyword: "device", live: false },
 };
 
@@ -100,6 +103,7 @@ const DAEMON_SETTINGS: readonly DaemonSetting[] = [
   "pidfile",
   "user",
   "listen",
+  "tlsdir",
 ];
 
 /**

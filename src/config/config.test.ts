@@ -5,10 +5,12 @@ import fc from "fast-check";
 import { formatComplaint } from "./complaint.ts";
 import {
   type Config,
+  exportNeedsTls,
   type NodeIdentity,
   parseConfig,
   type ResourceConfig,
   readConfig,
+  whoNeedsTls,
 } from "./config.ts";
 
 const UUID = "8f0e3a52-9a1c-4b7d-8e2f-001122334455";
@@ -57,6 +59,7 @@ test("everything left out has the original's default (behaviour §15)", () => {
     user: "hast",
     listen: ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"],
     listenByDefault: true,
+    tlsdir: "/etc/hast/tls",
     resources: [
       {
         name: "r0",
@@ -73,7 +76,9 @@ test("everything left out has the original's default (behaviour §15)", () => {
         exectimeout: 60,
         metaflush: true,
         export: "unix:///run/hast/r0.sock",
+        exporttls: "auto",
         device: "none",
+        tlspeer: null,
       },
     ],
   });
@@ -414,4 +419,42 @@ test("the control socket is open to a group where one is named, and as controlmo
     const [complaint] = complaints(`controlmode ${mode}`);
     assert.match(complaint!, /"controlmode" is three octal digits, such as 660/);
   }
+});
+
+test("clients of an export on TCP must use TLS, unless it is this machine's own or hast.conf says off", () => {
+  const needs = (statements: string): boolean =>
+    exportNeedsTls(
+      config(`resource r0 { local /d remote none ${statements} on alpha { } }`).resources[0]!,
+    );
+  for (const local of [
+    "",
+    "export /r0.sock",
+    "export 127.0.0.1",
+    "export tcp://[::1]:5",
+    "export localhost",
+  ]) {
+    assert.equal(needs(local), false, local);
+  }
+  for (const open of [
+    "0.0.0.0",
+    "10.0.0.1:10809",
+    "[::]:5",
+    "fd00::1",
+    "::ffff:10.0.0.1",
+    "alpha",
+  ]) {
+    assert.equal(needs(`export ${open}`), true, open);
+    assert.equal(needs(`export ${open} exporttls off`), false, open);
+  }
+  assert.equal(needs("export 127.0.0.1 exporttls required"), true);
+  assert.equal(needs("export /r0.sock exporttls required"), false);
+});
+
+test("a node needs TLS files where a link or an export does", () => {
+  const who = (statements: string): string | null =>
+    whoNeedsTls(config(`${resource("r0")}resource r1 { local /e ${statements} on alpha { } }`));
+  assert.equal(who("remote none"), null);
+  assert.equal(who("remote 10.0.0.2"), null);
+  assert.equal(who("remote tls://10.0.0.2"), "r1");
+  assert.equal(who("remote none export 0.0.0.0"), "r1");
 });

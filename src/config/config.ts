@@ -7,13 +7,14 @@
  * Inheritance is resolved at the end of the file, so a global setting counts for resources above it.
  * Source: FreeBSD sbin/hastd/parse.y, yy_config_parse(); behaviour §15.
  */
-import { formatAddress, parseAddress } from "../wire/address.ts";
+import { formatAddress, ipBytes, isTls, parseAddress } from "../wire/address.ts";
 import { type Complaint, formatComplaint } from "./complaint.ts";
 import type { Position } from "./lexer.ts";
 import {
   type Checksum,
   type Compression,
   type Device,
+  type ExportTls,
   type NodeSection,
   parseSyntax,
   type Replication,
@@ -25,6 +26,7 @@ import {
 
 export const CONFIG_PATH_DEFAULT = "/etc/hast.conf";
 const CONTROL_DEFAULT = "/var/run/hastctl";
+export const TLSDIR_DEFAULT = "/etc/hast/tls";
 const PIDFILE_DEFAULT = "/var/run/hastd.pid";
 const LISTEN_DEFAULT: readonly string[] = ["tcp4://0.0.0.0:8457", "tcp6://[::]:8457"];
 /** The user of the original's workers. */
@@ -72,7 +74,10 @@ export interface ResourceConfig {
   readonly metaflush: boolean;
   /** Where the NBD server listens: "unix:///path" or "tcp://host:port". Unlike any other resource's. */
   readonly export: string;
+  readonly exporttls: ExportTls;
   readonly device: Device;
+  /** "sha256:" and the fingerprint of the peer's certificate; null = an authority vouches for it. */
+  readonly tlspeer: string | null;
 }
 
 export interface Config {
@@ -92,6 +97,8 @@ export interface Config {
   readonly listen: readonly string[];
   /** Nobody asked for these addresses: a missing address family is no error. */
   readonly listenByDefault: boolean;
+  /** Absolute path of the directory with this node's key and the certificates. */
+  readonly tlsdir: string;
   readonly resources: readonly ResourceConfig[];
 }
 
@@ -154,6 +161,7 @@ export function resolveConfig(parsed: Parsed, identity: NodeIdentity): ConfigRes
       (controlgroup === null ? CONTROLMODE_DEFAULT : CONTROLMODE_OF_GROUP),
     user: strongest(layers, "user")?.value ?? USER_DEFAULT,
     pidfile: strongest(layers, "pidfile")?.value ?? PIDFILE_DEFAULT,
+    tlsdir: strongest(layers, "tlsdir")?.value ?? TLSDIR_DEFAULT,
     listen: Object.freeze(listen.length > 0 ? [...new Set(listen)] : [...LISTEN_DEFAULT]),
     listenByDefault: listen.length === 0,
     resources: Object.freeze(resources.filter((resource) => resource !== null)),
@@ -230,8 +238,34 @@ function resolveResource(view: View, report: Report): ResourceConfig | null {
     exectimeout: strongest(layers, "exectimeout")?.value ?? EXECTIMEOUT_DEFAULT,
     metaflush: strongest(layers, "metaflush")?.value ?? true,
     export: exported.value,
+    exporttls: strongest(layers, "exporttls")?.value ?? "auto",
     device: strongest(layers, "device")?.value ?? "none",
+    tlspeer: pinned(strongest(layers, "tlspeer")?.value),
   });
+}
+
+function pinned(tlspeer: string | undefined): string | null {
+  return tlspeer === undefined || tlspeer === "none" ? null : tlspeer;
+}
+
+/** Whether NBD clients of this resource must use TLS. */
+export function exportNeedsTls({ export: address, exporttls }: ResourceConfig): boolean {
+  const parsed = parseAddress(address);
+  if (parsed.kind === "unix" || exporttls === "off") return false;
+  return exporttls === "required" || !isLoopback(parsed.host);
+}
+
+/** A name may lead anywhere, "localhost" excepted. */
+function isLoopback(host: string): boolean {
+  const ip = ipBytes(host);
+  if (ip === null) return host.toLowerCase() === "localhost";
+  return ip.length === 4 ? ip[0] === 127 : ip.every((byte, at) => byte === (at === 15 ? 1 : 0));
+}
+
+/** Whether a node needs a key and a certificate, and what for: the first resource that does, or null. */
+export function whoNeedsTls(config: Config): string | null {
+  const found = config.resources.find((each) => isTls(each.remote) || exportNeedsTls(each));
+  return found?.name ?? null;
 }
 
 function provname({ resource, layers }: View): Setting<string> {

@@ -18,6 +18,7 @@ export function formatConfig(config: Config, node: string): string {
     `controlmode ${writtenMode(config.controlmode)}`,
     `pidfile ${config.pidfile}`,
     `user ${config.user}`,
+    `tlsdir ${config.tlsdir}`,
     ...config.listen.map((address) => `listen ${address}`),
     ...config.resources.flatMap((resource) => ["", ...resourceLines(resource, node)]),
   ];
@@ -41,7 +42,9 @@ function resourceLines(resource: ResourceConfig, node: string): string[] {
     resource.source === null ? "        # no source" : `        source ${resource.source}`,
     `        metaflush ${resource.metaflush ? "on" : "off"}`,
     `        export ${resource.export}`,
+    `        exporttls ${resource.exporttls}`,
     `        device ${resource.device}`,
+    `        tlspeer ${resource.tlspeer ?? "none"}`,
     "    }",
     "}",
   ];

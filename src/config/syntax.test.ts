@@ -113,6 +113,9 @@ test("parseSyntax() accepts each statement where the table says, and nowhere els
     listen: "10.0.0.1",
     remote: "10.0.0.1",
     source: "10.0.0.1",
+    exporttls: "off",
+    tlsdir: "/x",
+    tlspeer: `sha256:${"0a".repeat(32)}`,
   };
   for (const [keyword, levels] of Object.entries(STATEMENTS)) {
     const statement = `${keyword} ${value[keyword]}`;
@@ -157,7 +160,7 @@ resource r1 {
 test("an unknown statement is named together with what is possible there, and costs one complaint", () => {
   assert.deepEqual(inResource("lokal /dev/x on"), [
     '2:1 unknown statement "lokal"; in a resource section there can be replication, checksum, ' +
-      "compression, timeout, exec, exectimeout, gate, metaflush, name, local, remote, export, device or on",
+      "compression, timeout, exec, exectimeout, gate, metaflush, name, local, remote, export, exporttls, device, tlspeer or on",
   ]);
   assert.equal(
     complaints("ressource r0 {\n local /x\n on a { remote none }\n}\ntimeout 5").length,
@@ -279,4 +282,38 @@ test("a word with an illegal character costs one complaint, wherever it stands",
   assert.equal(complaints("timeout=5").length, 1);
   assert.equal(complaints("resource r;0 { local /dev/x; }").length, 2);
   assert.equal(complaints("timeout 5;").length, 1);
+});
+
+test("tlspeer is a fingerprint as openssl(1) or hastctl prints it, and nothing else", () => {
+  const digits = "8C:E3:".repeat(16).slice(0, -1);
+  const bare = digits.replaceAll(":", "").toLowerCase();
+  const peerOf = (text: string): unknown => {
+    const { tree } = parseSyntax(`tlspeer ${text}`, "f");
+    return tree.settings.tlspeer?.value;
+  };
+  assert.equal(peerOf(`sha256:${digits}`), `sha256:${bare}`);
+  assert.equal(peerOf(`SHA256:${bare}`), `sha256:${bare}`);
+  assert.equal(peerOf("none"), "none");
+  for (const wrong of [
+    bare,
+    `sha1:${bare}`,
+    `sha256:${bare}0`,
+    `sha256:${bare.slice(1)}`,
+    "sha256:",
+  ]) {
+    assert.match(
+      complaints(`tlspeer ${wrong}`).join(),
+      /"tlspeer" is sha256: and 64 .*hastctl tls show/,
+    );
+  }
+});
+
+test("tls:// is for remote alone, and the message says where else TLS is chosen", () => {
+  assert.deepEqual(complaints("resource r { remote tls://b:1 on a { local /x } }"), []);
+  assert.match(complaints("listen tls://0.0.0.0").join(), /each listener takes both/);
+  assert.match(complaints("export tls://0.0.0.0").join(), /exporttls says whether TLS is required/);
+  assert.match(
+    complaints("resource r { on a { source tls://a } }").join(),
+    /the nodes talk over TCP/,
+  );
 });

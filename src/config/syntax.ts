@@ -7,7 +7,7 @@
  *   setting  = KEYWORD VALUE
  *
  * STATEMENTS says which keyword is accepted where. Beyond the original: `export`, `device`, `gate`,
- * `exectimeout`, `user` and `control…`, `remote` at resource level, every error of a file in one go, and values checked as they are read.
+ * `exectimeout`, `user`, `control…` and `tls…`, `remote` at resource level, every error of a file in one go, and values checked as they are read.
  * Source: FreeBSD sbin/hastd/parse.y; behaviour §15.
  */
 import { unreachable } from "../base/assert.ts";
@@ -19,6 +19,8 @@ import { type Position, type Token, tokenize } from "./lexer.ts";
 export type Replication = "fullsync" | "memsync" | "async";
 export type Checksum = "none" | "crc32" | "sha256";
 export type Compression = "none" | "hole" | "lzf";
+/** Of an export on TCP: `auto` = required unless the address is this machine's own. */
+export type ExportTls = "auto" | "required" | "off";
 export type Device = "auto" | "nbd" | "ublk" | "fuse" | "none";
 
 /** A value and where it stands. */
@@ -54,7 +56,11 @@ export interface Settings {
   remote?: Setting<string>;
   source?: Setting<string>;
   export?: Setting<string>;
+  exporttls?: Setting<ExportTls>;
   device?: Setting<Device>;
+  tlsdir?: Setting<string>;
+  /** "sha256:" and 64 lower-case hexadecimal digits, or "none". */
+  tlspeer?: Setting<string>;
 }
 
 export interface NodeSection {
@@ -102,7 +108,10 @@ export const STATEMENTS: Readonly<Record<Keyword, readonly Level[]>> = {
   remote: ["resource", "resource-node"],
   source: ["resource-node"],
   export: ["global", "node", "resource", "resource-node"],
+  exporttls: ["global", "node", "resource", "resource-node"],
   device: ["global", "node", "resource", "resource-node"],
+  tlsdir: ["global", "node"],
+  tlspeer: ["global", "node", "resource", "resource-node"],
 };
 
 /** Words the original reserves, so never a name or a path. Our own keywords stay usable. */
@@ -290,6 +299,7 @@ class Parser {
       case "exec":
       case "gate":
       case "local":
+      case "tlsdir":
         if (this.#checkText(keyword, token) && this.#checkPath(keyword, token)) {
           settings[keyword] = { value: token.text, at };
         }
@@ -335,6 +345,16 @@ class Parser {
         if (value !== null) settings.compression = { value, at };
         break;
       }
+      case "exporttls": {
+        const value = this.#choice(keyword, token, ["auto", "required", "off"]);
+        if (value !== null) settings.exporttls = { value, at };
+        break;
+      }
+      case "tlspeer": {
+        const value = this.#fingerprint(token);
+        if (value !== null) settings.tlspeer = { value, at };
+        break;
+      }
       case "device": {
         const value = this.#choice(keyword, token, ["auto", "nbd", "ublk", "fuse", "none"]);
         if (value !== null) settings.device = { value, at };
@@ -367,6 +387,16 @@ class Parser {
   #mode(token: Token): number | null {
     if (/^0?[0-7]{3}$/.test(token.text)) return Number.parseInt(token.text, 8);
     const message = `"controlmode" is three octal digits, such as 660, not "${token.text}"`;
+    this.#complain(token.at, message);
+    return null;
+  }
+
+  /** With or without colons between the digits, as openssl(1) prints them. */
+  #fingerprint(token: Token): string | null {
+    if (token.text === "none") return "none";
+    const digits = /^sha256:(.*)$/is.exec(token.text)?.[1]?.replaceAll(":", "").toLowerCase();
+    if (digits !== undefined && /^[0-9a-f]{64}$/.test(digits)) return `sha256:${digits}`;
+    const message = `"tlspeer" is sha256: and 64 hexadecimal digits, or none, not "${token.text}"; on the other node, hastctl tls show prints them`;
     this.#complain(token.at, message);
     return null;
   }
@@ -509,8 +539,13 @@ function wrongKind(
       : "the control socket is local; write unix:///PATH or /PATH";
   }
   if (keyword === "export") {
+    if (address.kind === "tls") return "write tcp://; exporttls says whether TLS is required there";
     const directory = address.kind === "unix" && address.path.endsWith("/");
     return directory ? "that names a directory; write the path of a socket" : null;
+  }
+  if (keyword === "remote" && address.kind === "tls") return null;
+  if (keyword === "listen" && address.kind === "tls") {
+    return "each listener takes both, TLS and not; write tcp://, and tls:// where it counts: in remote";
   }
   return address.kind === "tcp"
     ? null

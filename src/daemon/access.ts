@@ -9,7 +9,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import type { Resolver } from "../platform/handshake-socket.ts";
-import { parseAddress, sameHost } from "../wire/address.ts";
+import { remoteHost, sameHost } from "../wire/address.ts";
 
 /** Older answers are asked for again when they are used. */
 export const REFRESH_AFTER_MS = 60_000;
@@ -39,7 +39,7 @@ export class Access {
   /** Begins to resolve the hosts of these `remote` addresses. */
   prepare(remotes: readonly string[]): void {
     for (const remote of remotes) {
-      const host = hostOf(remote);
+      const host = remoteHost(remote);
       if (host !== null) this.#refresh(this.#nameOf(host), host);
     }
   }
@@ -49,7 +49,7 @@ export class Access {
    * can; else within {@link LOOKUP_TIMEOUT_MS}.
    */
   async allows(peerHost: string, remotes: readonly string[]): Promise<boolean> {
-    const hosts = new Set(remotes.map(hostOf).filter((host) => host !== null));
+    const hosts = new Set(remotes.map(remoteHost).filter((host) => host !== null));
     if (this.knows(peerHost, hosts)) return true;
     const lookups: Promise<void>[] = [];
     for (const host of hosts) {
@@ -112,11 +112,4 @@ export class Access {
       );
     });
   }
-}
-
-/** The host of a `remote` address; null for `none`, and for what is no TCP address. */
-function hostOf(remote: string): string | null {
-  if (remote === "none") return null;
-  const address = parseAddress(remote);
-  return address.kind === "tcp" ? address.host : null;
 }

@@ -10,6 +10,7 @@ import {
   FakeStream,
   FIXED,
   NO_HOOKS,
+  NO_TLS,
   settingsOf,
   settle,
   USABLE,
@@ -55,6 +56,7 @@ class World {
         clock: this.clock,
         entropy: { fill: () => undefined },
         processes: this.processes,
+        tls: NO_TLS,
         net: {
           connect: () => assert.fail(),
           listen: async (address, accepted) => {

@@ -18,6 +18,7 @@ import type { HandshakeListener, HandshakeNet, Resolver } from "../platform/hand
 import type { Log, LogDestination } from "../platform/log.ts";
 import { type Listener, type Net, NetError, type SocketAccess } from "../platform/net.ts";
 import type { Processes } from "../platform/process.ts";
+import type { TlsTerminator } from "../platform/tls.ts";
 import { DEFAULT_PORT, formatAddress, parseAddress, plainHost } from "../wire/address.ts";
 import { Access } from "./access.ts";
 import { type Configuration, ControlServer } from "./control-server.ts";
@@ -67,6 +68,7 @@ export interface DaemonParts {
   readonly processes: Processes;
   readonly net: Net;
   readonly handshakeNet: HandshakeNet;
+  readonly tls: TlsTerminator;
   readonly resolver: Resolver;
   readonly probe: (settings: WorkerSettings) => Promise<Probed>;
   readonly log: Log;
@@ -108,7 +110,8 @@ export class Daemon {
     this.#access = new Access(clock, parts.resolver);
     const resources = () => this.#resources;
     this.#controlServer = new ControlServer({ clock, log, resources, configuration });
-    this.#handshakeServer = new HandshakeServer({ clock, log, access: this.#access, resources });
+    const access = this.#access;
+    this.#handshakeServer = new HandshakeServer({ clock, log, access, tls: parts.tls, resources });
   }
 
   /**

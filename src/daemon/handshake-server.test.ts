@@ -9,6 +9,7 @@ import {
   FakeResolver,
   FakeSocket,
   NO_HOOKS,
+  NO_TLS,
   settingsOf,
   settle,
   USABLE,
@@ -33,6 +34,7 @@ class World {
     clock: this.clock,
     log: this.log,
     access: new Access(this.clock, this.resolver),
+    tls: NO_TLS,
     resources: () => this.resources,
   });
 
@@ -99,7 +101,7 @@ test("a resource whose old worker hangs holds up no other resource's handshake (
   ]);
   const { clock, log, resolver } = stuck;
   const access = new Access(clock, resolver);
-  const server = new HandshakeServer({ clock, log, access, resources: () => both });
+  const server = new HandshakeServer({ clock, log, access, tls: NO_TLS, resources: () => both });
   const connect = async (bytes: Uint8Array): Promise<FakeSocket> => {
     const socket = new FakeSocket("10.0.0.2");
     void server.accept(socket);

@@ -3,19 +3,33 @@
  * Fresh connections from primaries, up to the moment a resource takes them.
  *
  *   accepted ─► whose host? ─► one message ─► resource? role? ─► P1: connection A, P2: connection B
+ *                    └─► ClientHello ─► resource? ─► its relay ─► the plain text's one message ─┘
  *
- * The checks and their order are those of wire protocol §6.3. Strangers are closed without a word.
+ * A resource is reached with TLS or without, as its `remote` says, never both ways. Each listener takes both
+ * kinds: they differ in the first byte. The checks and their order are those of wire protocol §6.3. Strangers are closed without a word.
  * Source: FreeBSD sbin/hastd/hastd.c, listen_accept().
  */
 
+import { assert } from "../base/assert.ts";
 import { LineQuota } from "../base/line-quota.ts";
 import { printable } from "../base/printable.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type HandshakeSocket, HandshakeSocketError } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
+import type { TlsTerminator } from "../platform/tls.ts";
+import { isTls, remoteHost } from "../wire/address.ts";
+import {
+  ALERT_ACCESS_DENIED,
+  ALERT_UNRECOGNIZED_NAME,
+  encodeAlert,
+  RECORD_HEADER_SIZE,
+  recordSize,
+  serverName,
+  TLS_HANDSHAKE,
+} from "../wire/client-hello.ts";
 import { WireError } from "../wire/error.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
-import { decodeHello, encodeS1, type Refusal } from "../wire/handshake.ts";
+import { decodeHello, decodeRefusal, encodeS1, type Refusal } from "../wire/handshake.ts";
 import type { Access } from "./access.ts";
 import { type Resource, refuse, roleRefusal } from "./resource.ts";
 
@@ -32,6 +46,7 @@ export interface HandshakeServerParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly access: Access;
+  readonly tls: TlsTerminator;
   /** Called for each connection, so that it may change. */
   readonly resources: () => ReadonlyMap<string, Resource>;
 }
@@ -55,16 +70,17 @@ export class HandshakeServer {
       socket.destroy();
       return;
     }
-    const timer = this.#parts.clock.after(MESSAGE_TIMEOUT_MS, () => socket.destroy());
+    const fresh: Fresh = { socket };
+    const timer = this.#parts.clock.after(MESSAGE_TIMEOUT_MS, () => fresh.socket.destroy());
     // From here on, other deadlines hold.
     const received = () => {
       timer.cancel();
       this.#dismiss(socket);
     };
     try {
-      await this.#serve(socket, received);
+      await this.#serve(fresh, received);
     } catch (error) {
-      socket.destroy();
+      fresh.socket.destroy();
       if (error instanceof WireError || error instanceof HandshakeSocketError) {
         this.#parts.log.debug(1, `Connection from ${socket.peer} closed: ${error.message}`);
       } else {
@@ -83,17 +99,97 @@ export class HandshakeServer {
     for (const sockets of this.#pending.values()) for (const socket of sockets) socket.destroy();
   }
 
-  async #serve(socket: HandshakeSocket, received: () => void): Promise<void> {
+  async #serve(fresh: Fresh, received: () => void): Promise<void> {
     const { access, log } = this.#parts;
+    const { socket } = fresh;
     const remotes = [...this.#parts.resources().values()].map(({ settings }) => settings.remote);
     if (!(await access.allows(socket.peerHost, remotes))) {
       this.#warn(socket, log, "closed: no resource of hast.conf has it as its remote.");
       socket.destroy();
       return;
     }
-    const message = await socket.receive(FRAME_HEADER_SIZE, nvSize);
+    const message = await socket.receive(FRAME_HEADER_SIZE, sizeOfFirst);
+    if (message[0] === TLS_HANDSHAKE) {
+      await this.#serveTls(fresh, message, received);
+      return;
+    }
     received();
-    const hello = decodeHello(message.subarray(FRAME_HEADER_SIZE));
+    await this.#answer(socket, message, null);
+  }
+
+  /** The other half of #serve(), where TLS comes first. */
+  async #serveTls(fresh: Fresh, clientHello: Uint8Array, received: () => void): Promise<void> {
+    const { access, log, tls } = this.#parts;
+    const { socket } = fresh;
+    const name = serverName(clientHello);
+    const resource = name === null ? undefined : this.#parts.resources().get(name);
+    if (name === null || resource === undefined) {
+      const which = name === null ? "the resource that TLS needs to be told" : printable(name);
+      this.#warn(socket, log, `refused: hast.conf has no resource ${which}.`);
+      this.#alert(socket, ALERT_UNRECOGNIZED_NAME);
+      return;
+    }
+    const { remote, tlspeer } = resource.settings;
+    const host = remoteHost(remote);
+    if (host === null || !(await access.allows(socket.peerHost, [remote]))) {
+      this.#warn(socket, resource.log, `refused: the remote of this resource is ${remote}.`);
+      this.#alert(socket, ALERT_ACCESS_DENIED);
+      return;
+    }
+    if (!isTls(remote)) {
+      this.#warn(
+        socket,
+        resource.log,
+        `refused: it comes with TLS, and the remote of this resource here is ${remote}. ` +
+          `Write tls:// on both nodes, or on neither; then, here: hastctl reload`,
+      );
+      this.#alert(socket, ALERT_UNRECOGNIZED_NAME);
+      return;
+    }
+    const expected = { resource: resource.name, pin: tlspeer, host };
+    let terminated: Awaited<ReturnType<TlsTerminator["terminate"]>>;
+    try {
+      terminated = await tls.terminate(socket, clientHello, expected);
+    } catch (error) {
+      if (!(error instanceof HandshakeSocketError)) throw error;
+      this.#warn(socket, resource.log, `closed: ${error.message}.`);
+      return;
+    }
+    const plain = terminated.socket;
+    if (this.#closed) {
+      plain.destroy();
+      return;
+    }
+    fresh.socket = plain;
+    const message = await plain.receive(FRAME_HEADER_SIZE, nvSize);
+    received();
+    if (terminated.refusal !== null) {
+      const text = `TLS: ${terminated.refusal}.`;
+      this.#warn(plain, resource.log, `refused: ${text} See there: hastctl tls show`);
+      this.#refuse(plain, refuse(`This node does not know the other one. ${text}`));
+      return;
+    }
+    await this.#answer(plain, message, resource);
+  }
+
+  /** @param secured the resource that TLS was agreed upon for, or null for plain TCP */
+  async #answer(
+    socket: HandshakeSocket,
+    message: Uint8Array,
+    secured: Resource | null,
+  ): Promise<void> {
+    const { access, log } = this.#parts;
+    const nv = message.subarray(FRAME_HEADER_SIZE);
+    if (secured !== null) {
+      const refusal = decodeRefusal(nv);
+      if (refusal !== null) {
+        const text = `closed: the other node does not know this one: ${printable(refusal)}.`;
+        this.#warn(socket, secured.log, `${text} See here: hastctl tls show`);
+        socket.end();
+        return;
+      }
+    }
+    const hello = decodeHello(nv);
 
     const resource = this.#parts.resources().get(hello.resource);
     if (resource === undefined) {
@@ -105,6 +201,23 @@ export class HandshakeServer {
       const { remote } = resource.settings;
       this.#warn(socket, resource.log, `refused: the remote of this resource is ${remote}.`);
       this.#refuse(socket, refuse("No access to the resource."));
+      return;
+    }
+    if (secured === null && isTls(resource.settings.remote)) {
+      const { remote } = resource.settings;
+      this.#warn(
+        socket,
+        resource.log,
+        `refused: it comes without TLS, and the remote of this resource here is ${remote}. ` +
+          `Write tls:// on both nodes, or on neither; then, there: hastctl reload`,
+      );
+      const errmsg = `TLS is required: the remote of this resource at the other node is ${remote}, so here it must be a tls:// address, too.`;
+      this.#refuse(socket, refuse(errmsg));
+      return;
+    }
+    if (secured !== null && secured !== resource) {
+      this.#warn(socket, resource.log, "refused: TLS was agreed upon for another resource.");
+      this.#refuse(socket, refuse("TLS was agreed upon for another resource."));
       return;
     }
     const role = resource.announcedRole;
@@ -147,6 +260,11 @@ export class HandshakeServer {
     else log.warning(line);
   }
 
+  #alert(socket: HandshakeSocket, description: number): void {
+    socket.write(encodeAlert(description));
+    socket.end();
+  }
+
   #refuse(socket: HandshakeSocket, refusal: Refusal): void {
     socket.write(encodeS1(refusal));
     socket.end();
@@ -171,6 +289,18 @@ export class HandshakeServer {
     const sockets = this.#pending.get(socket.peerHost);
     if (sockets?.delete(socket) && sockets.size === 0) this.#pending.delete(socket.peerHost);
   }
+}
+
+/** A connection whose message has not arrived. */
+interface Fresh {
+  /** What to close when it takes too long; with TLS, at first the one that TLS comes over. */
+  socket: HandshakeSocket;
+}
+
+/** A TLS record's header happens to be as long as a frame's. */
+function sizeOfFirst(head: Uint8Array): number {
+  assert(FRAME_HEADER_SIZE === RECORD_HEADER_SIZE);
+  return head[0] === TLS_HANDSHAKE ? recordSize(head) : nvSize(head);
 }
 
 function nvSize(head: Uint8Array): number {

@@ -9,6 +9,7 @@ import {
   FakeResolver,
   FakeStream,
   type FakeWorker,
+  NO_TLS,
   QUIET_REPORT,
   settle,
   USABLE,
@@ -50,6 +51,8 @@ class World {
   control: (stream: Stream, user: number | null) => void = () => assert.fail();
   file: string;
   adopted = 0;
+  /** What the process says it has taken over. */
+  news: readonly string[] = [];
   readonly configuration: ConfigurationInUse;
   readonly daemon: Daemon;
 
@@ -81,6 +84,7 @@ class World {
         },
       },
       handshakeNet: { listenHandshake: ({ host, port }) => bind(`${host}:${port}`) },
+      tls: NO_TLS,
       resolver: new FakeResolver(),
       probe: async () => USABLE,
       log: this.log,
@@ -109,7 +113,11 @@ class World {
     const { config } = result;
     const controlAccess = { mode: config.controlmode, user: null, group: null };
     const settings = daemonSettings(config, { controlAccess, administrators: [0] });
-    return { config, settings, adopt: () => this.adopted++ };
+    const adopt = () => {
+      this.adopted++;
+      return this.news;
+    };
+    return { config, settings, adopt };
   }
 
   async reload(file: string): Promise<Reloaded> {

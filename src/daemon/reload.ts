@@ -30,8 +30,8 @@ import { workerSettings } from "./settings.ts";
 export interface Loaded {
   readonly config: Config;
   readonly settings: DaemonSettings;
-  /** What the process itself takes over; called when nothing can go wrong any more. */
-  readonly adopt: () => void;
+  /** What the process itself takes over; called when nothing can go wrong any more. @returns what that is, a line each */
+  readonly adopt: () => readonly string[];
 }
 
 export class ConfigurationInUse implements Configuration {
@@ -80,10 +80,10 @@ export class ConfigurationInUse implements Configuration {
       this.#log.error(reason);
       return { kind: "failed", reason, lines };
     }
-    next.adopt();
+    const adopted: Told[] = next.adopt().map((line) => ({ lines: [line], failed: false }));
     const before = this.#config;
     this.#config = next.config;
-    const told = await this.#change(daemon, before, next);
+    const told = [...adopted, ...(await this.#change(daemon, before, next))];
     const lines = told.flatMap(({ lines }) => lines);
     for (const { lines, failed } of told) {
       const [first, ...rest] = lines.map((line) => line.trim());

@@ -32,6 +32,7 @@ import type { Entropy } from "../platform/entropy.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log, LogDestination } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
+import { isTls, remoteHost } from "../wire/address.ts";
 import type { Order, ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
 import {
@@ -1197,9 +1198,16 @@ export class Resource implements WorkerOwner {
       worker: report,
       ...(copy === null ? {} : { copy }),
       resyncrate: this.#orders.resyncRate,
+      ...(settings.remote === "none" ? {} : { transport: transportOf(settings) }),
     };
     return { resource: this.name, outcome: { kind: "known", status }, errmsg: null, notes };
   }
+}
+
+/** For `list`. */
+function transportOf({ remote, tlspeer }: WorkerSettings): string {
+  if (!isTls(remote)) return "plain TCP, neither encrypted nor authenticated";
+  return `TLS 1.3, peer ${tlspeer === null ? `${remoteHost(remote)} vouched for by ca.pem` : tlspeer}`;
 }
 
 /** The rules of promotion stand in the way, and nothing else. */

@@ -2,7 +2,7 @@
 /** hast.conf, as the main daemon and its workers need it. */
 
 import { assert } from "../base/assert.ts";
-import type { Config, ResourceConfig } from "../config/config.ts";
+import { type Config, exportNeedsTls, type ResourceConfig } from "../config/config.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
 import type { DaemonSettings } from "./daemon.ts";
 
@@ -40,5 +40,7 @@ export function workerSettings(resource: ResourceConfig): WorkerSettings {
     timeout: resource.timeout,
     metaflush: resource.metaflush,
     export: resource.export,
+    exportTls: exportNeedsTls(resource),
+    tlspeer: resource.tlspeer,
   };
 }

@@ -26,7 +26,7 @@ import {
   nbdError,
 } from "../nbd/protocol.ts";
 import { NbdSession, type NbdSink } from "../nbd/session.ts";
-import type { Stream, StreamReader } from "../platform/net.ts";
+import type { Net, NetFailure, SecuredClient, Stream, StreamReader } from "../platform/net.ts";
 import { FLUSH, IO_MAX, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "../replication/primary.ts";
 import { Inbox, LARGE, type Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
@@ -38,6 +38,8 @@ const COMMAND_COUNT: number = SLOT_COUNT + CONNECTION_MAX + 1;
 const REPLIES_MAX: number = 4 * 1024 * 1024;
 /** A client that has not begun to use the disk by then is sent away: there is room for few. */
 const NEGOTIATION_MAX_MS = 60_000;
+/** How long the TLS handshake may take. */
+const TLS_MAX_MS = 15_000;
 /** A client that takes nothing for so long, while others wait for room, is sent away. */
 const STALLED_MAX_MS = 30_000;
 /** Slabs left for others before a READ is refused a new one. */
@@ -81,6 +83,8 @@ export interface NbdBackend {
   turn(): void;
   /** Call breathed() after the event loop has been round once. */
   breathe(): void;
+  /** See Net.startTls(); null where clients do without. */
+  readonly startTls: NonNullable<Net["startTls"]> | null;
   notice(text: string): void;
   debug(level: number, text: string): void;
 }
@@ -151,13 +155,13 @@ export class NbdServer {
   /** No new clients and no new commands; what was accepted is answered. */
   stop(): void {
     this.#accepting = false;
-    for (const connection of this.#connections) connection.finish(null);
+    for (const connection of [...this.#connections]) connection.finish(null);
   }
 
   /** Closes every connection at once. */
   destroy(): void {
     this.#accepting = false;
-    for (const connection of [...this.#connections]) connection.stream.destroy();
+    for (const connection of [...this.#connections]) connection.destroy();
   }
 
   // ---- called by connections ------------------------------------------------------------------
@@ -370,6 +374,10 @@ export class NbdServer {
     this.#backend.debug(1, text);
   }
 
+  get startTls(): NbdBackend["startTls"] {
+    return this.#backend.startTls;
+  }
+
   forget(connection: Connection): void {
     const index = this.#connections.indexOf(connection);
     assert(index >= 0);
@@ -446,10 +454,10 @@ class Deaf implements StreamReader {
 }
 
 class Connection implements StreamReader, NbdSink {
-  readonly stream: Stream;
+  stream: Stream;
   readonly session: NbdSession;
   readonly inbox: Inbox;
-  readonly outgoing: Outgoing;
+  outgoing: Outgoing;
   readonly #server: NbdServer;
   readonly #memory: Memory;
   inFlight = 0;
@@ -464,6 +472,9 @@ class Connection implements StreamReader, NbdSink {
   gone = false;
   #finishing = false;
   #ended = false;
+  /** STARTTLS has been agreed upon: "soon" until our word of it has left. */
+  #tls: "no" | "soon" | "handshake" = "no";
+  #abandonTls: (() => void) | null = null;
 
   /** READ data goes to a slab of this connection's own, from its beginning to its end. */
   #readSlab: number = NOBODY;
@@ -484,7 +495,11 @@ class Connection implements StreamReader, NbdSink {
     this.stream = stream;
     this.inbox = new Inbox(memory);
     this.outgoing = new Outgoing(stream, memory);
-    this.session = new NbdSession(exports, this);
+    this.session = new NbdSession(
+      exports,
+      this,
+      server.startTls === null ? null : (clear) => this.#startTls(clear),
+    );
     this.session.begin();
     this.outgoing.flush();
     this.blocked = !this.inbox.makeRoom(1);
@@ -509,7 +524,58 @@ class Connection implements StreamReader, NbdSink {
     this.outgoing.sent(count);
     this.#moved = true;
     this.#server.roomFreed();
-    if (this.#ended && this.outgoing.unsent === 0) this.stream.destroy();
+    if (this.#ended && this.outgoing.unsent === 0) this.destroy();
+    else if (this.#tls === "soon") this.#maybeTls();
+  }
+
+  // ---- TLS ------------------------------------------------------------------------------------
+
+  /** In the middle of feed(). */
+  #startTls(clear: number): void {
+    if (clear > 0) {
+      this.sendAway("it sent more before TLS than STARTTLS");
+      return;
+    }
+    this.#tls = "soon";
+    this.stream.pause();
+    this.#maybeTls();
+  }
+
+  #maybeTls(): void {
+    if (this.outgoing.unsent > 0 || this.#ended) return;
+    this.#tls = "handshake";
+    this.#abandonTls = this.#server.startTls!(this.stream, TLS_MAX_MS, (result) =>
+      this.#tlsEnded(result),
+    );
+  }
+
+  #tlsEnded(result: SecuredClient | NetFailure): void {
+    this.#abandonTls = null;
+    this.#tls = "no";
+    if ("failure" in result) {
+      this.#server.notice(`NBD client ${this.stream.peer}: no TLS: ${result.failure}`);
+      this.closed(result.failure);
+      return;
+    }
+    const { stream, refusal } = result;
+    if (refusal !== null) {
+      this.#server.notice(
+        `NBD client ${stream.peer} is refused: ${refusal}. To make it a certificate: hastctl tls client`,
+      );
+    }
+    this.stream = stream;
+    this.outgoing = new Outgoing(stream, this.#memory);
+    this.session.secured(refusal);
+    this.blocked = !this.inbox.makeRoom(1);
+    stream.start(this);
+    if (this.blocked) stream.pause();
+    if (this.#finishing) this.#maybeEnd();
+  }
+
+  /** Closes at once; closed() follows, later. */
+  destroy(): void {
+    if (this.#abandonTls !== null) this.#abandonTls();
+    else this.stream.destroy();
   }
 
   /** The stream is gone, whoever closed it: nothing is answered any more. */
@@ -526,6 +592,7 @@ class Connection implements StreamReader, NbdSink {
   }
 
   #parse(): void {
+    if (this.#tls !== "no") return; // until the stream is another one
     if (this.#finishing) {
       this.inbox.start = this.inbox.end;
     } else {
@@ -560,7 +627,7 @@ class Connection implements StreamReader, NbdSink {
 
   sendAway(why: string): void {
     this.#server.notice(`NBD client ${this.stream.peer} is disconnected: ${why}`);
-    this.stream.destroy();
+    this.destroy();
   }
 
   /** May it ask for `length` more bytes of replies? */
@@ -612,7 +679,7 @@ class Connection implements StreamReader, NbdSink {
     this.#ended = true;
     this.outgoing.flush();
     // A client need not hang up by itself.
-    if (this.outgoing.unsent === 0) this.stream.destroy();
+    if (this.outgoing.unsent === 0) this.destroy();
     else this.stream.end();
   }
 

@@ -15,7 +15,7 @@ import type { Synced } from "../metadata/block.ts";
 import { mapBytes } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
-import type { Net, NetFailure, Stream, StreamReader } from "../platform/net.ts";
+import type { ConnectOptions, Net, NetFailure, Stream, StreamReader } from "../platform/net.ts";
 import {
   IO_MAX,
   type Kind,
@@ -194,14 +194,15 @@ export class PeerLink {
 
   /**
    * Other settings: checksum and compression from the next payload on, the rest from the next step that
-   * needs it. Where `remote` or `source` change, an attempt that waits for its time begins at once; a
+   * needs it. Where `remote`, `source` or `tlspeer` change, an attempt that waits for its time begins at once; a
    * connection stays until disconnect(). `remote` is not "none".
    */
   reconfigure(settings: WorkerSettings): void {
-    const { remote, source } = this.#settings;
+    const { remote, source, tlspeer } = this.#settings;
     this.#settings = settings;
     this.#chooseCodes();
-    if (remote === settings.remote && source === settings.source) return;
+    const same = remote === settings.remote && source === settings.source;
+    if (same && tlspeer === settings.tlspeer) return;
     this.#retryMs = RETRY_FIRST_MS;
     if (this.#state === "idle" && this.#timer !== null) this.connect();
   }
@@ -235,16 +236,18 @@ export class PeerLink {
     if (this.#stopped || this.#suspended || this.#state !== "idle") return;
     this.#cancelTimer();
     const { net } = this.#options;
-    const settings = this.#settings;
     this.#attempt++;
     this.#virgin = false;
     this.#life = null;
     this.#state = "connecting";
-    this.#abandon = net.connect(
-      settings.remote,
-      { source: settings.source, timeoutMs: settings.timeout * 1000 },
-      (result) => this.#connectedA(result),
+    this.#abandon = net.connect(this.#settings.remote, this.#connectOptions, (result) =>
+      this.#connectedA(result),
     );
+  }
+
+  get #connectOptions(): ConnectOptions {
+    const { resource, source, timeout, tlspeer } = this.#settings;
+    return { source, timeoutMs: timeout * 1000, expected: { resource, pin: tlspeer } };
   }
 
   /** No attempts until resume(); closes what is open. */
@@ -372,7 +375,6 @@ export class PeerLink {
   metadataIdle(): void {
     if (this.#state !== "counters") return;
     const { core, out, entropy, net } = this.#options;
-    const settings = this.#settings;
     if (core.recordPending) return;
     if (core.record.resuid === 0n) {
       this.#virgin = true;
@@ -381,10 +383,8 @@ export class PeerLink {
       return;
     }
     this.#state = "second";
-    this.#abandon = net.connect(
-      settings.remote,
-      { source: settings.source, timeoutMs: settings.timeout * 1000 },
-      (result) => this.#connectedB(result),
+    this.#abandon = net.connect(this.#settings.remote, this.#connectOptions, (result) =>
+      this.#connectedB(result),
     );
   }
 

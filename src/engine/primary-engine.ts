@@ -373,6 +373,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (!this.#settings.metaflush) await this.#component.storeRecord({ unflushed: true });
   }
 
+  get startTls(): NbdBackend["startTls"] {
+    if (!this.#settings.exportTls) return null;
+    const { startTls } = this.#environment.net;
+    assert(startTls !== undefined);
+    return startTls;
+  }
+
   /** Starts to serve. @throws NetError if the NBD address cannot be bound */
   async start(): Promise<void> {
     const { clock, net } = this.#environment;
@@ -475,6 +482,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#core.reconfigure(settings.replication, settings.timeout * 1000);
     const moved = settings.remote !== before.remote || settings.source !== before.source;
     if (moved) this.disconnect(`hast.conf has other addresses now: ${settings.remote}`);
+    else if (settings.tlspeer !== before.tlspeer) {
+      this.disconnect("hast.conf has another tlspeer now");
+    }
     this.#link?.reconfigure(settings);
     this.turn();
   }

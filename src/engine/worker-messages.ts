@@ -30,6 +30,10 @@ export interface WorkerSettings {
   readonly metaflush: boolean;
   /** Where the NBD server listens: "unix:///path" or "tcp://host:port". */
   readonly export: string;
+  /** NBD clients must use TLS. */
+  readonly exportTls: boolean;
+  /** "sha256:" and the fingerprint of the peer's certificate, for a tls:// remote; null = an authority vouches for it. */
+  readonly tlspeer: string | null;
 }
 
 /** What is known of one node's copy. */

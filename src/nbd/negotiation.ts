@@ -8,6 +8,9 @@
  *   server  magic u64 │ option u32 │ reply u32 │ length u32 │ data          each with its replies
  *
  * GO and EXPORT_NAME end it; EXPORT_NAME alone is answered in an older form, which knows no errors.
+ *
+ * Where TLS is required, STARTTLS is the only option of use in the clear: nothing else is told there, nothing
+ * heard there counts later, and nothing may follow STARTTLS before TLS has begun.
  * Source: NBD protocol, "Newstyle negotiation" and "Option types".
  */
 
@@ -27,6 +30,8 @@ const OPTION_HEADER_SIZE = 16;
 
 export type NegotiationState =
   | { readonly kind: "open" }
+  /** TLS comes next; then secured(). */
+  | { readonly kind: "starttls" }
   | {
       readonly kind: "agreed";
       readonly export: NbdExport;
@@ -43,6 +48,10 @@ interface Verdict {
 }
 
 const ACK: Verdict = { reply: nbd.NBD_REP_ACK, message: "" };
+const TLS_REQUIRED: Verdict = {
+  reply: nbd.NBD_REP_ERR_TLS_REQD,
+  message: "this server requires TLS, and a client certificate that it knows",
+};
 const MALFORMED: Verdict = { reply: nbd.NBD_REP_ERR_INVALID, message: "malformed option" };
 const TOO_BIG: Verdict = {
   reply: nbd.NBD_REP_ERR_TOO_BIG,
@@ -52,6 +61,9 @@ const TOO_BIG: Verdict = {
 export class Negotiation {
   readonly #exports: readonly NbdExport[];
   readonly #send: (bytes: Uint8Array) => void;
+  #tls: "none" | "required" | "done";
+  /** Why this client gets nothing, though it has come with TLS; or null. */
+  #refusal: string | null = null;
   #greeted = false;
   #fixedNewstyle = false;
   #noZeroes = false;
@@ -66,7 +78,12 @@ export class Negotiation {
   /** Contiguous bytes that feed() needs to get on. */
   wanted = 4;
 
-  constructor(exports: readonly NbdExport[], send: (bytes: Uint8Array) => void) {
+  constructor(
+    exports: readonly NbdExport[],
+    send: (bytes: Uint8Array) => void,
+    tls: "none" | "required" = "none",
+  ) {
+    this.#tls = tls;
     assert(exports.length > 0);
     for (const disk of exports) assertExport(disk);
     this.#exports = exports;
@@ -80,6 +97,14 @@ export class Negotiation {
     putU64HalvesBE(bytes, 8, nbd.NBD_OPTION_MAGIC_HI, nbd.NBD_OPTION_MAGIC_LO);
     putU16BE(bytes, 16, nbd.NBD_FLAG_FIXED_NEWSTYLE | nbd.NBD_FLAG_NO_ZEROES);
     this.#send(bytes);
+  }
+
+  /** TLS has begun. @param refusal why the client gets nothing all the same; it is told so. Or null */
+  secured(refusal: string | null): void {
+    assert(this.state.kind === "starttls");
+    this.#tls = "done";
+    this.#refusal = refusal;
+    this.state = { kind: "open" };
   }
 
   /**
@@ -183,9 +208,14 @@ export class Negotiation {
 
   /** Replies what the option asks for. @returns the reply that comes last */
   #judge(option: number, data: Uint8Array): Verdict {
+    if (option === nbd.NBD_OPT_ABORT) return this.#abort();
+    if (this.#refusal !== null) {
+      return { reply: nbd.NBD_REP_ERR_POLICY, message: this.#refusal };
+    }
+    if (this.#tls === "required" && option !== nbd.NBD_OPT_STARTTLS) return TLS_REQUIRED;
     switch (option) {
-      case nbd.NBD_OPT_ABORT:
-        return this.#abort();
+      case nbd.NBD_OPT_STARTTLS:
+        return this.#startTls(data);
       case nbd.NBD_OPT_LIST:
         return data.length > 0 ? MALFORMED : this.#list();
       case nbd.NBD_OPT_INFO:
@@ -198,9 +228,19 @@ export class Negotiation {
       case nbd.NBD_OPT_LIST_META_CONTEXT:
       case nbd.NBD_OPT_SET_META_CONTEXT:
         return this.#metaContext(option, data);
-      default: // STARTTLS among them
+      default:
         return { reply: nbd.NBD_REP_ERR_UNSUP, message: `option ${option} is not supported` };
     }
+  }
+
+  #startTls(data: Uint8Array): Verdict {
+    if (this.#tls === "none") {
+      const message = "this export is used without TLS: exporttls says whether it is";
+      return { reply: nbd.NBD_REP_ERR_UNSUP, message };
+    }
+    if (data.length > 0 || this.#tls === "done") return MALFORMED;
+    this.state = { kind: "starttls" };
+    return ACK;
   }
 
   #abort(): Verdict {
@@ -210,6 +250,10 @@ export class Negotiation {
 
   /** The old way to choose an export. It cannot be refused except by hanging up. */
   #exportName(data: Uint8Array): void {
+    if (this.#tls === "required" || this.#refusal !== null) {
+      this.#over(this.#refusal ?? "the client does not know TLS, which is required");
+      return;
+    }
     const disk = this.#find(data);
     if (disk === undefined) {
       this.#over("the client asked for an export that is not here");

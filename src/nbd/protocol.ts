@@ -52,6 +52,7 @@ export const NBD_REP_META_CONTEXT = 4;
 export const NBD_REP_ERR_UNSUP = 0x8000_0001;
 export const NBD_REP_ERR_POLICY = 0x8000_0002;
 export const NBD_REP_ERR_INVALID = 0x8000_0003;
+export const NBD_REP_ERR_TLS_REQD = 0x8000_0005;
 export const NBD_REP_ERR_UNKNOWN = 0x8000_0006;
 export const NBD_REP_ERR_TOO_BIG = 0x8000_0009;
 

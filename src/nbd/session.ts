@@ -55,6 +55,7 @@ const FIT = -1;
 export class NbdSession {
   readonly #sink: NbdSink;
   readonly #negotiation: Negotiation;
+  readonly #startTls: ((clear: number) => void) | null;
   #export: NbdExport | null = null;
   #contexts: readonly NbdContext[] = [];
   #structured = false;
@@ -66,10 +67,25 @@ export class NbdSession {
   #skipCookieLo = 0;
   #skipErrno = 0;
 
-  /** @param exports at least one; the first is the default */
-  constructor(exports: readonly NbdExport[], sink: NbdSink) {
+  /**
+   * @param exports at least one; the first is the default
+   * @param startTls where TLS is required, called when it shall begin, with how many bytes follow in the clear,
+   *   which must be none: somebody may have put them there; secured() when it has begun
+   */
+  constructor(
+    exports: readonly NbdExport[],
+    sink: NbdSink,
+    startTls: ((clear: number) => void) | null = null,
+  ) {
     this.#sink = sink;
-    this.#negotiation = new Negotiation(exports, (bytes) => sink.send(bytes));
+    this.#startTls = startTls;
+    const tls = startTls === null ? "none" : "required";
+    this.#negotiation = new Negotiation(exports, (bytes) => sink.send(bytes), tls);
+  }
+
+  /** See Negotiation.secured(). */
+  secured(refusal: string | null): void {
+    this.#negotiation.secured(refusal);
   }
 
   get state(): "negotiating" | "transmission" | "finished" {
@@ -127,6 +143,9 @@ export class NbdSession {
     const state = this.#negotiation.state;
     if (state.kind === "over") {
       this.#finish(state.reason);
+    } else if (state.kind === "starttls") {
+      this.#wanted = this.#negotiation.wanted;
+      this.#startTls!(end - at);
     } else if (state.kind === "agreed") {
       this.#export = state.export;
       this.#structured = state.structured;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Byte streams between machines, and on one machine. */
 
+import type { ExpectedPeer } from "./tls.ts";
+
 export interface StreamReader {
   /**
    * Where the next bytes shall go: at least one byte of room, untouched until received() or closed().
@@ -62,6 +64,15 @@ export interface ConnectOptions {
   /** Local address to connect from, as in hast.conf `source`, or null. */
   readonly source: string | null;
   readonly timeoutMs: number;
+  /** Whom a tls:// address has to lead to. */
+  readonly expected?: ExpectedPeer;
+}
+
+/** A client's connection after STARTTLS. */
+export interface SecuredClient {
+  readonly stream: Stream;
+  /** Why its certificate will not do, for people, without a full stop; null = it does. */
+  readonly refusal: string | null;
 }
 
 export interface Net {
@@ -90,6 +101,17 @@ export interface Net {
     failed: (reason: string) => void,
     access?: SocketAccess,
   ): Promise<Listener>;
+  /**
+   * Goes on with TLS on an accepted TCP stream: started, paused, everything written reported sent. The
+   * stream is no longer the caller's; its reader hears nothing more. `done` is called once, later.
+   * Absent where nobody is configured to ask for it.
+   * @returns a function that ends it; `done` then hears of a failure
+   */
+  startTls?(
+    stream: Stream,
+    timeoutMs: number,
+    done: (result: SecuredClient | NetFailure) => void,
+  ): () => void;
 }
 
 export interface NetFailure {

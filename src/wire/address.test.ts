@@ -7,8 +7,10 @@ import {
   type Address,
   formatAddress,
   ipBytes,
+  isTls,
   parseAddress,
   plainHost,
+  remoteHost,
   sameHost,
 } from "./address.ts";
 import { WireError } from "./error.ts";
@@ -35,6 +37,9 @@ const VALID: readonly [text: string, address: Address, formatted?: string][] = [
   ["[fd00::1]:8457", tcp(6, "fd00::1", 8457), "tcp6://[fd00::1]:8457"],
   ["tcp://fe80::1%eth0", tcp(6, "fe80::1%eth0"), "tcp6://fe80::1%eth0"],
   ["tcp6://::ffff:10.0.0.1", tcp(6, "::ffff:10.0.0.1")],
+  ["tls://hast2", { kind: "tls", family: null, host: "hast2", port: null }],
+  ["TLS://10.0.0.1:1", { kind: "tls", family: 4, host: "10.0.0.1", port: 1 }, "tls://10.0.0.1:1"],
+  ["tls://[fd00::1]:8457", { kind: "tls", family: 6, host: "fd00::1", port: 8457 }],
   ["1:2:3:4:5:6:7:8", tcp(6, "1:2:3:4:5:6:7:8"), "tcp6://1:2:3:4:5:6:7:8"],
   ["/var/run/hastctl", { kind: "unix", path: "/var/run/hastctl" }, "unix:///var/run/hastctl"],
   ["uds:///run/hast.sock", { kind: "unix", path: "/run/hast.sock" }, "unix:///run/hast.sock"],
@@ -157,4 +162,19 @@ test("sameHost() sees through spelling, scopes and mapped addresses", () => {
   expect.ok(!sameHost("fd00::1", "fd00::2"));
   expect.ok(!sameHost("hast1", "hast1"));
   expect.ok(!sameHost("none", "none"));
+});
+
+test("isTls() and remoteHost() read a remote", () => {
+  expect.deepEqual(
+    ["none", "10.0.0.1", "tcp://hast2:1", "tls://hast2"].map((text) => [
+      isTls(text),
+      remoteHost(text),
+    ]),
+    [
+      [false, null],
+      [false, "10.0.0.1"],
+      [false, "hast2"],
+      [true, "hast2"],
+    ],
+  );
 });

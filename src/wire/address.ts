@@ -2,10 +2,11 @@
 /**
  * Addresses as hast.conf and the control socket write them.
  *
- *   [tcp:// | tcp4:// | tcp6://] host [:port]      host: name, 10.0.0.1, fd00::1, [fd00::1]
+ *   [tcp:// | tcp4:// | tcp6:// | tls://] host [:port]      host: name, 10.0.0.1, fd00::1, [fd00::1]
  *   uds:///path | unix:///path | /path
  *
  * Prefixes in any case. Two or more colons are an IPv6 address; its port needs brackets around it.
+ * tls:// is ours: TLS 1.3 over TCP.
  * Source: FreeBSD sbin/hastd/proto_tcp.c, tcp_addr(), proto_uds.c, uds_addr(); wire protocol §5, §12.
  */
 
@@ -18,13 +19,15 @@ export const UNIX_PATH_MAX = 107;
 
 export type Address =
   | {
-      readonly kind: "tcp";
-      /** From the prefix, or because the host is an IP address; null for a name under tcp:// or none. */
+      readonly kind: "tcp" | "tls";
+      /** From the prefix, or because the host is an IP address; null for a name under another prefix. */
       readonly family: 4 | 6 | null;
       readonly host: string; // name or IP address, without brackets
       readonly port: number | null; // 1…65535; null = not given: DEFAULT_PORT, or for `source` any
     }
   | { readonly kind: "unix"; readonly path: string }; // absolute
+
+export type NetworkAddress = Exclude<Address, { readonly kind: "unix" }>;
 
 /** @throws WireError "address-invalid", with the reason */
 export function parseAddress(text: string): Address {
@@ -40,11 +43,16 @@ export function parseAddress(text: string): Address {
       return parseTcp(text, rest, 4);
     case "tcp6":
       return parseTcp(text, rest, 6);
+    case "tls":
+      return { ...parseTcp(text, rest, null), kind: "tls" };
     case "uds":
     case "unix":
       return parsePath(text, rest);
     default:
-      throw invalid(text, `unknown scheme ${scheme}://; tcp, tcp4, tcp6, unix and uds are known`);
+      throw invalid(
+        text,
+        `unknown scheme ${scheme}://; tcp, tcp4, tcp6, tls, unix and uds are known`,
+      );
   }
 }
 
@@ -59,7 +67,7 @@ function parsePath(text: string, path: string): Address {
   return { kind: "unix", path };
 }
 
-function parseTcp(text: string, rest: string, family: 4 | 6 | null): Address {
+function parseTcp(text: string, rest: string, family: 4 | 6 | null): NetworkAddress {
   const { host, port } = splitPort(text, rest);
   if (host === "") throw invalid(text, "the host is missing");
   const ip = ipv4Bytes(host) !== null ? 4 : ipv6Bytes(host) !== null ? 6 : null;
@@ -101,7 +109,8 @@ function isHostName(host: string): boolean {
 /** The text that parseAddress() reads back to an equal value. */
 export function formatAddress(address: Address): string {
   if (address.kind === "unix") return `unix://${address.path}`;
-  const prefix = address.family === null ? "tcp://" : `tcp${address.family}://`;
+  const scheme = address.kind === "tls" ? "tls" : `tcp${address.family ?? ""}`;
+  const prefix = `${scheme}://`;
   if (address.port === null) return prefix + address.host;
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
   return `${prefix}${host}:${address.port}`;
@@ -131,6 +140,18 @@ export function ipBytes(text: string): Uint8Array | null {
 export function plainHost(host: string): string {
   const bytes = host.includes(":") ? ipBytes(host) : null;
   return bytes?.length === 4 ? bytes.join(".") : host;
+}
+
+/** Whether a `remote` asks for TLS. */
+export function isTls(remote: string): boolean {
+  return remote !== "none" && parseAddress(remote).kind === "tls";
+}
+
+/** The host of a `remote`; null for `none`, and for what is no network address. */
+export function remoteHost(remote: string): string | null {
+  if (remote === "none") return null;
+  const address = parseAddress(remote);
+  return address.kind === "unix" ? null : address.host;
 }
 
 /** Whether two texts are IP addresses of one host: the access check of wire protocol §5. */

@@ -6,10 +6,10 @@
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            copy<i>, resyncrate<i>, errmsg<i>, note<i>_0, …     only if the request had `ext`
+ *            copy<i>, resyncrate<i>, transport<i>, errmsg<i>, note<i>_0, …     only if the request had `ext`
  *            error i16                                          global, where not 0
  *
- * `ext`, `force`, `copy<i>`, `resyncrate<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
+ * `ext`, `force`, `copy<i>`, `resyncrate<i>`, `transport<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
  * sends none. So are the other commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
  * needs `dryrun` u8, 0 or 1; sync-full; reload; config, whose notes are a hast.conf; and the orders, of which
  * invalidate and outdate need `dryrun`, and resync-rate `rate` u64. Reload and config name no resource, and
@@ -130,6 +130,8 @@ export interface ResourceStatus {
   readonly copy?: string;
   /** Limit of a synchronization from or to this node as primary, bytes per second, 0 = none. Extended only. */
   readonly resyncrate?: number;
+  /** How the link to the peer is made: "plain TCP", …; absent where there is no peer. Extended only. */
+  readonly transport?: string;
 }
 
 export interface StatusEntry {
@@ -315,6 +317,7 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     const status = entry.outcome.kind === "known" ? entry.outcome.status : null;
     if (status?.copy !== undefined) nv.string(`copy${index}`, status.copy);
     if (status?.resyncrate !== undefined) nv.u64(`resyncrate${index}`, status.resyncrate);
+    if (status?.transport !== undefined) nv.string(`transport${index}`, status.transport);
     encodeRemarks(nv, index, entry);
   }
   return encodeReply(nv, reply.error);
@@ -436,16 +439,21 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
     role: roleOf(list, `role${index}`),
     workerpid: list.i32(`workerpid${index}`) ?? 0,
     worker: decodeWorker(list, index),
-    ...copyOf(list, index),
+    ...additionsOf(list, index),
   };
 }
 
-function copyOf(list: NvList, index: number): Pick<ResourceStatus, "copy" | "resyncrate"> {
+function additionsOf(
+  list: NvList,
+  index: number,
+): Pick<ResourceStatus, "copy" | "resyncrate" | "transport"> {
   const copy = list.string(`copy${index}`);
   const rate = list.u64(`resyncrate${index}`);
+  const transport = list.string(`transport${index}`);
   return {
     ...(copy === null ? {} : { copy }),
     ...(rate === null ? {} : { resyncrate: Number(rate) }),
+    ...(transport === null ? {} : { transport }),
   };
 }
 

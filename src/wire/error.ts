@@ -4,6 +4,7 @@
 /** Stable; docs/errors.md has a row for each. */
 export const WIRE_ERROR_CODES = [
   "address-invalid",
+  "client-hello-invalid",
   "control-invalid",
   "frame-empty",
   "frame-too-large",

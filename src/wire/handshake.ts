@@ -165,6 +165,16 @@ export function decodeHello(nv: Uint8Array): P1 | P2 {
   };
 }
 
+/**
+ * What a primary says instead of P1, over TLS, to a node whose certificate it does not accept.
+ * @returns its reason, or null where this is no such message
+ * @throws WireError
+ */
+export function decodeRefusal(nv: Uint8Array): string | null {
+  const list = decodeNv(nv);
+  return list.exists("resource") ? null : list.string("errmsg");
+}
+
 /** The main header says version 1 whatever is offered, so that a version 1 peer reads on. */
 export function encodeP1(hello: Omit<P1, "kind">): Uint8Array {
   const nv = new NvWriter().string("resource", hello.resource).u8("version", hello.version);

@@ -7,6 +7,7 @@ import { COMMANDS } from "../../src/cli/hastctl.ts";
 import { parseOptions } from "../../src/cli/options.ts";
 import type { Config, NodeIdentity } from "../../src/config/config.ts";
 import type { RunProgram } from "../../src/platform/program.ts";
+import type { ReadCertificate } from "../../src/platform/tls.ts";
 import type { DeedEntry, ResourceStatus, StatusEntry } from "../../src/wire/control.ts";
 import type { Run } from "./surroundings.ts";
 
@@ -20,6 +21,7 @@ export interface GivenDesk {
   /** Absent: no hastd runs. */
   readonly status?: readonly StatusEntry[];
   readonly runProgram?: RunProgram;
+  readonly readCertificate?: ReadCertificate;
 }
 
 /** @param asked gets the control address of each question to hastd */
@@ -62,6 +64,8 @@ export async function runAtDesk(
       (() => {
         throw new Error("the test expects no program");
       }),
+    readCertificate:
+      given.readCertificate ?? (() => ({ failure: "the test expects no certificate" })),
     entropy: { fill: (bytes) => bytes.fill(7) },
     controlOf: (config) => ({
       setRole: () => {

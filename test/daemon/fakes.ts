@@ -26,6 +26,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
+import type { TlsTerminator } from "../../src/platform/tls.ts";
 import type {
   ProgramHandler,
   Programs,
@@ -434,6 +435,11 @@ export const NO_HOOKS: HookParts = {
   settings: () => ({ exec: null, gate: null, timeoutMs: 60_000 }),
 };
 
+/** For daemons to which nobody comes with TLS. */
+export const NO_TLS: TlsTerminator = {
+  terminate: () => Promise.reject(new HandshakeSocketError("there is no TLS here")),
+};
+
 /** For daemons that are not reloaded. */
 export const FIXED: Configuration = {
   text: () => "",
@@ -453,6 +459,8 @@ export function settingsOf(name: string, changes: Partial<WorkerSettings> = {}):
     timeout: 20,
     metaflush: true,
     export: `unix:///run/hast/${name}.sock`,
+    exportTls: false,
+    tlspeer: null,
     ...changes,
   };
 }

@@ -14,6 +14,7 @@ import {
   FakeResolver,
   FakeSocket,
   NO_HOOKS,
+  NO_TLS,
   settingsOf,
   settle,
   USABLE,
@@ -48,7 +49,8 @@ class Node {
     add("other", "tcp4://127.0.1.9:8457");
     this.processes.born = (worker) => worker.says({ kind: "ready" });
     const access = new Access(clock, new FakeResolver());
-    this.server = new HandshakeServer({ clock, log, access, resources: () => this.#resources });
+    const resources = () => this.#resources;
+    this.server = new HandshakeServer({ clock, log, access, tls: NO_TLS, resources });
   }
 
   async role(role: Role): Promise<void> {

@@ -84,6 +84,8 @@ const SETTINGS: WorkerSettings = {
   timeout: 20,
   metaflush: true,
   export: "unix:///pretend/r0.sock",
+  exportTls: false,
+  tlspeer: null,
 };
 
 export interface WorldOptions {

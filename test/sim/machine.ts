@@ -47,7 +47,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
-import { NO_HOOKS } from "../daemon/fakes.ts";
+import { NO_HOOKS, NO_TLS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
@@ -380,7 +380,7 @@ export class Machine implements Host {
     return {
       config: result.config,
       settings: daemonSettings(result.config, rights),
-      adopt: () => undefined,
+      adopt: () => [],
     };
   }
 
@@ -492,6 +492,7 @@ export class SimDaemon implements Owner, Processes {
       processes: this,
       net,
       handshakeNet: net,
+      tls: NO_TLS,
       resolver: { lookup: () => Promise.resolve([]) },
       probe: () => {
         const copy = { state: machine.record.state!, forced: null };

@@ -121,6 +121,8 @@ export class World implements Watcher {
       timeout: plan.timeout,
       metaflush: plan.metaflush[index],
       export: EXPORT,
+      exportTls: false,
+      tlspeer: null,
     };
     const manners = {
       diskDelayMs: plan.diskDelayMs,

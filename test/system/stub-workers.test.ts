@@ -26,7 +26,7 @@ import {
 } from "../../src/wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../../src/wire/handshake.ts";
-import { FakeLog, FIXED, NO_HOOKS, settingsOf, USABLE } from "../daemon/fakes.ts";
+import { FakeLog, FIXED, NO_HOOKS, NO_TLS, settingsOf, USABLE } from "../daemon/fakes.ts";
 import { signal } from "./marked-processes.ts";
 import { until } from "./until.ts";
 
@@ -59,7 +59,9 @@ class RealDaemon {
           script: join(import.meta.dirname, "../daemon/stub-worker.ts"),
           output: "inherit",
           user: null,
+          credentials: null,
         }),
+        tls: NO_TLS,
         net: nodeNet,
         handshakeNet: new NodeHandshakeNet(),
         resolver: new NodeResolver(),

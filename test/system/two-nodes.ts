@@ -29,6 +29,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hastctl } from "../../src/cli/hastctl.ts";
+import { readCertificate } from "../../src/platform/node/certificate.ts";
 import { nodeClock } from "../../src/platform/node/clock.ts";
 import { openComponent } from "../../src/platform/node/component.ts";
 import { nodeEntropy } from "../../src/platform/node/entropy.ts";
@@ -66,6 +67,8 @@ export interface TwoNodesOptions {
   readonly create?: readonly string[];
   /** More statements for the resource section. */
   readonly statements?: readonly string[];
+  /** Replication goes over TLS; default no. Each node knows the other's certificate: see {@link TwoNodes.pins}. */
+  readonly tls?: boolean;
   /** Replication goes through proxies; default no. */
   readonly proxied?: boolean;
   /** Where the temporary directory is made; default the system's. */
@@ -83,6 +86,10 @@ export class TwoNodes {
   /** From alpha to beta, while alpha is primary; null unless proxied. */
   readonly alphaToBeta: TcpProxy | null;
   readonly betaToAlpha: TcpProxy | null;
+  /** What each node's `tlspeer` says; null = nothing. Counts from the next configure() on. */
+  readonly pins: Record<"alpha" | "beta", string | null> = { alpha: null, beta: null };
+  /** Each node's `remote` as the next configure() writes it: "tls" or "tcp4". */
+  readonly schemes: Record<"alpha" | "beta", "tls" | "tcp4">;
   readonly #options: TwoNodesOptions;
   readonly #onExit = (): void => killMarked(this.directory);
 
@@ -94,6 +101,8 @@ export class TwoNodes {
   ) {
     this.directory = directory;
     this.#options = options;
+    const scheme = options.tls ? "tls" : "tcp4";
+    this.schemes = { alpha: scheme, beta: scheme };
     this.configuration = join(directory, "hast.conf");
     this.alpha = new Node("alpha", directory, places.alpha);
     this.beta = new Node("beta", directory, places.beta);
@@ -115,6 +124,10 @@ export class TwoNodes {
       : null;
     const pair = new TwoNodes(directory, options, places, proxies);
     for (const node of pair.nodes) makeDisk(node.local, options.mediaSize ?? 64 * 1024 * 1024);
+    if (options.tls) {
+      for (const node of pair.nodes)
+        pair.pins[pair.other(node).name] = await node.makeCertificate();
+    }
     pair.configure();
     return pair;
   }
@@ -156,7 +169,8 @@ export class TwoNodes {
   configure(...more: readonly string[]): void {
     this.#configure(more, (node) => {
       const proxy = node === this.alpha ? this.betaToAlpha : this.alphaToBeta;
-      return `tcp4://${node.place.host}:${proxy?.port ?? node.place.port}`;
+      const scheme = this.schemes[this.other(node).name];
+      return `${scheme}://${node.place.host}:${proxy?.port ?? node.place.port}`;
     });
   }
 
@@ -173,6 +187,7 @@ export class TwoNodes {
         `  control ${node.control}`,
         `  pidfile ${node.pidfile}`,
         `  listen tcp4://${node.place.host}:${node.place.port}`,
+        `  tlsdir ${node.tlsDirectory}`,
         `}`,
       ]),
       `resource ${RESOURCE} {`,
@@ -186,6 +201,7 @@ export class TwoNodes {
         `    local ${node.local}`,
         `    remote ${addressOf(this.other(node))}`,
         `    source tcp4://${node.place.host}`,
+        `    tlspeer ${this.pins[node.name] ?? "none"}`,
         `    export unix://${node.socket}`,
         `  }`,
       ]),
@@ -307,6 +323,7 @@ export class Node {
   readonly control: string;
   readonly pidfile: string;
   readonly log: string;
+  readonly tlsDirectory: string;
   readonly #mark: string;
   /** A program and its arguments that run hastd for us: `unshare -m sh -c …`. */
   wrapper: readonly string[] = [];
@@ -322,6 +339,7 @@ export class Node {
     this.control = join(directory, `${name}.ctl`);
     this.pidfile = join(directory, `${name}.pid`);
     this.log = join(directory, `${name}.log`);
+    this.tlsDirectory = join(directory, `${name}.tls`);
     this.#mark = join(directory, name);
   }
 
@@ -340,6 +358,14 @@ export class Node {
   async create(...options: readonly string[]): Promise<void> {
     const { code, stdout, stderr } = await this.hastctl("create", ...options, RESOURCE);
     if (code !== 0) throw new Error(`${this.name}: create: exit code ${code}\n${stdout}${stderr}`);
+  }
+
+  /** `hastctl tls init`. @returns the fingerprint, as `tlspeer` has it */
+  async makeCertificate(...options: readonly string[]): Promise<string> {
+    const names = [this.place.host, this.name];
+    const command = ["tls", "init", "--dir", this.tlsDirectory, ...options, ...names];
+    const said = await expectCommand(join(BIN, "hastctl"), command);
+    return /tlspeer (sha256:[0-9a-f]{64})/.exec(said)![1]!;
   }
 
   /** Starts hastd in the foreground and waits until it answers. */
@@ -499,6 +525,7 @@ export class Node {
       openComponent,
       readText: (path) => ({ text: readFileSync(path, "utf8") }),
       runProgram,
+      readCertificate,
       identity: nodeIdentity,
       node: null,
       versionLine: "",

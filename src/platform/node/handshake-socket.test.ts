@@ -58,7 +58,12 @@ async function read(socket: Socket, length: number): Promise<string> {
 }
 
 function stubWorker(t: TestContext, resource: string) {
-  const processes = new NodeProcesses({ script: STUB, output: "inherit", user: null });
+  const processes = new NodeProcesses({
+    script: STUB,
+    output: "inherit",
+    user: null,
+    credentials: null,
+  });
   const messages: unknown[] = [];
   const exited = Promise.withResolvers<ProcessExit>();
   const worker: WorkerProcess = processes.spawn(

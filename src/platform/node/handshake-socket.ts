@@ -101,13 +101,19 @@ export class NodeHandshakeSocket implements HandshakeSocket {
       accepted.destroy();
       return null;
     }
-    return new NodeHandshakeSocket(accepted, remoteAddress, remotePort);
+    const peerHost = remoteAddress.replace(/^::ffff:(?=\d+\.)/i, "");
+    return new NodeHandshakeSocket(accepted, peerHost, tcpText(peerHost, remotePort));
   }
 
-  private constructor(accepted: Socket, remoteAddress: string, remotePort: number) {
+  /** The plain text of a connection whose TLS ends in another process. @param plain paused, nothing read */
+  static behindTls(plain: Socket, { peer, peerHost }: HandshakeSocket): NodeHandshakeSocket {
+    return new NodeHandshakeSocket(plain, peerHost, peer.replace(/^tcp/, "tls"));
+  }
+
+  private constructor(accepted: Socket, peerHost: string, peer: string) {
     this.#socket = accepted;
-    this.peerHost = remoteAddress.replace(/^::ffff:(?=\d+\.)/i, "");
-    this.peer = tcpText(this.peerHost, remotePort);
+    this.peerHost = peerHost;
+    this.peer = peer;
     accepted.on("error", (error: NodeJS.ErrnoException) => this.#fail(failureText(error)));
   }
 

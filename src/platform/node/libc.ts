@@ -35,6 +35,7 @@ const callSocket = libc.func("int socket(int domain, int type, int protocol)");
 const callSendto = libc.func(
   "int64_t sendto(int fd, void *bytes, size_t length, int flags, void *address, uint32_t addressLength)",
 );
+const callSocketpair = libc.func("int socketpair(int domain, int type, int protocol, void *ends)");
 const callPoll = libc.func("int poll(void *descriptors, ulong count, int timeout)");
 
 /** errno values that the platform code tells apart. */
@@ -190,6 +191,15 @@ export function unixDatagramSocket(): number {
   const SOCK_DGRAM = 2;
   const SOCK_CLOEXEC = 0o2000000;
   return negativeErrno(callSocket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+}
+
+/** Two connected stream sockets. @returns their descriptors or -errno */
+export function socketPair(): readonly [number, number] | number {
+  const SOCK_STREAM = 1;
+  const SOCK_CLOEXEC = 0o2000000;
+  const ends = Buffer.alloc(8);
+  const result = negativeErrno(callSocketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+  return result < 0 ? result : [ends.readInt32LE(0), ends.readInt32LE(4)];
 }
 
 /** struct sockaddr_un of a path of at most 107 bytes. */

@@ -5,29 +5,47 @@ import dns from "node:dns";
 import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
+import tls from "node:tls";
+import { assert } from "../../base/assert.ts";
 import {
   type Address,
   DEFAULT_PORT,
   formatAddress,
+  type NetworkAddress,
   parseAddress,
   plainHost,
 } from "../../wire/address.ts";
 import { WireError } from "../../wire/error.ts";
+import { encodeS1 } from "../../wire/handshake.ts";
 import {
   type ConnectOptions,
   type Listener,
   type Net,
   NetError,
   type NetFailure,
+  type SecuredClient,
   type SocketAccess,
   type Stream,
 } from "../net.ts";
+import type { Credentials, ExpectedPeer } from "../tls.ts";
+import { refusalOf, tlsOptions } from "./certificate.ts";
 import { canOpen, SPARE_FOR_CLIENTS, TOO_FEW_DESCRIPTORS } from "./descriptors.ts";
 import { peerUser } from "./libc.ts";
 import { failureText } from "./net-failure.ts";
-import { adoptSocket } from "./socket-stream.ts";
+import { adoptSocket, releaseSocket } from "./socket-stream.ts";
+import { TlsStream } from "./tls-stream.ts";
 
-export const nodeNet: Net = { connect, listen };
+/** @param credentials for tls:// addresses and clients with STARTTLS; asked for at each connection */
+export function createNet(credentials: () => Credentials | null): Net {
+  return {
+    connect: (address, options, done) => connect(address, options, credentials, done),
+    listen,
+    startTls: (stream, timeoutMs, done) => startTls(stream, timeoutMs, credentials(), done),
+  };
+}
+
+/** One that knows no TLS. */
+export const nodeNet: Net = createNet(() => null);
 
 /** Connections the kernel may hold for us to accept; more are clients' retries. */
 const BACKLOG = 128;
@@ -39,6 +57,7 @@ const OWN_ACCESS: SocketAccess = { mode: UNIX_SOCKET_MODE, user: null, group: nu
 function connect(
   text: string,
   options: ConnectOptions,
+  credentials: () => Credentials | null,
   done: (result: Stream | NetFailure) => void,
 ): () => void {
   let socket: net.Socket | null = null;
@@ -77,6 +96,10 @@ function connect(
     socket.on("error", (error: NodeJS.ErrnoException) => fail(failureText(error)));
     socket.on("connect", () => {
       if (over) return;
+      if (address.kind === "tls") {
+        secure(address);
+        return;
+      }
       over = true;
       clearTimeout(timer);
       done(adoptSocket(socket!, formatAddress(withPort(address))));
@@ -84,11 +107,43 @@ function connect(
     socket.connect(where);
   };
 
+  const secure = (address: NetworkAddress) => {
+    const { expected } = options;
+    const own = credentials();
+    // hastd gives them to whoever has such an address.
+    assert(expected !== undefined && own !== null);
+    setUp(socket!);
+    const secured = tls.connect({
+      ...tlsOptions(own, own.authorities),
+      socket: socket!,
+      servername: expected.resource,
+      // The server name is the resource's; the certificate is judged below.
+      checkServerIdentity: () => undefined,
+    });
+    secured.on("error", (error: NodeJS.ErrnoException) => fail(tlsFailure(error)));
+    secured.on("secureConnect", () => {
+      if (over) return;
+      const { host } = address;
+      const refusal = peerRefusal(secured, own, expected, host);
+      if (refusal === null) {
+        over = true;
+        clearTimeout(timer);
+        secured.pause();
+        done(new TlsStream(secured, formatAddress(withPort(address))));
+        return;
+      }
+      // Its operator hears of it, too.
+      secured.end(encodeS1({ kind: "refused", errmsg: refusal, wait: false }), () => {
+        fail(`the node at ${host} is refused: ${refusal}. See there: hastctl tls show`);
+      });
+    });
+  };
+
   if (address.kind === "unix") {
     open({ path: address.path });
     return abandon;
   }
-  if (source !== null && source.kind !== "tcp") {
+  if (source !== null && source.kind === "unix") {
     process.nextTick(fail, `source ${options.source} is no TCP address`);
     return abandon;
   }
@@ -107,6 +162,106 @@ function connect(
     }
   });
   return abandon;
+}
+
+/** As an accepted socket is set up: see socket-stream.ts, for those that are no Stream. */
+export function setUp(socket: net.Socket): void {
+  socket.setNoDelay(true);
+  socket.setKeepAlive(true, 60_000, 10_000, 6);
+}
+
+/** Whether the other node is the one that hast.conf names. @returns why not, or null */
+export function peerRefusal(
+  socket: tls.TLSSocket,
+  own: Credentials,
+  { pin }: ExpectedPeer,
+  host: string,
+): string | null {
+  return refusalOf(socket, { pin, host, hasAuthorities: own.authorities !== null });
+}
+
+/** Why no TLS connection came about, for people. */
+export function tlsFailure(error: NodeJS.ErrnoException): string {
+  switch (error.code) {
+    case "ERR_SSL_TLSV1_UNRECOGNIZED_NAME":
+      return "the other node takes no TLS for this resource: its remote there is no tls:// address. Its log says more";
+    case "ERR_SSL_TLSV1_ALERT_ACCESS_DENIED":
+    case "ERR_SSL_SSL/TLS_ALERT_ACCESS_DENIED":
+      return "the other node has no access for this address: its remote there is another. Its log says more";
+    case "ECONNRESET":
+      return "the peer closed the connection instead of answering TLS: it may know no TLS, or not this address";
+    case "ERR_SSL_WRONG_VERSION_NUMBER":
+      return "the peer did not answer with TLS";
+    case "ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION":
+    case "ERR_SSL_UNSUPPORTED_PROTOCOL":
+      return "the peer has no TLS 1.3";
+    default:
+      return error.errno === undefined ? `TLS: ${reasonOf(error)}` : failureText(error);
+  }
+}
+
+/** OpenSSL's words without its numbers and places. */
+function reasonOf(error: Error & { reason?: unknown }): string {
+  return typeof error.reason === "string" ? error.reason : error.message.split("\n", 1)[0]!;
+}
+
+function startTls(
+  stream: Stream,
+  timeoutMs: number,
+  own: Credentials | null,
+  done: (result: SecuredClient | NetFailure) => void,
+): () => void {
+  assert(own !== null); // hastd gives them to whoever has such an export
+  const authorities = own.clients ?? own.authorities;
+  const acceptable = { pin: null, host: null, hasAuthorities: authorities !== null };
+  const socket = releaseSocket(stream);
+  if (socket === null) {
+    process.nextTick(done, { failure: "the client has gone" });
+    return () => undefined;
+  }
+  serveTls(socket, tlsOptions(own, authorities), timeoutMs, (secured) => {
+    if ("failure" in secured) done(secured);
+    else {
+      const refusal = refusalOf(secured, acceptable);
+      done({ stream: new TlsStream(secured, stream.peer), refusal });
+    }
+  });
+  return () => socket.destroy();
+}
+
+/**
+ * The server's side of TLS on a connected socket.
+ * @param done is called once: with a paused socket, or with why there is none
+ */
+export function serveTls(
+  socket: net.Socket,
+  options: tls.TlsOptions,
+  timeoutMs: number,
+  done: (secured: tls.TLSSocket | NetFailure) => void,
+): void {
+  let over = false;
+  const finish = (result: tls.TLSSocket | NetFailure) => {
+    if (over) return;
+    over = true;
+    clearTimeout(timer);
+    if ("failure" in result) socket.destroy();
+    done(result);
+  };
+  const timer = setTimeout(
+    () => finish({ failure: `no TLS within ${timeoutMs / 1000} s` }),
+    timeoutMs,
+  );
+  const fail = (error: NodeJS.ErrnoException) => finish({ failure: tlsFailure(error) });
+  // A server of its own for each: no session is ever resumed, so every certificate is shown anew.
+  const server = tls.createServer({ ...options, handshakeTimeout: timeoutMs + 1000 }, (secured) => {
+    secured.pause();
+    secured.on("error", () => undefined); // until its owner listens, "close" is enough
+    finish(secured);
+  });
+  server.on("tlsClientError", fail);
+  socket.on("error", fail);
+  socket.on("close", () => finish({ failure: "the peer closed the connection" }));
+  server.emit("connection", socket);
 }
 
 /** Calls `done` with the first address of `host`, at once if it is one itself; or with a failure, later. */
@@ -145,13 +300,16 @@ async function listen(
     if (!(error instanceof WireError)) throw error;
     throw new NetError("EINVAL", error.message, { cause: error });
   }
+  if (address.kind === "tls") {
+    throw new NetError("EINVAL", `Cannot listen on ${text}: write tcp:// instead of tls://.`);
+  }
   return address.kind === "unix"
     ? await listenUnix(address.path, accepted, failed, access)
     : await listenTcp(address, text, accepted, failed);
 }
 
 async function listenTcp(
-  address: Extract<Address, { kind: "tcp" }>,
+  address: NetworkAddress,
   text: string,
   accepted: (stream: Stream, user: null) => void,
   failed: (reason: string) => void,

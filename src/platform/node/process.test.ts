@@ -10,7 +10,7 @@ import { NodeProcesses } from "./process.ts";
 const STUB = path.resolve(import.meta.dirname, "../../../test/daemon/stub-worker.ts");
 
 function spawn(t: TestContext, identity: WorkerIdentity, script = STUB) {
-  const processes = new NodeProcesses({ script, output: "ignore", user: null });
+  const processes = new NodeProcesses({ script, output: "ignore", user: null, credentials: null });
   const messages: unknown[] = [];
   const ended = Promise.withResolvers<ProcessExit>();
   let arrived: () => void = () => undefined;

@@ -15,6 +15,7 @@ import {
   type WorkerProcess,
   workerTitle,
 } from "../process.ts";
+import type { Credentials } from "../tls.ts";
 import { NodeHandshakeSocket, type ReleasedSocket } from "./handshake-socket.ts";
 import { type WorkerUser, workerUserVariable } from "./privileges.ts";
 
@@ -25,13 +26,33 @@ export interface NodeProcessesOptions {
   readonly output: "inherit" | "ignore";
   /** Who they are to become once they have opened what they need; null: nobody else. */
   readonly user: WorkerUser | null;
+  /** For TLS; null where no resource wants any. */
+  readonly credentials: Credentials | null;
+}
+
+/** What each process is told before anything else, and again when they change. */
+export interface CredentialsMessage {
+  readonly kind: "credentials";
+  readonly credentials: Credentials | null;
 }
 
 export class NodeProcesses implements Processes {
   readonly #options: NodeProcessesOptions;
+  readonly #children = new Set<ChildProcess>();
 
   constructor(options: NodeProcessesOptions) {
     this.#options = options;
+  }
+
+  /** Tells every process the options' credentials. */
+  tellCredentials(): void {
+    for (const child of this.#children) this.#tellCredentials(child);
+  }
+
+  #tellCredentials(child: ChildProcess): void {
+    const { credentials } = this.#options;
+    const message: CredentialsMessage = { kind: "credentials", credentials };
+    if (child.connected) child.send(message, ignoreSendError);
   }
 
   spawn(identity: WorkerIdentity, handler: ProcessHandler): WorkerProcess {
@@ -57,6 +78,9 @@ export class NodeProcesses implements Processes {
       queueMicrotask(() => handler.exited({ kind: "not-started", reason }));
       return NO_PROCESS;
     }
+    this.#children.add(child);
+    child.on("close", () => this.#children.delete(child));
+    if (this.#options.credentials !== null) this.#tellCredentials(child);
     return new NodeWorkerProcess(child, handler);
   }
 }

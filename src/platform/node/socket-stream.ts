@@ -34,19 +34,42 @@ interface HandleOwner {
  */
 export function adoptSocket(socket: net.Socket, peer: string): Stream {
   assert(socket.readableLength === 0, "bytes have been read from the socket already");
-  const owner = socket as unknown as HandleOwner;
-  const handle = owner._handle;
+  const handle = takeHandle(socket);
   assert(
-    typeof handle === "object" && handle !== null,
+    handle !== null,
     "the socket has no handle: it is closed, or this Node keeps it elsewhere",
   );
-  owner._handle = null;
-  socket.on("error", ignoreError); // it has nothing left to fail
-  socket.destroy(); // so that its server, if any, counts it out
   return new SocketStream(handle, peer);
 }
 
 function ignoreError(): void {}
+
+/**
+ * The opposite: a socket again, paused, for whoever goes on with it. The stream must have paused, and its
+ * writes been reported sent; it is empty afterwards. Null where the connection has closed.
+ */
+export function releaseSocket(stream: Stream): net.Socket | null {
+  assert(stream instanceof SocketStream);
+  const handle = stream.release();
+  return handle === null ? null : socketOf(handle);
+}
+
+/** A socket with another one's handle, of which nothing is read before somebody asks. */
+export function socketOf(handle: object): net.Socket {
+  // The published options know a descriptor only, which would have to be duplicated first.
+  return new net.Socket({ handle, pauseOnCreate: true } as net.SocketConstructorOpts);
+}
+
+/** Takes the handle out of a socket; null where it has closed. */
+export function takeHandle(socket: net.Socket): object | null {
+  const owner = socket as unknown as HandleOwner;
+  const handle = owner._handle;
+  if (handle === null) return null;
+  owner._handle = null;
+  socket.on("error", ignoreError); // it has nothing left to fail
+  socket.destroy(); // so that its server, if any, counts it out
+  return handle;
+}
 
 class SocketStream implements Stream {
   readonly peer: string;
@@ -160,6 +183,14 @@ class SocketStream implements Stream {
     this.pause();
     this.#ended = true;
     this.#socket.destroySoon();
+  }
+
+  /** See releaseSocket(). */
+  release(): object | null {
+    assert(this.#paused);
+    const gone = this.#destroyed || this.#closed;
+    this.#destroyed = this.#ended = this.#closed = true;
+    return gone ? null : takeHandle(this.#socket);
   }
 
   destroy(): void {

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * A Stream over an established TLS connection.
+ *
+ *   kernel ─► OpenSSL ─► chunk ─copied─► reader.space() ─► reader.received()
+ *
+ * Node decrypts into buffers of its own, 16 KiB at a time. What a paused reader does not take waits here,
+ * one chunk at most; behind it Node stops reading.
+ */
+
+import type { TLSSocket } from "node:tls";
+import { assert } from "../../base/assert.ts";
+import type { Stream, StreamReader } from "../net.ts";
+import { failureText } from "./net-failure.ts";
+
+export class TlsStream implements Stream {
+  readonly peer: string;
+  readonly #socket: TLSSocket;
+  #reader: StreamReader | null = null;
+  /** Decrypted, and not yet taken. */
+  #left: Uint8Array = NOTHING;
+  #paused = false;
+  #delivering = false;
+  /** No more writes: ended here, ended by the peer, or closed. */
+  #ended = false;
+  #destroyed = false;
+  /** The socket has closed; the reader hears of it once it has taken everything. */
+  #gone = false;
+  #closed = false;
+  #failure: string | null = null;
+  #sentCount = 0;
+  #sentScheduled = false;
+
+  /** @param socket established and paused: the reader's memory is not known yet */
+  constructor(socket: TLSSocket, peer: string) {
+    this.peer = peer;
+    this.#socket = socket;
+    socket.on("end", () => {
+      this.#ended = true;
+    });
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      this.#ended = true;
+      this.#failure ??= failureText(error);
+    });
+    socket.on("close", () => {
+      this.#ended = true;
+      this.#gone = true;
+      this.#maybeClosed();
+    });
+  }
+
+  start(reader: StreamReader): void {
+    assert(this.#reader === null);
+    this.#reader = reader;
+    this.#socket.on("data", (chunk: Uint8Array) => {
+      assert(this.#left.length === 0);
+      this.#left = chunk;
+      this.#deliver();
+    });
+    if (!this.#paused) this.#socket.resume();
+    if (this.#sentCount > 0) this.#scheduleSent();
+    if (this.#gone) process.nextTick(() => this.#maybeClosed());
+  }
+
+  #deliver(): void {
+    if (this.#delivering) return;
+    this.#delivering = true;
+    while (this.#left.length > 0 && !this.#paused && !this.#destroyed) {
+      const space = this.#reader!.space();
+      const length = Math.min(space.length, this.#left.length);
+      space.set(this.#left.subarray(0, length));
+      this.#left = this.#left.subarray(length);
+      this.#reader!.received(length);
+    }
+    this.#delivering = false;
+    if (this.#left.length > 0) this.#socket.pause();
+    else if (!this.#paused && !this.#destroyed) this.#socket.resume();
+    this.#maybeClosed();
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.#ended) return;
+    this.#socket.write(bytes, this.#onWritten);
+  }
+
+  writeAll(pieces: readonly Uint8Array[]): void {
+    if (this.#ended) return;
+    this.#socket.cork();
+    for (const piece of pieces) this.#socket.write(piece, this.#onWritten);
+    this.#socket.uncork();
+  }
+
+  readonly #onWritten = (error: Error | null | undefined): void => {
+    if (error) return; // "error" and "close" tell it
+    this.#sentCount += 1;
+    this.#scheduleSent();
+  };
+
+  #scheduleSent(): void {
+    if (this.#sentScheduled || this.#reader === null) return;
+    this.#sentScheduled = true;
+    process.nextTick(this.#reportSent);
+  }
+
+  readonly #reportSent = (): void => {
+    this.#sentScheduled = false;
+    if (this.#destroyed || this.#closed) return;
+    const count = this.#sentCount;
+    this.#sentCount = 0;
+    this.#reader!.sent(count);
+  };
+
+  pause(): void {
+    if (this.#paused) return;
+    this.#paused = true;
+    if (this.#reader !== null) this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    if (this.#reader === null || this.#destroyed) return;
+    process.nextTick(() => {
+      if (!this.#paused && !this.#destroyed) this.#deliver();
+    });
+  }
+
+  end(): void {
+    if (this.#destroyed) return;
+    this.#paused = true;
+    this.#left = NOTHING;
+    this.#ended = true;
+    this.#socket.destroySoon();
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#ended = true;
+    this.#left = NOTHING;
+    this.#failure ??= "closed by this side";
+    this.#socket.destroy();
+  }
+
+  #maybeClosed(): void {
+    if (!this.#gone || this.#closed || this.#reader === null || this.#delivering) return;
+    // A paused reader takes the rest first: what was received whole is applied.
+    if (this.#left.length > 0) return;
+    this.#closed = true;
+    this.#reader.closed(this.#failure);
+  }
+}
+
+const NOTHING: Uint8Array = new Uint8Array(0);
