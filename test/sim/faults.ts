@@ -121,7 +121,15 @@ class Fault {
         this.#stopProcess(machine);
         return;
       case "power cut":
+        this.#happens(`${machine.name} loses its power`);
         this.#powerCut(machine);
+        return;
+      case "power cut of both":
+        this.#happens("both lose their power");
+        for (const each of this.#world.machines) this.#powerCut(each);
+        return;
+      case "lagging secondary":
+        this.#lag();
         return;
       case "read errors":
       case "write errors":
@@ -238,9 +246,29 @@ class Fault {
     });
   }
 
+  /** The secondary has received a lot and written little, and then its primary is gone, or the connection. */
+  #lag(): void {
+    const { machines, network, timeline } = this.#world;
+    const laggard = machines.find(({ secondary }) => secondary !== null);
+    if (laggard === undefined) return;
+    const leader = this.#world.other(laggard);
+    const random = this.#random;
+    const end = random.pick(["reset", "killed", "power cut"] as const);
+    this.#happens(`${laggard.name}: its disk is slow, and then its primary is gone: ${end}`);
+    laggard.disk = { ...laggard.disk, slowness: 200 };
+    this.#later(this.#outage(), () => {
+      laggard.disk = { ...laggard.disk, slowness: 1 };
+    });
+    timeline.after(random.pick([20, 200, 1_000]) * random.next(), () => {
+      if (!this.#world.chaos) return;
+      if (end === "reset") network.resetOne();
+      else if (end === "killed") leader.primary?.die({ kind: "signal", signal: "SIGKILL" });
+      else this.#powerCut(leader);
+    });
+  }
+
   #powerCut(machine: Machine): void {
     if (!machine.on) return;
-    this.#happens(`${machine.name} loses its power`);
     const { application, history } = this.#world;
     const leader = this.#world.other(machine).primary?.primaryEngine?.core;
     if (leader?.diskless) this.#world.faults.count("power cut of the only copy");

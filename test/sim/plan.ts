@@ -24,6 +24,8 @@ const FAULTS = {
   "stop daemon": 1,
   "stopped process": 1,
   "power cut": 3,
+  "power cut of both": 0.5,
+  "lagging secondary": 2,
   "read errors": 1,
   "write errors": 1,
   "flush errors": 1,
