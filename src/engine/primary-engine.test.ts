@@ -24,7 +24,7 @@ import {
   EXT_ZERO,
 } from "../wire/extensions.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
-import { encodeS1, encodeS2 } from "../wire/handshake.ts";
+import { encodeS1, encodeS2, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import { decodeNv, NvWriter } from "../wire/nv.ts";
 import { CHECKSUM_CRC32, COMPRESSION_LZF } from "../wire/payload.ts";
 import { CMD_FLUSH, CMD_READ, CMD_WRITE } from "../wire/request.ts";
@@ -1314,6 +1314,14 @@ test("a new copy is promoted if nobody answers, but not over a node that holds d
   // An id of its own would keep it from ever joining the other node.
   expect.equal(late.metadata.resuid, 0n);
   expect.equal(late.metadata.state, "new");
+});
+
+test("S-18: a copy that was written before the two ever met says so after a promotion that was refused, too", async () => {
+  const written = { resuid: 0n, localcnt: 1n, state: "new" } as const;
+  const refusal = { s2: handshakeRefusal(SPLIT_BRAIN_ERRMSG) };
+  const aspirant = await Aspirant.start("unknown", written, refusal);
+  aspirant.refused(/Split-brain/);
+  expect.deepEqual([aspirant.metadata.resuid, aspirant.metadata.localcnt], [0n, 1n]);
 });
 
 test("--force: served whatever its metadata say, with a mark that a synchronization clears", async () => {

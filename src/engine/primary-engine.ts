@@ -8,7 +8,7 @@
  */
 
 import { assert } from "../base/assert.ts";
-import { type Synced, stateOf } from "../metadata/block.ts";
+import { type Metadata, type Synced, stateOf } from "../metadata/block.ts";
 import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
@@ -76,8 +76,8 @@ interface Question {
   readonly deadline: Timer;
   /** The other node has said that it is primary. */
   primarySeen: boolean;
-  /** The resource's id, if there is one by now, was made up to ask. */
-  readonly madeUpId: boolean;
+  /** As they were before: an id is made up to ask, where there is none. */
+  readonly before: Pick<Metadata, "resuid" | "localcnt" | "remotecnt">;
   readonly resolve: (go: boolean) => void;
 }
 
@@ -332,7 +332,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
           this.#answered(`no answer within ${timeout} s`),
         ),
         primarySeen: false,
-        madeUpId: metadata.resuid === 0n,
+        before: metadata,
         resolve,
       };
       link.connect();
@@ -357,10 +357,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#lastWords = { exitCode: EXIT_PROMOTION_REFUSED, reason: text };
     question.resolve(false);
     const { metadata } = this.#component;
-    // Made up for a pair that is none: with an id of its own this copy could not join the other one.
-    const madeUp = question.madeUpId && metadata.resuid !== 0n;
+    // Made up for a pair that is none: with an id of its own this copy could not join the other one. What it
+    // was written before the two ever met still counts (S-18).
+    const { resuid, localcnt, remotecnt } = question.before;
+    const madeUp = resuid === 0n && metadata.resuid !== 0n;
     if (madeUp || metadata.unflushed === true) {
-      const id = madeUp ? { resuid: 0n, localcnt: 0n, remotecnt: 0n } : {};
+      const id = madeUp ? { resuid, localcnt, remotecnt } : {};
       this.#component.writeRecord({ ...id, unflushed: undefined }); // nor was the map written
       this.#component.disk.submit();
     } else {
