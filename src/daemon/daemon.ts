@@ -90,6 +90,8 @@ export class Daemon {
   #control: Listener | null = null;
   /** By address as written. */
   #listeners = new Map<string, HandshakeListener>();
+  /** Ends with open(), well or not. */
+  #opening: Promise<unknown> = Promise.resolve();
 
   constructor(settings: DaemonSettings, parts: DaemonParts) {
     this.#doors = settings;
@@ -119,6 +121,13 @@ export class Daemon {
    * @throws StartError, after closing what had been opened
    */
   async open(): Promise<void> {
+    const opening = this.#open();
+    // A failure is the caller's to hear; who reloads only waits for the end.
+    this.#opening = opening.catch(() => undefined);
+    await opening;
+  }
+
+  async #open(): Promise<void> {
     try {
       this.#control = await this.#openControl(this.#doors);
       this.#listeners = await this.#openListeners(this.#doors, new Map());
@@ -134,6 +143,7 @@ export class Daemon {
    * @throws StartError, and the doors are as before
    */
   async moveDoors(next: Doors): Promise<void> {
+    await this.#opening; // SIGHUP may come early
     const before = this.#doors;
     const listeners = await this.#openListeners(next, this.#listeners);
     try {

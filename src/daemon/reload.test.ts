@@ -147,6 +147,15 @@ test("a file with mistakes changes nothing; who asked and the log hear where the
   assert.equal(world.adopted, 0);
 });
 
+test("a reload while hastd still starts comes after that: neither finds the other's address in use", async () => {
+  const world = new World(fileOf("r0"));
+  const opening = world.daemon.open();
+  const reloaded = await world.reload(fileOf("r0 timeout 5"));
+  await opening;
+  assert.equal(reloaded.kind, "done");
+  assert.equal(world.open.length, new Set(world.open).size);
+});
+
 test("a primary is told what may change live, and keeps its worker", async () => {
   const world = await World.start(fileOf("r0"));
   const worker = await world.become("primary");
