@@ -84,6 +84,11 @@ export class Copy {
   untold: string | null = null;
   /** Some of it is on this copy, which may be overwritten from there: then a FLUSH must say so. */
   atRisk = false;
+  /**
+   * This copy's primary died in step with the other node: what it lost with its power, if it did, that one's
+   * daemon knows to be there (S-9).
+   */
+  keptBy: object | null = null;
   /** When this primary's worker, or the last, opened the disk. */
   since = 0;
   /** Which connection as primary this is, or was the last. */
@@ -159,6 +164,7 @@ export class Counts {
 export class History {
   readonly copies: readonly [Copy, Copy];
   readonly counts: Counts = new Counts();
+  readonly extensions: boolean;
   readonly #cellCount: number;
   readonly #cellSize: number;
   #time = 1;
@@ -168,7 +174,9 @@ export class History {
   readonly #zeroEnd: Int32Array;
   readonly #markers: [Marker, Marker];
 
-  constructor(machines: readonly [Machine, Machine]) {
+  /** @param extensions or each node takes the other for FreeBSD's */
+  constructor(machines: readonly [Machine, Machine], extensions: boolean) {
+    this.extensions = extensions;
     this.copies = [new Copy(machines[0]), new Copy(machines[1])];
     this.#cellCount = machines[0].shape.cellCount;
     this.#cellSize = machines[0].shape.sectorSize;
@@ -536,6 +544,7 @@ export class History {
 
   /** A primary has opened its disk. */
   promoted(copy: Copy, worker: SimWorker): void {
+    this.other(copy).keptBy = null;
     copy.leader = worker;
     copy.since = ++this.#time;
     this.counts.promotions++;
@@ -567,6 +576,8 @@ export class History {
   primaryDied(copy: Copy, worker: SimWorker, graceful: boolean): void {
     if (copy.leader !== worker) return; // it never had the disk
     copy.leader = null;
+    const together = copy.connected && copy.inStep && copy.excuse === null && this.extensions;
+    copy.keptBy = together && worker.mode !== "async" ? this.other(copy).machine.daemon : null;
     if (graceful && !this.#isMarked(copy)) {
       const other = this.other(copy);
       const lost = copy.backlog.find((op) => !this.#holdsOp(other, op));
@@ -600,6 +611,7 @@ export class History {
   /** A secondary's worker is killed, or its disk fails. */
   secondaryFault(copy: Copy, worker: SimWorker, what: "worker" | "disk"): void {
     const primary = this.other(copy);
+    primary.keptBy = null;
     if (primary.core?.connected && primary.excuse !== "worker") primary.excuse = what;
     primary.excusedUpTo = this.#ops.length - 1;
     for (const op of this.#takeReceived(copy, worker)) {
@@ -617,6 +629,7 @@ export class History {
 
   /** After the disk has lost what was not stable. */
   powerCut(copy: Copy): void {
+    this.other(copy).keptBy = null;
     for (let cell = 0; cell < this.#cellCount; cell++) {
       copy.must[cell] = Math.min(copy.must[cell]!, copy.stable[cell]!);
     }
@@ -626,6 +639,7 @@ export class History {
 
   /** Failed flushes have lost what was in these cells, and a worker that opens its disk learns of it. */
   forgotten(copy: Copy, cells: readonly number[]): void {
+    for (const each of this.copies) each.keptBy = null;
     for (const cell of cells) {
       copy.must[cell] = Math.min(copy.must[cell]!, copy.stable[cell]!);
       copy.alone[cell] = copy.aloneStable[cell]!;
@@ -638,6 +652,7 @@ export class History {
 
   /** The operator gives up what only this copy has. */
   discarding(copy: Copy): void {
+    for (const each of this.copies) each.keptBy = null;
     copy.alone.fill(0);
     copy.aloneStable.fill(0);
   }
@@ -645,8 +660,15 @@ export class History {
   /** The operator has created this copy anew. */
   recreated(copy: Copy): void {
     this.counts.recreated++;
+    for (const each of this.copies) each.keptBy = null;
     copy.forget();
     this.other(copy).received = [];
+  }
+
+  /** The operator promotes it by force. */
+  forcing(copy: Copy): void {
+    this.counts.forced++;
+    copy.keptBy = null;
   }
 
   splitBrain(): void {
@@ -661,6 +683,10 @@ export class History {
   poll(): void {
     for (const copy of this.copies) {
       const { core } = copy;
+      const { daemon, resource } = this.other(copy).machine;
+      if (copy.keptBy !== null && (daemon !== copy.keptBy || resource?.role !== "secondary")) {
+        copy.keptBy = null;
+      }
       if (core === null) continue;
       if (core.connected !== copy.connected) {
         copy.connected = core.connected;
@@ -703,6 +729,12 @@ export class History {
     const target = core.stale ? primary : secondary;
     if (core.stale) this.counts.fromSecondary++;
     this.#mustHold(source, source.must, "is the source of a synchronization, but");
+    if (source === primary && primary.keptBy !== null && primary.mode !== "async") {
+      const alone = this.copies.some((copy) => this.#isMarked(copy));
+      const what = `is the source after its death, ${secondary.name} has kept everything, but`;
+      if (!alone) this.#mustHold(primary, secondary.must, what);
+    }
+    primary.keptBy = null;
     this.#mustHold(source, target.alone, `is the source, and ${target.name} went on alone, but`);
     for (let cell = 0; cell < this.#cellCount; cell++) {
       target.must[cell] = Math.min(target.must[cell]!, source.must[cell]!);

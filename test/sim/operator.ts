@@ -155,7 +155,7 @@ export class Operator {
     const world = this.#world;
     const forced = wanted === "primary" && this.#forces(machine);
     world.note(`operator: ${machine.name} shall be ${wanted}${forced ? ", by force" : ""}`);
-    if (forced) world.history.counts.forced++;
+    if (forced) world.history.forcing(world.history.copyOf(machine));
     this.#changing.set(machine, resource);
     resource.changeRole(wanted, forced ? "by force" : "by the rules").then(
       (change) => {

@@ -14,10 +14,11 @@
  * What this world lets pass:
  *   - promotion of a copy that its peer has overtaken, which the rules cannot always see (S-2), or which is
  *     forced: such a bet is a split-brain in the making, which must be detected afterwards;
- *   - a primary that has lost its power, promoted again, may be the source although its peer has kept
- *     unflushed writes: history does not follow when the peer can know that (S-9; the model does);
- *   - a primary without a disk, whose peer loses its power: what was not flushed is gone;
- *   - never-written blocks are not compared when two fresh components meet (S-18): both begin as zeroes;
+ *   - a primary without a whole copy, whose peer loses its power: what was not flushed is gone, and a FLUSH
+ *     must say so;
+ *   - clients of a server that was started anew: they are owed what is stable, and what either node is known
+ *     to have kept (S-9);
+ *   - never-written blocks are not compared when two fresh components meet (S-18): both begin as zeroes.
  */
 
 import { assert } from "../../src/base/assert.ts";
@@ -96,7 +97,7 @@ export class World implements Watcher {
     this.machines = [this.#machine(0, arenas), this.#machine(1, arenas)];
     this.network.attach(this.machines);
     if (options.watch !== undefined) this.#watch(options.watch);
-    this.history = new History(this.machines);
+    this.history = new History(this.machines, !plan.legacy);
     for (const machine of this.machines) {
       const copy = this.history.copyOf(machine);
       machine.medium.onForgotten = (cells) => this.history.forgotten(copy, cells);
