@@ -588,4 +588,21 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `      map.set(bytes.subarray(0, answer.mapsize));`,
     replace: `      map.set(bytes.subarray(0, 0));`,
   },
+  {
+    name: "simulator: a refused promotion forgets what was written before the two nodes met",
+    defect: "S-18",
+    ...SIMULATED,
+    file: "src/engine/primary-engine.ts",
+    find: `      const id = madeUp ? { resuid, localcnt, remotecnt } : {};`,
+    replace: `      const id = madeUp ? { resuid, localcnt: 0n, remotecnt } : {};`,
+  },
+  {
+    name: "simulator: a reload does not wait until hastd has started",
+    defect: "reload",
+    ...SIMULATED,
+    file: "src/daemon/daemon.ts",
+    find: `    await this.#opening; // SIGHUP may come early
+`,
+    replace: ``,
+  },
 ];
