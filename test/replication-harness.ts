@@ -175,6 +175,7 @@ export class PrimaryBench implements PrimaryOutbox {
         keeps: false,
         alive: false,
         synced: "written",
+        cache: null,
         outdated: false,
         ...peer,
       },

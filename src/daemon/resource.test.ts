@@ -558,7 +558,7 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
     life: null,
     whole: false,
     invalidate: false,
-    held: null,
+    left: null,
   });
   assert.deepEqual(worker.sent.slice(1), [
     { kind: "socket", channel: "a", peer: a.peer },
@@ -569,11 +569,11 @@ test("P1 is answered with the version, a token and nothing else; P2 makes a work
 });
 
 test("S-9: what a secondary's worker leaves goes to the next one, once, and only while the role lasts", async () => {
-  const held = { resuid: 7n, localcnt: 1n, remotecnt: 2n };
+  const something = { cache: 8n, held: { resuid: 7n, localcnt: 1n, remotecnt: 2n } };
   const world = new World();
-  const left = (): unknown => world.processes.last.start.hello?.held;
+  const left = (): unknown => world.processes.last.start.hello?.left;
   const leave = async (exit: Parameters<typeof world.processes.last.exit>[0]): Promise<void> => {
-    world.processes.last.says({ kind: "held", held });
+    world.processes.last.says({ kind: "left", left: something });
     world.processes.last.exit(exit);
     await settle();
   };
@@ -582,7 +582,7 @@ test("S-9: what a secondary's worker leaves goes to the next one, once, and only
   assert.equal(left(), null);
   await leave({ kind: "code", code: 75 });
   await world.connect();
-  assert.deepEqual(left(), held);
+  assert.deepEqual(left(), something);
   world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
   await settle();
   await world.connect();

@@ -19,7 +19,7 @@ import {
   type CopyWorth,
   type Divergence,
   EXIT_PROMOTION_REFUSED,
-  type Held,
+  type Left,
   type Orders,
   type PeerHello,
   type Resolution,
@@ -140,7 +140,7 @@ export class Resource implements WorkerOwner {
    */
   #vouched = false;
   /** What the last worker of a secondary left to the next one (S-9). */
-  #held: Held | null = null;
+  #left: Left | null = null;
   /** The peer's copy and ours do not fit together, as one of the two nodes judged last. */
   #divergence: Divergence | null = null;
   #divergedAt = 0;
@@ -464,7 +464,7 @@ export class Resource implements WorkerOwner {
     // Deaf from now on: whoever goes on without us, or is promoted, cannot tell; and disks are swapped.
     if (role === "init") this.#vouched = false;
     // From here on the copy may change by other hands than a secondary's worker.
-    this.#held = null;
+    this.#left = null;
     // Said of another role, and of the time before; a rate is said of this node.
     this.#orders = { ...this.#orders, connected: true, resyncPaused: false };
     this.#log = this.#surroundings.log.withPrefix(`[${this.name}] (${role}) `);
@@ -570,7 +570,7 @@ export class Resource implements WorkerOwner {
     assert(worker === this.#worker);
     this.#worker = null;
     const { role } = worker.identity;
-    if (role === "secondary") this.#held = end.held;
+    if (role === "secondary") this.#left = end.left;
     // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
     const parted = end.failure?.exitCode === EXIT_CONFIG || end.failure?.exitCode === EXIT_DISK;
     if (role === "secondary" && parted) this.#vouched = false;
@@ -736,14 +736,14 @@ export class Resource implements WorkerOwner {
         remotecnt: p2.remotecnt,
         remarks: p2.remarks,
         life: p2.life,
-        held: this.#held,
+        left: this.#left,
         whole: p2.whole,
         invalidate: this.#invalidation !== null,
       },
       "unknown",
     );
     // One that ends without a word, as when it is killed, leaves nothing.
-    this.#held = null;
+    this.#left = null;
     worker.handOver("a", attempt.socket);
     worker.handOver("b", socket);
     // Only the deadline matters here: a socket may break on its way, and the worker wait for it.
@@ -844,7 +844,7 @@ export class Resource implements WorkerOwner {
         this.#divergence = { ...divergence, refusal: null };
         this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
         this.#vouched = false;
-        this.#held = null;
+        this.#left = null;
         this.#note =
           "the changes of this node were thrown away; the other one's are copied here when it connects as " +
           `primary. If it is not: hastctl role primary ${name} on that node`;
@@ -1128,7 +1128,7 @@ export class Resource implements WorkerOwner {
       if (resolution.kind === "done" && !dryRun && !resolution.before) {
         this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
         this.#vouched = false;
-        this.#held = null;
+        this.#left = null;
       }
       return resolution;
     } finally {

@@ -14,7 +14,7 @@ import type {
   CopyWorth,
   Divergence,
   FromWorker,
-  Held,
+  Left,
   Orders,
   Resolution,
   ToWorker,
@@ -39,7 +39,7 @@ export interface WorkerEnd {
   /** What it said before it went. */
   readonly failure: { readonly exitCode: number; readonly message: string } | null;
   /** What it left to its successor. */
-  readonly held: Held | null;
+  readonly left: Left | null;
   readonly wasReady: boolean;
   /** We had asked it to stop, or killed it. */
   readonly requested: boolean;
@@ -85,7 +85,7 @@ export class Worker {
     null;
   #questionCount = 0;
   #discarded: Discarded | null = null;
-  #held: Held | null = null;
+  #left: Left | null = null;
   /** What the worker says to the last command, or null while it has said nothing. */
   #answer: Resolution | null = null;
   readonly #answerWaiters = new Set<() => void>();
@@ -252,8 +252,8 @@ export class Worker {
       case "failed":
         this.#failure = { exitCode: message.exitCode, message: message.message };
         return;
-      case "held":
-        this.#held = message.held;
+      case "left":
+        this.#left = message.left;
         return;
       case "copy":
         this.#owner.workerCopy(this, message.copy);
@@ -303,7 +303,7 @@ export class Worker {
     return {
       exit,
       failure: this.#failure,
-      held: this.#held,
+      left: this.#left,
       wasReady: this.#ready,
       requested: this.#requested,
       lifetimeMs: this.#clock.now() - this.#bornMs,

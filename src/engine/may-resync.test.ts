@@ -50,7 +50,7 @@ async function meet(
     remotecnt: 0n,
     remarks: null,
     life: null,
-    held: null,
+    left: null,
     whole: false,
     invalidate: false,
     ...hello,

@@ -75,7 +75,7 @@ test("a secondary answers a primary of protocol 1 in protocol 1, with one reply 
     remotecnt: 0n,
     remarks: null,
     life: null,
-    held: null,
+    left: null,
     whole: false,
     invalidate: false,
   };

@@ -522,6 +522,7 @@ export class PeerLink {
       keeps: (this.#extensions & EXT_STATE) !== 0n && (this.#extensions & EXT_SOLE) !== 0n,
       alive: (this.#extensions & EXT_ALIVE) !== 0n,
       synced: answer.synced,
+      cache: answer.cache,
       outdated: answer.outdated && (this.#extensions & EXT_WHOLE) !== 0n,
     });
     this.#handler.turn();

@@ -46,7 +46,7 @@ import {
   type CopyWorth,
   type Divergence,
   EXIT_PROMOTION_REFUSED,
-  type Held,
+  type Left,
   type Orders,
   type Resolution,
   type WorkerEvent,
@@ -110,9 +110,9 @@ export interface EngineHost {
   copy(copy: CopyWorth): void;
   /**
    * The engine has ended; `exitCode` as in behaviour §2.1, `reason` for the log.
-   * @param held what the next secondary may rely on, as long as this machine keeps its memory
+   * @param left what the next secondary may rely on, as long as this machine keeps its memory
    */
-  ended(exitCode: number, reason: string, held: Held | null): void;
+  ended(exitCode: number, reason: string, left: Left | null): void;
 }
 
 export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBackend, PeerLinkHandler {

@@ -29,7 +29,7 @@ import {
   COMPRESSION_LZF,
 } from "../wire/payload.ts";
 import { SecondaryEngine } from "./secondary-engine.ts";
-import type { Held, PeerHello } from "./worker-messages.ts";
+import type { Held, Left, PeerHello } from "./worker-messages.ts";
 
 const ARENA = dirtyArena();
 const RESUID = 77n;
@@ -90,7 +90,7 @@ class Served {
       remotecnt: 0n,
       remarks: null,
       life: null,
-      held: null,
+      left: null,
       whole: false,
       invalidate: false,
       ...setup.hello,
@@ -770,7 +770,7 @@ test("a secondary that cannot store the resource's id does not answer", async ()
     remotecnt: 0n,
     remarks: null,
     life: null,
-    held: null,
+    left: null,
     whole: false,
     invalidate: false,
   };
@@ -799,7 +799,7 @@ test("stop() before the handshake is answered ends in peace", async () => {
       remotecnt: 0n,
       remarks: null,
       life: null,
-      held: null,
+      left: null,
       whole: false,
       invalidate: false,
     };
@@ -904,6 +904,7 @@ const TOGETHER: Partial<PeerHello> = {
   life: { fresh: false, early: false },
 };
 const HELD: Held = { resuid: RESUID, localcnt: 0n, remotecnt: 0n };
+const LEFT: Left = { cache: 8n, held: HELD };
 const IN_STEP: Partial<Metadata> = { state: "uptodate", sequence: 1n };
 
 /** What is left to the next worker after one connection. */
@@ -915,8 +916,33 @@ async function leaves(
   await act(served);
   served.a.end();
   await served.ended(75);
-  return served.world.host.held;
+  return served.world.host.left?.held ?? null;
 }
+
+test("S-1: a copy's cache keeps its name from one worker to the next, until something fails that was to change it", async () => {
+  const named = async (
+    left: Left | null,
+    fail?: "write" | "flush" | "read",
+  ): Promise<Left | null> => {
+    const served = await Served.start({ metadata: IN_STEP, hello: { ...TOGETHER, left } });
+    if (left !== null) expect.equal(served.s2.cache, left.cache);
+    let failures = fail === undefined ? 0 : 1;
+    served.world.disk.fail = ({ op, offset }) =>
+      op === fail && (op !== "write" || offset >= LOCALOFF) && failures-- > 0 ? 5 : 0;
+    await served.send(writeRequest(1, 0, bytes(512, 1)), readRequest(2, 0, 512), flushRequest(3));
+    served.world.disk.fail = () => 0;
+    served.a.end();
+    await served.ended(75);
+    const after = served.world.host.left;
+    expect.ok(after === null || after.cache === served.s2.cache);
+    return after;
+  };
+  expect.notEqual(await named(null), null, "a name of its own");
+  expect.equal((await named(LEFT))?.cache, LEFT.cache);
+  expect.equal((await named(LEFT, "read"))?.cache, LEFT.cache, "nothing was to be changed");
+  expect.equal(await named(LEFT, "write"), null);
+  expect.equal(await named(LEFT, "flush"), null);
+});
 
 test("S-9: in step, and with nothing failed, a worker leaves word that everything acknowledged is here", async () => {
   const act = async (served: Served): Promise<void> =>
@@ -945,7 +971,7 @@ test("S-9: no such word where the primary may have acknowledged what never came,
     ],
   ];
   for (const [what, setup] of cases) expect.equal(await leaves(setup), null, what);
-  const held = { hello: { ...TOGETHER, held: HELD } };
+  const held = { hello: { ...TOGETHER, left: LEFT } };
   expect.equal(
     await leaves(held, (served) => served.send(encodeState(2, 1, "inconsistent", 0n))),
     null,
@@ -975,13 +1001,19 @@ test("S-9: no such word where the primary may have acknowledged what never came,
 test("S-9: a primary that has lost its cache finds the copy that kept its own the source, and only then", async () => {
   const life = { fresh: true, early: false };
   const remarks = { dirtyExtents: 1, synced: "all", aloneSince: null } as const;
-  const back: Partial<PeerHello> = { ...TOGETHER, life, remarks, held: HELD };
+  const back: Partial<PeerHello> = { ...TOGETHER, life, remarks, left: LEFT };
   const source = async (hello: Partial<PeerHello>, metadata = IN_STEP): Promise<string> =>
     (await Served.start({ hello, metadata })).s2.syncsrc;
   expect.equal(await source(back), "secondary");
-  expect.equal(await source({ ...back, held: null }), "primary", "hastd here is another one");
-  expect.equal(await source({ ...back, held: { ...HELD, remotecnt: 1n } }), "primary");
-  expect.equal(await source({ ...back, held: { ...HELD, resuid: 1n } }), "primary");
+  expect.equal(await source({ ...back, left: null }), "primary", "hastd here is another one");
+  expect.equal(
+    await source({ ...back, left: { cache: 8n, held: { ...HELD, remotecnt: 1n } } }),
+    "primary",
+  );
+  expect.equal(
+    await source({ ...back, left: { cache: 8n, held: { ...HELD, resuid: 1n } } }),
+    "primary",
+  );
   expect.equal(await source({ ...back, life: { ...life, fresh: false } }), "primary");
   expect.equal(await source({ ...back, life: { ...life, early: true } }), "primary");
   expect.equal(await source({ ...back, localcnt: 1n }), "primary", "it went on alone");

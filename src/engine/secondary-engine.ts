@@ -13,6 +13,7 @@ import { printable } from "../base/printable.ts";
 import { METADATA_SIZE, type Metadata, type Synced, stateOf } from "../metadata/block.ts";
 import type { Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
+import type { Entropy } from "../platform/entropy.ts";
 import type { Stream, StreamReader } from "../platform/net.ts";
 import { Activemap } from "../replication/activemap.ts";
 import {
@@ -135,6 +136,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #lastHeardAt: number;
   /** The primary says so before it acknowledges what we do not have. */
   readonly #together: boolean;
+  /** Names this copy's cache (Left). */
+  readonly #cache: bigint;
   /** What is on record here, with all that was acknowledged since, is in this machine's cache at least (S-9). */
   #whole: boolean;
   /** The primary is one of ours: it sends often, and wants its keepalives answered. */
@@ -209,7 +212,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#states = (hello.extensions & EXT_STATE) !== 0n;
     this.#together =
       this.#states && (hello.extensions & EXT_KEPT) !== 0n && hello.life?.early === false;
-    this.#whole = heldOf(component.metadata, hello.held);
+    this.#whole = heldOf(component.metadata, hello.left?.held ?? null);
+    this.#cache = hello.left?.cache ?? anyNumber(environment.entropy);
     this.#answersKeepalives = (hello.extensions & EXT_ALIVE) !== 0n;
     this.#silenceOnceHeardMs = this.#answersKeepalives
       ? Math.max(settings.timeout * 1000, SILENCE_MIN_MS)
@@ -496,6 +500,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
           syncsrc: judgement.source,
           mapsize: map === null ? 0 : map.length,
           synced: this.#states ? metadata.synced : null,
+          cache: this.#states ? this.#cache : null,
           outdated: (this.#hello.extensions & EXT_WHOLE) !== 0n && metadata.state === "outdated",
         },
         map === null ? null : this.#payload,
@@ -576,18 +581,19 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#tick?.cancel();
-    const held = exitCode === EXIT_DISK ? null : this.#held;
+    // After a failed flush the next one succeeds without what the cache has dropped.
+    const intact = exitCode !== EXIT_DISK && !this.#core.lacks;
+    const left = intact ? { cache: this.#cache, held: this.#held } : null;
     this.#component.close(() => {
       this.#b.destroy();
-      this.#host.ended(exitCode, reason, held);
+      this.#host.ended(exitCode, reason, left);
     });
   }
 
   /** Everything that came whole has been executed, and nothing is missing: so may the next worker say. */
   get #held(): Held | null {
     const { resuid, localcnt, remotecnt } = this.#component.metadata;
-    const failed = this.#core.lacks || this.#core.readErrors > 0;
-    return this.#whole && !failed ? { resuid, localcnt, remotecnt } : null;
+    return this.#whole && this.#core.readErrors === 0 ? { resuid, localcnt, remotecnt } : null;
   }
 
   // ---- requests -------------------------------------------------------------------------------
@@ -1204,6 +1210,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (note !== null) notes.push(note);
     return notes;
   }
+}
+
+/** 64 bits that nobody has had before. */
+function anyNumber(entropy: Entropy): bigint {
+  const bytes = new Uint8Array(8);
+  entropy.fill(bytes);
+  return new DataView(bytes.buffer).getBigUint64(0);
 }
 
 /** Is this still the copy that an earlier worker vouched for? */

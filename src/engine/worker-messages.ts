@@ -74,7 +74,7 @@ export interface PeerHello {
   /** Null where KEPT is not agreed upon. */
   readonly life: PrimaryLife | null;
   /** What the last worker left. */
-  readonly held: Held | null;
+  readonly left: Left | null;
   /** The primary's copy is whole, and it may be told that this one is not. */
   readonly whole: boolean;
   /** An operator throws this copy away, if the primary's is whole. */
@@ -92,10 +92,17 @@ export type Resolution =
     }
   | { readonly kind: "failed"; readonly reason: string };
 
-/**
- * What a secondary's worker leaves to its successor, for as long as hastd lives: with these counters on
- * record, this copy has everything that was acknowledged under them, if only in its cache (S-9).
- */
+/** What a secondary's worker leaves to its successor, for as long as hastd lives. */
+export interface Left {
+  /**
+   * Names the cache of this copy's disk while it loses nothing: hastd has lived, so the machine has, too; each
+   * worker has ended by itself and executed what came whole; and no write and no flush has failed.
+   */
+  readonly cache: bigint;
+  readonly held: Held | null;
+}
+
+/** With these counters on record, this copy has everything that was acknowledged under them, if only in its cache (S-9). */
 export interface Held {
   readonly resuid: bigint;
   readonly localcnt: bigint;
@@ -189,7 +196,7 @@ export type FromWorker =
       readonly lines: readonly string[];
     }
   /** From a secondary, right before it exits. */
-  | { readonly kind: "held"; readonly held: Held }
+  | { readonly kind: "left"; readonly left: Left }
   /** "sync", "invalidate" or "outdate" is done, and on record; or why not. */
   | { readonly kind: "answer"; readonly resolution: Resolution }
   /** What became of PeerHello.invalidate. */

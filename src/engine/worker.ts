@@ -291,9 +291,9 @@ export class ResourceWorker {
       warning: (text) => log.warning(text),
       error: (text) => log.error(text),
       debug: (level, text) => log.debug(level, text),
-      ended: (exitCode, reason, held) => {
+      ended: (exitCode, reason, left) => {
         log.debug(1, `Exiting (${exitCode}): ${reason}.`);
-        if (held !== null) host.tell({ kind: "held", held });
+        if (left !== null) host.tell({ kind: "left", left });
         if (exitCode !== EXIT_OK) host.tell({ kind: "failed", exitCode, message: reason });
         host.exit(exitCode);
       },

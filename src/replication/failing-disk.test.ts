@@ -404,6 +404,41 @@ test("S-1: without disk, what the peer had not flushed when it went is not calle
   expect.deepEqual(bench.take(), ["send flush", `answer ${next}`]);
 });
 
+test("S-1: without disk, a peer that has merely been out of reach has lost nothing", () => {
+  const back = { ...OURS, source: "secondary" } as const;
+  const meet = (bench: PrimaryBench, cache: bigint | null): void => {
+    bench.cut();
+    bench.connect({ ...back, cache });
+    bench.peerStored();
+    bench.take();
+  };
+  const flushes = (bench: PrimaryBench): string[] => {
+    bench.flush();
+    bench.peerFlushed();
+    return bench.take().filter((line) => line.startsWith("answer"));
+  };
+  const lost = (line: string[]): boolean => / errno 5$/.test(line.join());
+  for (const [caches, doubt] of [
+    [[8n, 8n], false],
+    [[8n, 9n], true],
+    [[8n, null], true],
+    [[null, null], true],
+    // What it had not flushed the first time is in doubt until it has been.
+    [[8n, 8n, 9n], true],
+  ] as const) {
+    const bench = diskless();
+    meet(bench, caches[0]);
+    flushes(bench); // whatever was in doubt before
+    bench.reply(bench.write(4));
+    for (const cache of caches.slice(1)) meet(bench, cache);
+    expect.equal(lost(flushes(bench)), doubt, `${caches}`);
+    expect.equal(lost(flushes(bench)), false, `${caches}: once is enough`);
+    // A flush that has ended leaves no doubt.
+    meet(bench, 10n);
+    expect.equal(lost(flushes(bench)), false, `${caches}: nothing was written since`);
+  }
+});
+
 test("without a disk nothing is copied, marked or written here, and stop() ends at once", () => {
   const bench = diskless();
   bench.reply(bench.write(8));

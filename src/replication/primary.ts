@@ -206,6 +206,8 @@ export interface PeerState {
   readonly alive: boolean;
   /** What the peer has on record; null from a FreeBSD peer, which records no such thing. */
   readonly synced: Synced | null;
+  /** Names the peer's cache: under the same name it has lost nothing since. Null where it does not say. */
+  readonly cache: bigint | null;
   /** The peer calls its copy outdated: it is to be told when it is not, even with nothing to copy. */
   readonly outdated: boolean;
 }
@@ -369,6 +371,9 @@ export class Primary {
   #flushAnsweredEarly = false;
   /** The only whole copy failed a flush, perhaps one of our own: some FLUSH must say so. */
   #flushFault = false;
+  /** The peer's cache, as it was last named; and whether the only copy of something may be in there, unflushed. */
+  #peerCache: bigint | null = null;
+  #doubtful = false;
   /** This instance and a peer that lacked nothing have completed a flush. */
   #flushedTogether = false;
   #lastFlushAt = 0;
@@ -1188,17 +1193,18 @@ export class Primary {
     this.#flushing = false;
     if (this.#flushLocal === OK && this.#flushRemote === OK) {
       this.map.flushDone();
+      this.#doubtful = false;
       if (!this.#stale && this.map.resyncCount === 0) this.#flushedTogether = true;
       if (this.#syncEnding === "flush") this.#endSync(out);
     } else {
-      if (this.#stale && this.#link === "up" && this.#flushRemote === FAILED)
-        this.#flushFault = true;
       this.map.flushFailed();
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again.
       if (this.#flushRemote === FAILED) {
         this.#comparing = false;
-        this.#scheduleUnflushed();
+        const doubtful = this.#scheduleUnflushed();
+        if (this.#stale && errno !== 0) this.#flushFault = true;
+        else if (doubtful) this.#doubtful = true;
       }
       // The peer's answer, that is: a round that began without a peer says nothing about the one that has come.
       if (errno !== 0) this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
@@ -1357,6 +1363,11 @@ export class Primary {
       // It has been primary itself meanwhile: what it wrote then is not to be overwritten.
       this.#flushFault = true;
     }
+    if (this.#doubtful && (peer.cache === null || peer.cache !== this.#peerCache)) {
+      this.#doubtful = false;
+      this.#flushFault = true;
+    }
+    this.#peerCache = peer.cache;
     this.#peerLocal = peer.localcnt;
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
@@ -1464,7 +1475,7 @@ export class Primary {
     this.#syncActive = false;
     this.#syncEnding = "no";
     this.#comparing = false;
-    this.#scheduleUnflushed();
+    if (this.#scheduleUnflushed()) this.#doubtful = true;
     this.map.abandonSyncing();
     this.#extent.fill(-1);
     if (wasSyncing) out.event("syncintr");
@@ -1491,13 +1502,15 @@ export class Primary {
    * The peer may have lost what it has not flushed, with its machine's power. Where this copy is stale, it is
    * still good there: it goes to the peer, before everything else comes from it. What nobody may
    * have any more, a FLUSH must not call stable.
+   *
+   * @returns may something be nobody's any more, if the peer has lost it?
    */
-  #scheduleUnflushed(): void {
+  #scheduleUnflushed(): boolean {
     const peerAlone = this.#disk === "gone" && this.map.unflushedCount > 0;
     const overlaps = this.map.scheduleUnflushed(
       this.#stale && this.#disk !== "gone" ? "stale" : "whole",
     );
-    if (this.#stale && (peerAlone || overlaps)) this.#flushFault = true;
+    return this.#stale && (peerAlone || overlaps);
   }
 
   #owesMark(): boolean {

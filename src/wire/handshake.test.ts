@@ -59,6 +59,7 @@ const VIRGIN: S2Accepted = {
   syncsrc: "primary",
   mapsize: 0,
   synced: null,
+  cache: null,
   outdated: false,
 };
 
@@ -204,6 +205,7 @@ test("S2 survives encoding and decoding, with its map", () => {
     virgin: fc.boolean(),
     syncsrc: fc.constantFrom("primary" as const, "secondary" as const),
     synced,
+    cache: fc.option(u64),
     outdated: fc.boolean(),
   });
   const algorithms = fc.tuple(fc.constantFrom(0, 1, 2), fc.constantFrom(0, 1, 2));

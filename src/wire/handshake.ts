@@ -115,6 +115,8 @@ export interface S2Accepted {
   readonly mapsize: number;
   /** Null also from a FreeBSD secondary. */
   readonly synced: SyncedWord | null;
+  /** Names the cache of its disk: the same one has lost nothing since. Null where it does not say. */
+  readonly cache: bigint | null;
   /** Its own word for its copy; false also where it does not say. */
   readonly outdated: boolean;
 }
@@ -285,6 +287,7 @@ export function decodeS2(nv: Uint8Array): { readonly answer: S2; readonly payloa
     syncsrc: syncsrc === 1 ? "primary" : "secondary",
     mapsize,
     synced: syncedOf(list),
+    cache: list.u64("cache"),
     outdated: list.u8("outdated") === 1,
   };
   return { answer, payload };
@@ -311,6 +314,7 @@ export function encodeS2(version: number, answer: S2, payload: OutgoingPayload |
   if (answer.virgin) nv.i8("virgin", 1);
   nv.u8("syncsrc", answer.syncsrc === "primary" ? 1 : 2).u32("mapsize", answer.mapsize);
   if (answer.synced !== null) nv.string("synced", answer.synced);
+  if (answer.cache !== null) nv.u64("cache", answer.cache);
   if (answer.outdated) nv.u8("outdated", 1);
   assert(answer.mapsize > 0 === (payload !== null));
   if (payload === null) return encodeFrame(version, nv.finish());

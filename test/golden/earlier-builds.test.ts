@@ -191,7 +191,7 @@ for (const { first, disk, offset, byte } of [
       remotecnt,
       remarks: null,
       life: null,
-      held: null,
+      left: null,
       whole: false,
       invalidate: false,
     };

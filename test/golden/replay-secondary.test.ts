@@ -42,7 +42,7 @@ function helloOf({ version, hello }: Pair): PeerHello {
     remotecnt,
     remarks: null,
     life: null,
-    held: null,
+    left: null,
     whole: false,
     invalidate: false,
   };

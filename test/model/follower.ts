@@ -39,6 +39,7 @@ export class Follower implements SecondaryOutbox {
   #storing = false;
   #clearing = false;
   readonly #together: boolean;
+  readonly #cache: bigint;
   /** Everything acknowledged under our counters is in this machine's cache at least. */
   #whole: boolean;
   #kept: Activemap | null = null;
@@ -61,6 +62,8 @@ export class Follower implements SecondaryOutbox {
     const marked = dirty > 0 || node.disk.cell(MAP) !== 0;
     const held = node.held;
     node.held = null;
+    this.#cache = node.cache ?? world.anyCache();
+    node.cache = null;
     node.vouched = true;
     this.#together = life?.early === false;
     this.#whole =
@@ -85,6 +88,7 @@ export class Follower implements SecondaryOutbox {
         splitBrain: judgement.splitBrain,
       });
       if (this.vouches) node.held = { resuid, localcnt, remotecnt };
+      node.cache = this.#cache;
       node.follower = null;
       return;
     }
@@ -95,7 +99,8 @@ export class Follower implements SecondaryOutbox {
       this.phase = "serving";
       const own = node.disk.cell(MAP);
       const map = judgement.map === "own-unless-empty" && own === 0 ? null : own;
-      wire.tellPrimary({ kind: "accepted", judgement, map, own: counts });
+      const cache = world.states ? this.#cache : null;
+      wire.tellPrimary({ kind: "accepted", judgement, map, own: counts, cache });
     };
     const storeRecord = (): void => {
       if (judgement.record === null) answer();
@@ -235,6 +240,7 @@ export class Follower implements SecondaryOutbox {
     this.node.follower = null;
     const { resuid, localcnt, remotecnt } = this.node.disk.record;
     if (this.vouches) this.node.held = { resuid, localcnt, remotecnt };
+    if (!this.core.lacks) this.node.cache = this.#cache;
   }
 
   #reply(seq: number, received: boolean, errno: number, data: number[] | null): void {

@@ -69,6 +69,7 @@ export class Leader implements PrimaryOutbox {
     node.disk.settle();
     this.vouched = node.vouched;
     node.held = null;
+    node.cache = null;
     const bytes = new Uint8Array(REGION);
     bytes[0] = node.disk.cell(MAP);
     this.map = new Activemap({
@@ -327,6 +328,7 @@ export class Leader implements PrimaryOutbox {
             keeps: world.keeps,
             alive: world.keeps,
             synced: world.states ? own.synced : null,
+            cache: message.cache,
             outdated: false,
           },
           this,

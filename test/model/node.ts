@@ -16,6 +16,8 @@ export class Node {
   vouched = false;
   /** What the last follower left to the next one, for as long as the daemon lives. */
   held: Held | null = null;
+  /** The name of this node's cache, where its daemon can vouch that it has lost nothing. */
+  cache: bigint | null = null;
   /** Writes that this node, as secondary, has told its primary to rely on. */
   readonly received: Set<number> = new Set();
 

@@ -47,6 +47,7 @@ export type ToPrimary =
       readonly judgement: Judgement & { kind: "accept" };
       readonly map: number | null;
       readonly own: SecondaryRecord;
+      readonly cache: bigint | null;
     }
   | { readonly kind: "refused"; readonly reason: string; readonly splitBrain: boolean }
   | {

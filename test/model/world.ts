@@ -169,6 +169,12 @@ export class World {
     return node === this.nodes[0] ? this.nodes[1] : this.nodes[0];
   }
 
+  #caches = 0n;
+
+  anyCache(): bigint {
+    return ++this.#caches;
+  }
+
   get leader(): Leader | null {
     return this.nodes[0].leader ?? this.nodes[1].leader;
   }
@@ -340,6 +346,7 @@ export class World {
     other.disk.orphan();
     other.disk.wipe();
     other.held = null;
+    other.cache = null;
     this.#keeper = null;
     this.#acked = [...this.#view];
     this.#flushed = this.#view.map((value, cell) =>
@@ -419,6 +426,7 @@ export class World {
   #kill(node: Node): void {
     this.disclaim(node);
     node.held = null;
+    node.cache = null;
     // Its daemon lives, or dies as well.
     if (this.random.chance(0.5)) node.vouched = false;
     const { leader, follower } = node;

@@ -31,6 +31,7 @@ export interface SecondaryOptions {
   readonly syncsrc?: "primary" | "secondary";
   readonly map?: Uint8Array;
   readonly synced?: SyncedWord;
+  readonly cache?: bigint;
   readonly outdated?: boolean;
   /** Says this instead of the first or the second answer. */
   readonly s1?: Uint8Array;
@@ -50,6 +51,7 @@ export function handshakeOf(options: SecondaryOptions): { s1: Uint8Array; s2: Ui
     syncsrc: options.syncsrc ?? "primary",
     mapsize: map?.length ?? 0,
     synced: options.extensions ? (options.synced ?? "all") : null,
+    cache: options.cache ?? null,
     outdated: options.outdated ?? false,
   };
   let payload: OutgoingPayload | null = null;

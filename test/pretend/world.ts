@@ -6,7 +6,7 @@ import type { EngineEnvironment, EngineHost } from "../../src/engine/primary-eng
 import type {
   CopyWorth,
   Divergence,
-  Held,
+  Left,
   Resolution,
   WorkerEvent,
   WorkerSettings,
@@ -31,7 +31,7 @@ export class RecordingHost implements EngineHost {
   readonly errors: string[] = [];
   exit: { readonly code: number; readonly reason: string } | null = null;
   /** What it leaves to the next engine. */
-  held: Held | null = null;
+  left: Left | null = null;
 
   copy(copy: CopyWorth): void {
     this.copies.push(copy);
@@ -65,9 +65,9 @@ export class RecordingHost implements EngineHost {
     this.errors.push(text);
   }
   debug(): void {}
-  ended(code: number, reason: string, held: Held | null): void {
+  ended(code: number, reason: string, left: Left | null): void {
     if (this.exit !== null) throw new Error("the engine ended twice");
-    this.held = held;
+    this.left = left;
     this.exit = { code, reason };
   }
 }
