@@ -123,6 +123,8 @@ async function secondary() {
     remotecnt: 0n,
     remarks: null,
     life: null,
+    whole: false,
+    invalidate: false,
     held: null,
   };
   const { settings, disk, environment, host } = world;
