@@ -65,7 +65,7 @@ export const create: Command = {
     for (const { flag, argument } of SIZES) {
       const text = options.get(flag);
       if (text === undefined || parseSize(text) !== null) continue;
-      return `"${text}" is no ${argument}: write a number, with b, k, m, g, t, p or e for powers of 1024`;
+      return `"${text}" is no ${argument}: write a number below 8p, with b, k, m, g, t or p for powers of 1024`;
     }
     if (options.has("--adopt") && options.has("-m")) {
       return "-m and --adopt exclude each other: say with --datasize how large the existing data is";

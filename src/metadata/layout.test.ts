@@ -334,3 +334,29 @@ test("create's parameters are checked as metadata's are (BD-43)", () => {
     );
   }
 });
+
+test("BD-11: what create lays out over a whole medium ends its map where a FreeBSD secondary's still fits", () => {
+  const medium = fc.record({
+    blocks: fc.integer({ min: 1024, max: 2 ** 33 }), // 4 MiB to 32 TiB
+    sectorSize: fc.constantFrom(512, 4096),
+    extentsize: fc.constantFrom(65536, 2 ** 20, 2 ** 21, 2 ** 24),
+  });
+  fc.assert(
+    fc.property(medium, ({ blocks, sectorSize, extentsize }) => {
+      const mediaSize = blocks * 4096;
+      fc.pre(mediaSize / extentsize < 2 ** 30);
+      const { localoff } = createLayout({
+        kind: "block",
+        mediaSize,
+        sectorSize,
+        extentsize,
+        datasize: null,
+      });
+      // It measures the map by the medium, not by the data (disk format §4).
+      const extents = Math.floor((mediaSize - 4096 - 1) / extentsize) + 1;
+      const map = sectorSize * Math.ceil((8 * Math.ceil(extents / 64)) / sectorSize);
+      expect.ok(4096 + map <= localoff, `${4096 + map} > ${localoff}`);
+    }),
+    { numRuns: 2000 },
+  );
+});

@@ -67,7 +67,10 @@ process.on("message", (unchecked, handle) => {
       return;
     }
     case "status":
-      if (resource !== "mute") tell({ kind: "status", id: message.id, report: REPORT });
+      if (resource === "mute") return;
+      if (resource === "chatty") tell({ kind: "event", event: "syncstart" });
+      tell({ kind: "status", id: message.id, report: REPORT });
+      if (resource === "chatty") tell({ kind: "event", event: "syncdone" });
       return;
     case "discard":
     case "sync":

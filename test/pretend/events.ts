@@ -11,7 +11,7 @@ export interface Poster {
   post(run: () => void): void;
 }
 
-/** More than any test needs; a world that goes on beyond it has livelocked. */
+/** More than any world needs until it rests; one that goes on beyond it has livelocked. */
 const EVENTS_MAX = 2_000_000;
 
 export class Events implements Poster {
@@ -30,20 +30,25 @@ export class Events implements Poster {
 
   /** Runs everything that is queued, and what follows from it. */
   runAll(): void {
-    while (this.#queue.length > 0) {
-      if (++this.#count > EVENTS_MAX) throw new Error("the pretended world does not come to rest");
-      const [run] = this.#queue.splice(this.#pick(this.#queue.length), 1);
-      run!();
-    }
+    this.#runUpTo(this.#count + EVENTS_MAX);
   }
 
   /** The same, and lets promises go on, until neither changes anything. */
   async settle(): Promise<void> {
+    const countMax = this.#count + EVENTS_MAX;
     let seen: number;
     do {
       seen = this.#count;
-      this.runAll();
+      this.#runUpTo(countMax);
       await new Promise((resolve) => setImmediate(resolve));
     } while (this.#queue.length > 0 || seen !== this.#count);
+  }
+
+  #runUpTo(countMax: number): void {
+    while (this.#queue.length > 0) {
+      if (++this.#count > countMax) throw new Error("the pretended world does not come to rest");
+      const [run] = this.#queue.splice(this.#pick(this.#queue.length), 1);
+      run!();
+    }
   }
 }

@@ -48,6 +48,23 @@ test("a worker's title is what failover scripts look for, however long the name"
   }
 });
 
+test("BD-44: what a worker tells and answers at the same time arrives whole, and in its order", async (t) => {
+  const { worker, messages, heard } = spawn(t, { resource: "chatty", role: "primary" });
+  const ready = heard();
+  worker.send({ kind: "start", role: "primary", settings: { resource: "chatty" } });
+  await ready;
+  messages.length = 0;
+  const count = 1000;
+  for (let id = 0; id < count; id++) worker.send({ kind: "status", id });
+  while (messages.length < 3 * count) await heard();
+  const told = messages.map((message) => message as { kind: string; id?: number; event?: string });
+  const expected = Array.from({ length: count }, (_, id) => ["syncstart", id, "syncdone"]).flat();
+  assert.deepEqual(
+    told.map(({ event, id }) => event ?? id),
+    expected,
+  );
+});
+
 test("a worker is our child, in a session of its own, and cannot be made to open its inspector", async (t) => {
   const { worker, heard } = spawn(t, { resource: "r0", role: "primary" });
   const ready = heard();
