@@ -601,7 +601,9 @@ export class Resource implements WorkerOwner {
       exit.kind !== "code" || exit.code === EX_TEMPFAIL || exit.code === EXIT_PROMOTION_REFUSED;
     if (!again) {
       this.#setRole("init");
-      this.#note = `The primary worker gave up, and the role fell back to init: ${sentence(describeEnd(end))} When the cause is gone: hastctl role primary ${this.name}`;
+      this.#note =
+        `The primary worker gave up, and this node's role fell back to init: ${sentence(describeEnd(end))} ` +
+        this.#wayBack();
       this.#log.error(this.#note);
       return;
     }
@@ -618,6 +620,16 @@ export class Resource implements WorkerOwner {
       // Only the deadline matters here: how it ends is workerGone()'s business.
       void worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
     });
+  }
+
+  /** What to type after a primary had to give up. */
+  #wayBack(): string {
+    const back = `hastctl role primary ${this.name}`;
+    if (this.settings.remote === "none") return `When the cause is gone: ${back}`;
+    return (
+      `To go on with the other node's copy, there: ${back}. When the cause is gone, here: hastctl role ` +
+      `secondary ${this.name}, or, if the other node did not take over, ${back}`
+    );
   }
 
   #cancelRestart(): void {
@@ -924,8 +936,8 @@ export class Resource implements WorkerOwner {
     if (this.settings.remote === "none") return "hast.conf names no other node (remote none)";
     if (this.#role !== "init") return null;
     return (
-      `the role here is init, so there is no connection. To take part: hastctl role secondary ${this.name}, ` +
-      `or primary`
+      "the role here is init, so there is no connection. To take part as secondary, here: hastctl role " +
+      `secondary ${this.name}`
     );
   }
 
