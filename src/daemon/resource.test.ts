@@ -414,9 +414,10 @@ test("a primary that ends with another code falls back to init, and status says 
     world.processes.last.exit({ kind: "code", code });
     await settle();
     assert.equal(world.resource.role, "init");
-    const [note] = await world.notes();
+    const [note, next] = await world.notes();
     assert.match(note!, new RegExp(`fell back to init: It ended with exit code ${code}\\.`));
-    assert.match(note!, /hastctl role primary r0$/);
+    assert.match(next!, /the other node's copy, there: hastctl role primary r0\. When the cause/);
+    assert.match(next!, /here: hastctl role secondary r0, or, .* hastctl role primary r0$/);
     await world.clock.advance(60_000);
     assert.equal(world.processes.workers.length, 1);
   }

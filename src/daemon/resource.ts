@@ -130,7 +130,7 @@ export class Resource implements WorkerOwner {
   /** Where a role change under way leads. */
   #target: Role | null = null;
   #worker: Worker | null = null;
-  /** What status says about how we got here. */
+  /** What status says about how we got here, and, in a line of its own, what to type. */
   #note: string | null = null;
   /** As the metadata said last; null before anybody read them. */
   #copy: CopyWorth | null = null;
@@ -273,8 +273,10 @@ export class Resource implements WorkerOwner {
     }
     const reason = typeof failure === "string" ? failure : failure.refusal;
     this.#setRole("init");
-    this.#note = `After a reload the role ${role} could not be taken again, and is now init: ${sentence(reason)} When the cause is gone: hastctl role ${role} ${this.name}`;
-    this.#log.error(this.#note);
+    this.#sayError(
+      `After a reload the role ${role} could not be taken again, and is now init: ${sentence(reason)}`,
+      `When the cause is gone, here: hastctl role ${role} ${this.name}`,
+    );
     return reason;
   }
 
@@ -582,6 +584,10 @@ export class Resource implements WorkerOwner {
       // Usual when the link is lost. What it said is worth keeping: split-brain, another disk, …
       if (end.failure !== null && this.#divergence === null) {
         this.#note = sentence(end.failure.message);
+        // The link, or the other machine: only a person can tell.
+        if (end.failure.exitCode === EX_TEMPFAIL && !end.failure.message.includes("hastctl")) {
+          this.#note += `\nwaiting for the primary. If it is gone, to go on here: hastctl role primary ${this.name}`;
+        }
       }
       const text = `The worker has gone: ${describeEnd(end)}. Waiting for a connection.`;
       // A signal is no usual end: the kernel was out of memory, say.
@@ -601,8 +607,10 @@ export class Resource implements WorkerOwner {
       exit.kind !== "code" || exit.code === EX_TEMPFAIL || exit.code === EXIT_PROMOTION_REFUSED;
     if (!again) {
       this.#setRole("init");
-      this.#note = `The primary worker gave up, and the role fell back to init: ${sentence(describeEnd(end))} When the cause is gone: hastctl role primary ${this.name}`;
-      this.#log.error(this.#note);
+      this.#sayError(
+        `The primary worker gave up, and this node's role fell back to init: ${sentence(describeEnd(end))}`,
+        this.#wayBack(),
+      );
       return;
     }
     if (end.wasReady && end.lifetimeMs >= RESTART_FORGIVEN_MS) {
@@ -618,6 +626,22 @@ export class Resource implements WorkerOwner {
       // Only the deadline matters here: how it ends is workerGone()'s business.
       void worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
     });
+  }
+
+  /** Each line apart, since a command may end one: what follows would be typed along with it. */
+  #sayError(...lines: readonly string[]): void {
+    this.#note = lines.join("\n");
+    for (const line of lines) this.#log.error(line);
+  }
+
+  /** What to type after a primary had to give up. */
+  #wayBack(): string {
+    const back = `hastctl role primary ${this.name}`;
+    if (this.settings.remote === "none") return `When the cause is gone: ${back}`;
+    return (
+      `To go on with the other node's copy, there: ${back}. When the cause is gone, here: hastctl role ` +
+      `secondary ${this.name}, or, if the other node did not take over, ${back}`
+    );
   }
 
   #cancelRestart(): void {
@@ -924,8 +948,8 @@ export class Resource implements WorkerOwner {
     if (this.settings.remote === "none") return "hast.conf names no other node (remote none)";
     if (this.#role !== "init") return null;
     return (
-      `the role here is init, so there is no connection. To take part: hastctl role secondary ${this.name}, ` +
-      `or primary`
+      "the role here is init, so there is no connection. To take part as secondary, here: hastctl role " +
+      `secondary ${this.name}`
     );
   }
 
@@ -1172,7 +1196,7 @@ export class Resource implements WorkerOwner {
     const copy = this.#copyState();
     const notes: string[] = [];
     if (!this.#orders.connected) notes.push(this.#standalone());
-    if (this.#note !== null) notes.push(this.#note);
+    if (this.#note !== null) notes.push(...this.#note.split("\n"));
     else if (this.#divergence !== null && this.#role !== "primary") {
       notes.push(...divergenceNotes(this.#divergence, this.name));
     }

@@ -47,7 +47,7 @@ export async function outdate(
     default:
       if (!dryRun) await component.storeRecord({ state: "outdated" });
       return done(
-        `this copy, ${state} until now, ${dryRun ? "would be" : "is"} outdated; no data is touched. hastctl ` +
+        `this copy ${dryRun ? "would be" : "is"} outdated from now on; no data is touched. hastctl ` +
           `role primary ${resource} is refused here until the other node, as primary, has synchronized it`,
       );
   }

@@ -258,12 +258,11 @@ export class PeerLink {
     this.#cancelTimer();
   }
 
-  /** Ends suspend(). An attempt that waits for its time begins at once in any case. */
+  /** Ends suspend(); connect() may follow. */
   resume(): void {
     if (this.#suspended) this.#lastFailure = this.#lostReason = "";
     this.#suspended = false;
     this.#retryMs = RETRY_FIRST_MS;
-    this.connect();
   }
 
   /** No further attempts; closes what is open. */

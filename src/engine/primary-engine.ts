@@ -531,7 +531,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#orders = orders;
     this.#core.orderSync({ held: orders.resyncPaused, rate: orders.resyncRate });
     if (!orders.connected) this.#link?.suspend("hastctl disconnect was typed on this node");
-    else if (this.#listener !== null) this.#link?.resume();
+    else this.#link?.resume();
+    // Before start() that is the start's business.
+    if (this.#listener !== null) this.#link?.connect();
     this.turn();
   }
 
