@@ -133,7 +133,7 @@ function connect(
       }
       // Its operator hears of it, too.
       secured.end(encodeS1({ kind: "refused", errmsg: refusal, wait: false }), () => {
-        fail(`the node at ${host} is refused: ${refusal}. See there: hastctl tls show`);
+        fail(`the node at ${host} is refused: ${refusal}. Compare, there: hastctl tls show`);
       });
     });
   };
