@@ -153,6 +153,7 @@ export class HandshakeServer {
     } catch (error) {
       if (!(error instanceof HandshakeSocketError)) throw error;
       this.#warn(socket, resource.log, `closed: ${error.message}.`);
+      socket.destroy();
       return;
     }
     const plain = terminated.socket;
