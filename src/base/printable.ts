@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Text from strangers, on its way to a person. */
 
-const LENGTH_MAX = 200;
+/** Two fingerprints, and what is said of them. */
+const LENGTH_MAX = 300;
 
 /** What somebody said, fit for a line of a log: short, and without line breaks and escape sequences. */
 export function printable(text: string): string {

@@ -15,11 +15,59 @@ import {
   USABLE,
 } from "../../test/daemon/fakes.ts";
 import { fuzz, mutated } from "../../test/fuzz.ts";
+import type { HandshakeSocket } from "../platform/handshake-socket.ts";
+import { HandshakeSocketError } from "../platform/handshake-socket.ts";
+import type { Terminated, TlsTerminator } from "../platform/tls.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../wire/handshake.ts";
 import { Access } from "./access.ts";
 import { HandshakeServer, MESSAGE_TIMEOUT_MS, WARN_AGAIN_MS } from "./handshake-server.ts";
 import { Resource } from "./resource.ts";
+
+/** Ends TLS when the test says so. */
+class FakeTls implements TlsTerminator {
+  readonly asked: {
+    readonly resource: string;
+    readonly pin: string | null;
+    readonly host: string;
+  }[] = [];
+  end: (result: Terminated | Error) => void = () => assert.fail("nobody asked");
+
+  terminate(
+    socket: HandshakeSocket,
+    _hello: Uint8Array,
+    expected: Parameters<TlsTerminator["terminate"]>[2],
+  ): Promise<Terminated> {
+    this.asked.push({ ...expected });
+    assert.ok(socket instanceof FakeSocket);
+    return new Promise((resolve, reject) => {
+      this.end = (result) => (result instanceof Error ? reject(result) : resolve(result));
+    });
+  }
+
+  /** The plain end, on which the peer says `bytes`. */
+  async accept(bytes: Uint8Array, refusal: string | null = null): Promise<FakeSocket> {
+    const plain = new FakeSocket("10.0.0.2");
+    this.end({ socket: plain, refusal });
+    plain.feed(bytes);
+    await settle();
+    return plain;
+  }
+}
+
+/** As OpenSSL begins, with a server name. */
+function clientHello(name: string): Uint8Array {
+  const text = Buffer.from(name);
+  const u16 = (value: number): Buffer => Buffer.of(value >> 8, value & 255);
+  const names = Buffer.concat([Buffer.of(0), u16(text.length), text]);
+  const extension = Buffer.concat([u16(0), u16(names.length + 2), u16(names.length), names]);
+  const rest = Buffer.concat([Buffer.of(0), u16(2), Buffer.of(19, 2, 1, 0), u16(extension.length)]);
+  const body = Buffer.concat([Buffer.of(3, 3), Buffer.alloc(32, 7), rest, extension]);
+  const message = Buffer.concat([Buffer.of(1, 0), u16(body.length), body]);
+  return new Uint8Array(Buffer.concat([Buffer.of(22, 3, 1), u16(message.length), message]));
+}
+
+const PIN = `sha256:${"ab".repeat(32)}`;
 
 const P1 = encodeP1({ resource: "r0", version: 2, extensions: 0n });
 
@@ -28,13 +76,14 @@ class World {
   readonly processes = new FakeProcesses();
   readonly log = new FakeLog();
   readonly resolver = new FakeResolver();
+  readonly tls = new FakeTls();
   readonly resource = this.make("r0", "tcp://hast2");
   readonly resources = new Map([["r0", this.resource]]);
   readonly server = new HandshakeServer({
     clock: this.clock,
     log: this.log,
     access: new Access(this.clock, this.resolver),
-    tls: NO_TLS,
+    tls: this.tls,
     resources: () => this.resources,
   });
 
@@ -264,4 +313,108 @@ test("strangers that come again and again do not fill the log", async () => {
   const lines = world.log.lines.filter((line) => /^WARNING/.test(line));
   assert.equal(lines.length, 20);
   assert.match(lines[0]!, /no resource no\?\[ERROR\] 0/);
+});
+
+/** A world whose resource wants TLS. */
+async function tlsWorld(): Promise<World> {
+  const world = new World();
+  const settings = settingsOf("r0", { remote: "tls://hast2", tlspeer: PIN });
+  await world.resource.reconfigure(
+    settings,
+    () => null,
+    () => undefined,
+  );
+  await world.resource.changeRole("secondary");
+  return world;
+}
+
+test("a resource with a tls:// remote is served over TLS, by its pin, and what comes inside is as ever", async () => {
+  const world = await tlsWorld();
+  const raw = await world.connect(clientHello("r0"));
+  assert.deepEqual(world.tls.asked, [{ resource: "r0", pin: PIN, host: "hast2" }]);
+  assert.equal(raw.written.length, 0);
+  const plain = await world.tls.accept(P1);
+  assert.equal(decodeS1(plain.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+});
+
+test("a resource with a tls:// remote takes no plain connection, and says what is needed", async () => {
+  const world = await tlsWorld();
+  const plain = await world.connect(P1);
+  const answer = decodeS1(plain.written.subarray(FRAME_HEADER_SIZE));
+  assert.ok(answer.kind === "refused");
+  assert.match(answer.errmsg, /^TLS is required: .*tls:\/\/hast2.*must be a tls:\/\/ address, too/);
+  assert.equal(plain.state, "ended");
+  assert.deepEqual(world.tls.asked, []);
+  // Nor a second step whose first one came over TLS.
+  await world.connect(clientHello("r0"));
+  const a = await world.tls.accept(P1);
+  const s1 = decodeS1(a.written.subarray(FRAME_HEADER_SIZE));
+  assert.ok(s1.kind === "accepted");
+  const counts = {
+    virgin: false,
+    resuid: 1n,
+    localcnt: 1n,
+    remotecnt: 0n,
+    remarks: null,
+    life: null,
+    whole: false,
+  };
+  const b = await world.connect(encodeP2(2, { resource: "r0", token: s1.token, ...counts }));
+  assert.match(JSON.stringify(decodeS1(b.written.subarray(FRAME_HEADER_SIZE))), /TLS is required/);
+  assert.equal(world.processes.workers.length, 0);
+});
+
+test("TLS for a resource that has none, or that is unknown, is answered with an alert before it begins", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  for (const name of ["r0", "nosuch"]) {
+    const socket = await world.connect(clientHello(name));
+    assert.deepEqual([...socket.written], [21, 3, 3, 0, 2, 2, 112]);
+    assert.equal(socket.state, "ended");
+  }
+  assert.deepEqual(world.tls.asked, []);
+});
+
+test("a peer whose certificate will not do is told why on the connection, and gets no token", async () => {
+  const world = await tlsWorld();
+  await world.connect(clientHello("r0"));
+  const plain = await world.tls.accept(P1, "the certificate is a stranger's");
+  const answer = decodeS1(plain.written.subarray(FRAME_HEADER_SIZE));
+  assert.ok(answer.kind === "refused");
+  assert.match(
+    answer.errmsg,
+    /^Refused there: the certificate is a stranger's\. Compare, here: hastctl tls show$/,
+  );
+  assert.match(world.log.lines.join("\n"), /refused: the certificate is a stranger's/);
+});
+
+test("inside the TLS of one resource no other is served", async () => {
+  const world = await tlsWorld();
+  world.resources.set("r1", world.make("r1", "tls://hast2"));
+  await world.resources.get("r1")!.changeRole("secondary");
+  await world.connect(clientHello("r0"));
+  const plain = await world.tls.accept(encodeP1({ resource: "r1", version: 2, extensions: 0n }));
+  assert.match(
+    JSON.stringify(decodeS1(plain.written.subarray(FRAME_HEADER_SIZE))),
+    /another resource/,
+  );
+});
+
+test("TLS that is never finished counts as unfinished, and ends after 20 s; others are served", async () => {
+  const world = await tlsWorld();
+  const raw = await world.connect(clientHello("r0"));
+  const { end } = world.tls;
+  await world.connect(clientHello("r0"));
+  const plain = await world.tls.accept(P1);
+  assert.equal(decodeS1(plain.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
+  let refused = 0;
+  for (let count = 0; count < 30; count++) {
+    if ((await world.connect(clientHello("r0"))).state === "destroyed") refused++;
+  }
+  assert.ok(refused >= 15, `${refused} were refused`);
+  end(new HandshakeSocketError("no TLS within 15 s"));
+  await settle();
+  assert.match(world.log.lines.join("\n"), /closed: no TLS within 15 s/);
+  await world.clock.advance(MESSAGE_TIMEOUT_MS);
+  assert.equal(raw.state, "destroyed");
 });

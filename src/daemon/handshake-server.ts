@@ -153,6 +153,7 @@ export class HandshakeServer {
     } catch (error) {
       if (!(error instanceof HandshakeSocketError)) throw error;
       this.#warn(socket, resource.log, `closed: ${error.message}.`);
+      socket.destroy();
       return;
     }
     const plain = terminated.socket;
@@ -164,9 +165,9 @@ export class HandshakeServer {
     const message = await plain.receive(FRAME_HEADER_SIZE, nvSize);
     received();
     if (terminated.refusal !== null) {
-      const text = `TLS: ${terminated.refusal}.`;
-      this.#warn(plain, resource.log, `refused: ${text} See there: hastctl tls show`);
-      this.#refuse(plain, refuse(`This node does not know the other one. ${text}`));
+      const { refusal } = terminated;
+      this.#warn(plain, resource.log, `refused: ${refusal}. Compare, there: hastctl tls show`);
+      this.#refuse(plain, refuse(`Refused there: ${refusal}. Compare, here: hastctl tls show`));
       return;
     }
     await this.#answer(plain, message, resource);
@@ -183,8 +184,8 @@ export class HandshakeServer {
     if (secured !== null) {
       const refusal = decodeRefusal(nv);
       if (refusal !== null) {
-        const text = `closed: the other node does not know this one: ${printable(refusal)}.`;
-        this.#warn(socket, secured.log, `${text} See here: hastctl tls show`);
+        const text = `closed: refused there: ${printable(refusal)}. Compare, here: hastctl tls show`;
+        this.#warn(socket, secured.log, text);
         socket.end();
         return;
       }

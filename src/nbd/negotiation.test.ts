@@ -16,6 +16,7 @@ import {
 import type { NbdExport } from "./export.ts";
 import {
   Negotiation,
+  type NegotiationState,
   OPTION_COUNT_MAX,
   OPTION_LENGTH_MAX,
   OPTION_SKIP_MAX,
@@ -34,7 +35,9 @@ const SET_META_CONTEXT = 10;
 const EXTENDED_HEADERS = 11;
 const ACK = 1;
 const ERR_UNSUP = 0x8000_0001;
+const ERR_POLICY = 0x8000_0002;
 const ERR_INVALID = 0x8000_0003;
+const ERR_TLS_REQD = 0x8000_0005;
 const ERR_UNKNOWN = 0x8000_0006;
 const ERR_TOO_BIG = 0x8000_0009;
 const FLAGS = 0x056d; // HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, CAN_MULTI_CONN, CACHE
@@ -54,10 +57,15 @@ class Talk {
   sent: Buffer = Buffer.alloc(0);
   readonly negotiation: Negotiation;
 
-  constructor(exports: readonly NbdExport[] = [SHARED, OTHER], clientFlags: number | null = 3) {
-    this.negotiation = new Negotiation(exports, (bytes) => {
+  constructor(
+    exports: readonly NbdExport[] = [SHARED, OTHER],
+    clientFlags: number | null = 3,
+    tls: "none" | "required" = "none",
+  ) {
+    const send = (bytes: Uint8Array): void => {
       this.sent = Buffer.concat([this.sent, bytes]);
-    });
+    };
+    this.negotiation = new Negotiation(exports, send, tls);
     this.negotiation.greet();
     if (clientFlags === null) return;
     this.say(u32(clientFlags));
@@ -437,4 +445,49 @@ test("wanted counts what is missing of an option, from its first byte", () => {
   expect.equal(talk.negotiation.wanted, bytes.length);
   expect.equal(talk.negotiation.feed(bytes, 0, bytes.length), bytes.length);
   expect.equal(talk.negotiation.wanted, 16);
+});
+
+test("where TLS is required, nothing is told before it, and everything after", () => {
+  const talk = new Talk([SHARED], 3, "required");
+  for (const type of [LIST, INFO, GO, STRUCTURED_REPLY, LIST_META_CONTEXT, SET_META_CONTEXT, 77]) {
+    expect.equal(refusal(talk.ask(type, infoRequest(""))), ERR_TLS_REQD);
+  }
+  expect.equal(refusal(talk.ask(STARTTLS, Buffer.alloc(1))), ERR_INVALID);
+  expect.deepEqual(types(talk.ask(STARTTLS)), [ACK]);
+  expect.equal(talk.negotiation.state.kind, "starttls");
+  talk.negotiation.secured(null);
+  expect.equal(refusal(talk.ask(STARTTLS)), ERR_INVALID);
+  // What was asked for in the clear does not count.
+  expect.equal(refusal(talk.ask(SET_META_CONTEXT, contextRequest(""))), ERR_INVALID);
+  expect.deepEqual(types(talk.ask(GO, infoRequest(""))), [3, ACK]);
+  const { state } = talk.negotiation as { state: NegotiationState };
+  expect.ok(state.kind === "agreed" && !state.structured);
+});
+
+test("what follows STARTTLS in the clear is not consumed", () => {
+  const talk = new Talk([SHARED], 3, "required");
+  const both = Buffer.concat([option(STARTTLS), option(GO, infoRequest(""))]);
+  expect.equal(talk.negotiation.feed(both, 0, both.length), option(STARTTLS).length);
+  expect.equal(talk.negotiation.state.kind, "starttls");
+});
+
+test("a client that is refused after TLS is told why, whatever it asks, and gets nothing", () => {
+  const talk = new Talk([SHARED], 3, "required");
+  talk.ask(STARTTLS);
+  talk.negotiation.secured("the certificate is a stranger's");
+  for (const type of [LIST, INFO, GO, STRUCTURED_REPLY, STARTTLS]) {
+    const [reply, ...more] = talk.ask(type, infoRequest(""));
+    expect.deepEqual(more, []);
+    expect.equal(reply!.type, ERR_POLICY);
+    expect.equal(reply!.data.toString(), "the certificate is a stranger's");
+  }
+  talk.say(option(EXPORT_NAME));
+  const { state } = talk.negotiation;
+  expect.ok(state.kind === "over" && state.reason === "the certificate is a stranger's");
+});
+
+test("EXPORT_NAME without TLS where it is required ends the session: it knows no errors", () => {
+  const talk = new Talk([SHARED], 3, "required");
+  expect.equal(talk.say(option(EXPORT_NAME, Buffer.from("shared"))).length, 0);
+  expect.equal(talk.negotiation.state.kind, "over");
 });

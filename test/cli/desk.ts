@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Runs a command about files, for tests: files in memory, a hastd that answers as told. */
 
-import type { Desk, FileCommand } from "../../src/cli/command.ts";
+import type { Desk, FileCommand, ReadText } from "../../src/cli/command.ts";
 import type { Answer } from "../../src/cli/control-client.ts";
 import { COMMANDS } from "../../src/cli/hastctl.ts";
 import { parseOptions } from "../../src/cli/options.ts";
@@ -21,6 +21,8 @@ export interface GivenDesk {
   /** Absent: no hastd runs. */
   readonly status?: readonly StatusEntry[];
   readonly runProgram?: RunProgram;
+  /** Instead of `files`. */
+  readonly readText?: ReadText;
   readonly readCertificate?: ReadCertificate;
 }
 
@@ -55,10 +57,12 @@ export async function runAtDesk(
         ? (given.here ?? { names: ["alpha"], uuid: null, hostid: null })
         : { names: [node], uuid: null, hostid: null },
     commands: COMMANDS,
-    readText: (path) => {
-      const text = given.files?.[path];
-      return text === undefined ? { failure: "no such file or directory" } : { text };
-    },
+    readText:
+      given.readText ??
+      ((path) => {
+        const text = given.files?.[path];
+        return text === undefined ? { failure: "no such file or directory" } : { text };
+      }),
     runProgram:
       given.runProgram ??
       (() => {

@@ -80,7 +80,7 @@ test("an export that requires TLS serves clients with a certificate of this node
     assert.notEqual(stranger.code, 0);
     assert.match(stranger.stderr, /server policy prevents/);
     await until("alpha says who was refused", () =>
-      /NBD client tcp:\/\/\S+ is refused: it has shown no certificate, or none .*hastctl tls client/.test(
+      /NBD client tcp:\/\/\S+ is refused: there was no certificate, or none .*hastctl tls client/.test(
         alpha.logText(),
       ),
     );

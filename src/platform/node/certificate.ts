@@ -50,25 +50,25 @@ export interface Acceptable {
 export function refusalOf(socket: TLSSocket, acceptable: Acceptable): string | null {
   const certificate = socket.getPeerX509Certificate();
   if (certificate === undefined)
-    return "it has shown no certificate, or none that it holds for acceptable here";
+    return "there was no certificate, or none that is said to be accepted";
   const trouble = dateTrouble(certificate, new Date());
-  if (trouble !== null) return `its certificate ${trouble}`;
+  if (trouble !== null) return `the certificate ${trouble}`;
   const { pin, host, hasAuthorities } = acceptable;
   if (pin !== null) {
     const shown = fingerprintOf(certificate);
-    return shown === pin ? null : `its certificate is ${shown}, and tlspeer says ${pin}`;
+    return shown === pin ? null : `the certificate is ${shown}, and tlspeer says ${pin}`;
   }
   if (!hasAuthorities) {
-    return `its certificate is ${fingerprintOf(certificate)}, and there is neither a tlspeer nor a ca.pem`;
+    return `the certificate is ${fingerprintOf(certificate)}, and there is neither a tlspeer nor a ca.pem`;
   }
   if (!socket.authorized) {
     const error = socket.authorizationError as unknown;
     const code = error instanceof Error ? error.message : String(error);
-    return `its certificate ${fingerprintOf(certificate)} is not vouched for by ca.pem (${code})`;
+    return `the certificate ${fingerprintOf(certificate)} is not vouched for by ca.pem (${code})`;
   }
   if (host === null || isFor(certificate, host)) return null;
   const names = certificate.subjectAltName ?? certificate.subject;
-  return `its certificate is for ${names}, not for ${host}`;
+  return `the certificate is not for ${host}, but for ${names}`;
 }
 
 function dateTrouble(certificate: X509Certificate, now: Date): string | null {

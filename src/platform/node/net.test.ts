@@ -7,22 +7,48 @@ import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
+import tls from "node:tls";
+import { Authority, type Certified } from "../../../test/certificates.ts";
+import { encodeAlert } from "../../wire/client-hello.ts";
 import {
   type Listener,
   NetError,
   type NetFailure,
+  type SecuredClient,
   type Stream,
   type StreamReader,
 } from "../net.ts";
+import type { Credentials } from "../tls.ts";
 import { createArena } from "./arena.ts";
-import { nodeNet } from "./net.ts";
+import { readCertificate } from "./certificate.ts";
+import { createNet, nodeNet } from "./net.ts";
 import { adoptSocket } from "./socket-stream.ts";
 
 let dir = "";
+const AUTHORITY = new Authority("operator");
+const HOUR_MS = 3_600_000;
 before(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), "hast-net-"));
 });
-after(() => fs.rmSync(dir, { recursive: true, force: true }));
+after(() => {
+  fs.rmSync(dir, { recursive: true, force: true });
+  AUTHORITY.close();
+});
+
+/** A node of the operator's, with more or other files. */
+function credentialsOf(own: Certified, more: Partial<Credentials> = {}): Credentials {
+  const authorities = AUTHORITY.certificate;
+  return { key: own.key, certificate: own.certificate, authorities, clients: null, ...more };
+}
+
+const HERE: Certified = AUTHORITY.certify({ names: "IP:127.0.0.1" });
+const THERE: Certified = AUTHORITY.certify({ names: "IP:127.0.0.1" });
+
+function pinOf({ certificate }: Certified): string {
+  const facts = readCertificate(certificate);
+  assert.ok(!("failure" in facts));
+  return facts.fingerprint;
+}
 
 /** Reads into one area, `roomMax` bytes at a time, and keeps what came. */
 class Collector implements StreamReader {
@@ -90,6 +116,7 @@ interface Pair {
 }
 
 async function pair(address: string): Promise<Pair> {
+  if (address.startsWith("tls")) return await tlsPair(address);
   let accept: (stream: Stream) => void = () => {};
   const accepted = new Promise<Stream>((resolve) => {
     accept = resolve;
@@ -105,6 +132,67 @@ async function pair(address: string): Promise<Pair> {
   return { client, server, listener, close };
 }
 
+/** A client's net, and a server that goes on with STARTTLS. */
+async function tlsPair(address: string): Promise<Pair> {
+  const { client, server, refusal, listener } = await secured(address, {});
+  assert.equal(refusal, null);
+  const close = () => {
+    client.destroy();
+    server.destroy();
+    listener.close();
+  };
+  return { client, server, listener, close };
+}
+
+interface Secured {
+  readonly client: Stream;
+  readonly server: Stream;
+  /** Of the client's certificate. */
+  readonly refusal: string | null;
+  readonly listener: Listener;
+}
+
+interface Sides {
+  readonly client?: Credentials;
+  readonly server?: Credentials;
+  readonly pin?: string | null;
+}
+
+/** @throws Error with the client's reason */
+async function secured(address: string, sides: Sides): Promise<Secured> {
+  const clientNet = createNet(() => sides.client ?? credentialsOf(HERE));
+  const serverNet = createNet(() => sides.server ?? credentialsOf(THERE));
+  let accept: (secured: SecuredClient) => void = () => {};
+  const accepted = new Promise<SecuredClient>((resolve) => {
+    accept = resolve;
+  });
+  const listener = await serverNet.listen(
+    address.replace("tls", "tcp"),
+    (stream) => {
+      stream.start(new Collector());
+      stream.pause();
+      serverNet.startTls!(stream, 5000, (result) => {
+        if (!("failure" in result)) accept(result);
+      });
+    },
+    assert.fail,
+  );
+  const expected = { resource: "r0", pin: sides.pin === undefined ? pinOf(THERE) : sides.pin };
+  try {
+    const client = await new Promise<Stream>((resolve, reject) => {
+      clientNet.connect(address, { source: null, timeoutMs: 5000, expected }, (result) => {
+        if ("failure" in result) reject(new Error(result.failure));
+        else resolve(result);
+      });
+    });
+    const { stream, refusal } = await accepted;
+    return { client, server: stream, refusal, listener };
+  } catch (error) {
+    listener.close();
+    throw error;
+  }
+}
+
 function connect(address: string, source: string | null = null): Promise<Stream> {
   return new Promise((resolve, reject) => {
     nodeNet.connect(address, { source, timeoutMs: 5000 }, (result) => {
@@ -114,10 +202,10 @@ function connect(address: string, source: string | null = null): Promise<Stream>
   });
 }
 
-for (const kind of ["tcp", "unix"]) {
+for (const kind of ["tcp", "unix", "tls"]) {
   // Port 0 is no HAST address, so the tests look for a free one beforehand.
   const listenAddress = async () =>
-    kind === "tcp" ? `tcp4://127.0.0.1:${await freePort()}` : `unix://${dir}/stream.sock`;
+    kind === "unix" ? `unix://${dir}/stream.sock` : `${kind}://127.0.0.1:${await freePort()}`;
 
   test(`${kind}: bytes arrive in order, whatever their pieces, and sent() counts every write`, async () => {
     const { client, server, close } = await pair(await listenAddress());
@@ -239,6 +327,120 @@ for (const kind of ["tcp", "unix"]) {
     assert.deepEqual(late.closedCalls, ["closed by this side"]);
     second.close();
   });
+}
+
+test("tls: a certificate is judged by its pin alone, or by the authority, the name and the dates", async () => {
+  const stranger = new Authority("somebody");
+  const address = `tls://127.0.0.1:${await freePort()}`;
+  const day = 24 * HOUR_MS;
+  const others = { names: "DNS:beta" };
+  const old = { names: "IP:127.0.0.1", from: ago(3 * day), until: ago(2 * day) };
+  const early = { names: "IP:127.0.0.1", from: ago(-2 * day), until: ago(-3 * day) };
+  const cases: readonly [Certified, "pinned" | "not pinned", RegExp | null][] = [
+    [THERE, "pinned", null],
+    [THERE, "not pinned", null],
+    [stranger.certify({ names: "IP:127.0.0.1" }), "pinned", null],
+    [stranger.certify({ names: "IP:127.0.0.1" }), "not pinned", /is not vouched for by ca\.pem/],
+    [AUTHORITY.certify(others), "pinned", null],
+    [AUTHORITY.certify(others), "not pinned", /is not for 127\.0\.0\.1, but for DNS:beta/],
+    [AUTHORITY.certify(old), "pinned", /expired at \S+Z, and now is/],
+    [AUTHORITY.certify(old), "not pinned", /expired at \S+Z, and now is/],
+    [AUTHORITY.certify(early), "pinned", /is valid from \S+Z only/],
+  ];
+  for (const [certified, pinned, reason] of cases) {
+    const pin = pinned === "pinned" ? pinOf(certified) : null;
+    const made = secured(address, { server: credentialsOf(certified), pin });
+    if (reason !== null) {
+      await assert.rejects(made, reason);
+      continue;
+    }
+    const { client, server, listener } = await made;
+    client.destroy();
+    server.destroy();
+    listener.close();
+  }
+  // Signed as it should be, for the right name: but not the one that is pinned.
+  await assert.rejects(
+    secured(address, { pin: pinOf(HERE) }),
+    new RegExp(`is refused: the certificate is ${pinOf(THERE)}, and tlspeer says ${pinOf(HERE)}`),
+  );
+  // Nobody vouches for anybody where there is no authority; the system's do not count.
+  const alone = credentialsOf(HERE, { authorities: null });
+  await assert.rejects(
+    secured(address, { client: alone, pin: null }),
+    /there is neither a tlspeer nor a ca\.pem/,
+  );
+  stranger.close();
+});
+
+test("tls: a server says why a client's certificate will not do, whatever the client thinks of its own", async () => {
+  const stranger = new Authority("somebody");
+  const address = `tls://127.0.0.1:${await freePort()}`;
+  const client = credentialsOf(stranger.certify({ names: "DNS:app" }));
+  const known = credentialsOf(THERE, { clients: stranger.certificate });
+  for (const [server, reason] of [
+    [undefined, /not vouched for by ca\.pem/],
+    [known, null],
+  ] as const) {
+    const made = await secured(address, server === undefined ? { client } : { client, server });
+    if (reason === null) assert.equal(made.refusal, null);
+    else assert.match(made.refusal ?? "", reason);
+    made.client.destroy();
+    made.server.destroy();
+    made.listener.close();
+  }
+  stranger.close();
+});
+
+test("tls: whoever does not answer with TLS 1.3 is told apart", async () => {
+  const answers: readonly [(socket: net.Socket) => void, RegExp][] = [
+    [(socket) => socket.destroy(), /closed the connection instead of answering TLS/],
+    [(socket) => socket.end(Buffer.of(2, 5, 0, 0, 0, 1, 2, 3, 4, 5)), /did not answer with TLS/],
+    [(socket) => socket.end(encodeAlert(112)), /takes no TLS for this resource/],
+    [(socket) => socket.end(encodeAlert(49)), /has no access for this address/],
+    [() => undefined, /no connection within 0\.3 s/],
+  ];
+  const expected = { resource: "r0", pin: pinOf(THERE) };
+  for (const [answer, reason] of answers) {
+    const sockets: net.Socket[] = [];
+    const server = net.createServer((socket) => {
+      sockets.push(socket);
+      socket.on("error", () => undefined);
+      socket.once("data", () => answer(socket));
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as net.AddressInfo;
+    const { connect: to } = createNet(() => credentialsOf(HERE));
+    const failure = await new Promise<string>((resolve) => {
+      to(`tls://127.0.0.1:${port}`, { source: null, timeoutMs: 300, expected }, (result) => {
+        resolve("failure" in result ? result.failure : "connected");
+      });
+    });
+    assert.match(failure, reason);
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  }
+  const old = await new Promise<string>((resolve) => {
+    const server = tls.createServer({
+      key: THERE.key,
+      cert: THERE.certificate,
+      maxVersion: "TLSv1.2",
+    });
+    server.on("tlsClientError", () => undefined);
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as net.AddressInfo;
+      const { connect: to } = createNet(() => credentialsOf(HERE));
+      to(`tls://127.0.0.1:${port}`, { source: null, timeoutMs: 5000, expected }, (result) => {
+        server.close();
+        resolve("failure" in result ? result.failure : "connected");
+      });
+    });
+  });
+  assert.match(old, /the peer has no TLS 1\.3/);
+});
+
+function ago(ms: number): Date {
+  return new Date(Date.now() - ms);
 }
 
 test("a reset by the peer is closed() with the reason", async () => {

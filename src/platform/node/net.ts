@@ -33,7 +33,7 @@ import { canOpen, SPARE_FOR_CLIENTS, TOO_FEW_DESCRIPTORS } from "./descriptors.t
 import { peerUser } from "./libc.ts";
 import { failureText } from "./net-failure.ts";
 import { adoptSocket, releaseSocket } from "./socket-stream.ts";
-import { TlsStream } from "./tls-stream.ts";
+import { linger, TlsStream } from "./tls-stream.ts";
 
 /** @param credentials for tls:// addresses and clients with STARTTLS; asked for at each connection */
 export function createNet(credentials: () => Credentials | null): Net {
@@ -133,8 +133,12 @@ function connect(
         return;
       }
       // Its operator hears of it, too.
-      secured.end(encodeS1({ kind: "refused", errmsg: refusal, wait: false }), () => {
-        fail(`the node at ${host} is refused: ${refusal}. See there: hastctl tls show`);
+      secured.write(encodeS1({ kind: "refused", errmsg: refusal, wait: false }));
+      linger(secured);
+      over = true;
+      clearTimeout(timer);
+      done({
+        failure: `the node at ${host} is refused: ${refusal}. Compare, there: hastctl tls show`,
       });
     });
   };

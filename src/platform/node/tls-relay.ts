@@ -14,6 +14,7 @@ import type { Credentials, ExpectedPeer } from "../tls.ts";
 import { tlsOptions } from "./certificate.ts";
 import { socketPair } from "./libc.ts";
 import { peerRefusal, serveTls, setUp } from "./net.ts";
+import { linger } from "./tls-stream.ts";
 
 /** From hastd, with the connection: its ClientHello has been read. */
 export interface Terminate {
@@ -29,9 +30,6 @@ export interface Terminate {
 export type FromRelay =
   | { readonly kind: "terminated"; readonly id: number; readonly refusal: string | null }
   | { readonly kind: "failed"; readonly id: number; readonly reason: string };
-
-/** How long what one side has sent may take to leave after it has closed. */
-const DRAIN_MS = 20_000;
 
 export class TlsRelay {
   readonly #tell: (message: FromRelay, plain?: Socket) => void;
@@ -84,15 +82,23 @@ export class TlsRelay {
   }
 }
 
+/** How long what one side has sent may take to leave after it has closed. */
+const DRAIN_MS = 20_000;
+
 /** Passes bytes both ways until either side has ended and what it sent has left. */
 function couple(one: Socket, other: Socket, gone: () => void): void {
   let open = 2;
+  let ending = false;
   const pass = (from: Socket, to: Socket) => {
     from.on("error", () => undefined); // "close" follows
     from.pipe(to, { end: false });
     const finish = () => {
-      to.end();
-      to.destroySoon();
+      if (ending) return;
+      ending = true;
+      // Nobody wants what still comes from there.
+      to.unpipe(from);
+      linger(to);
+      from.destroySoon();
       setTimeout(() => to.destroy(), DRAIN_MS).unref();
     };
     from.on("end", finish);

@@ -8,6 +8,7 @@
  * one chunk at most; behind it Node stops reading.
  */
 
+import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { assert } from "../../base/assert.ts";
 import type { Stream, StreamReader } from "../net.ts";
@@ -21,6 +22,8 @@ export class TlsStream implements Stream {
   #left: Uint8Array = NOTHING;
   #paused = false;
   #delivering = false;
+  /** end() was called: what still comes is thrown away. */
+  #lingering = false;
   /** No more writes: ended here, ended by the peer, or closed. */
   #ended = false;
   #destroyed = false;
@@ -53,6 +56,7 @@ export class TlsStream implements Stream {
     assert(this.#reader === null);
     this.#reader = reader;
     this.#socket.on("data", (chunk: Uint8Array) => {
+      if (this.#lingering) return;
       assert(this.#left.length === 0);
       this.#left = chunk;
       this.#deliver();
@@ -125,12 +129,17 @@ export class TlsStream implements Stream {
     });
   }
 
+  /**
+   * Not destroySoon(): bytes that nobody has read, if only the session tickets that a server of TLS 1.3
+   * sends unasked, would make the kernel reset the connection, and what was sent be lost.
+   */
   end(): void {
-    if (this.#destroyed) return;
+    if (this.#destroyed || this.#lingering) return;
+    this.#lingering = true;
     this.#paused = true;
     this.#left = NOTHING;
     this.#ended = true;
-    this.#socket.destroySoon();
+    linger(this.#socket);
   }
 
   destroy(): void {
@@ -149,6 +158,17 @@ export class TlsStream implements Stream {
     this.#closed = true;
     this.#reader.closed(this.#failure);
   }
+}
+
+/** How long the peer may take to close after it has everything. */
+const LINGER_MS = 5_000;
+
+/** Ends a connection whose peer shall get all of it: reads, and throws away, until that has closed, too. */
+export function linger(socket: Socket): void {
+  const wait = () => void setTimeout(() => socket.destroy(), LINGER_MS).unref();
+  socket.end(wait); // a peer that does not read may delay that
+  socket.on("end", () => socket.destroySoon());
+  socket.resume();
 }
 
 const NOTHING: Uint8Array = new Uint8Array(0);
