@@ -3,7 +3,8 @@
  * The house rules a machine can check, as a pure function of the repository's text files.
  *
  *   bin → everything, and alone → platform/node
- *   daemon → engine, config, wire, platform        engine → replication, nbd, wire, metadata, platform
+ *   daemon → engine, attach, config, wire, platform
+ *   attach → platform                              engine → replication, nbd, wire, metadata, platform
  *   cli → config, metadata, wire, platform         replication → wire, metadata
  *   config, metadata, platform/node → wire         all → base, which imports nothing
  *
@@ -23,7 +24,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   platform: [],
   "platform/node": ["platform", "wire"],
   engine: ["replication", "nbd", "wire", "metadata", "platform"],
-  daemon: ["engine", "config", "wire", "platform"],
+  daemon: ["engine", "attach", "config", "wire", "platform"],
   cli: ["config", "metadata", "wire", "platform"],
   attach: ["platform"],
   failover: ["wire", "platform"],

@@ -47,6 +47,7 @@ import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
 import type { WorkerUser } from "../platform/node/privileges.ts";
 import { NodeProcesses, type NodeProcessesOptions } from "../platform/node/process.ts";
+import { nodeSystem } from "../platform/node/system.ts";
 import { readTextFile } from "../platform/node/text-file.ts";
 import { readTlsFiles, type TlsFiles, TlsFilesError } from "../platform/node/tls-files.ts";
 import { NodeTlsTerminator } from "../platform/node/tls-terminator.ts";
@@ -68,6 +69,8 @@ const LOCK_RETRY_MS = 100;
 const LOCK_RETRIES = 50;
 
 const TITLE = "hastd";
+/** Where the devices of primaries appear; HAST_DEVICES names another place. */
+const DEVICES = "/dev/hast";
 /** Where syslog(3) sends to. */
 const SYSLOG = "/dev/log";
 
@@ -126,6 +129,10 @@ async function serve(given: Given): Promise<void> {
       log,
       workerLog: destination,
       hooks: { programs: nodePrograms },
+      devices: {
+        system: nodeSystem,
+        directory: path.resolve(process.env["HAST_DEVICES"] || DEVICES),
+      },
       configuration,
     });
     configuration.governs(daemon);

@@ -126,7 +126,7 @@ test("with --from and no hastd, both answers are given", async () => {
       "  timeout: 20 -> 5",
       "r1: restarted, whatever its role",
       "  timeout: 20 -> 5",
-      "  device: none -> nbd",
+      "  device: auto -> nbd",
       "",
     ].join("\n"),
   );

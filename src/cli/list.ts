@@ -88,7 +88,12 @@ function statusLines(status: ResourceStatus): string[] {
     ...(status.copy === undefined ? [] : [`  copy: ${status.copy}`]),
     ...(status.resyncrate === undefined ? [] : [`  resyncrate: ${rateText(status.resyncrate)}`]),
     ...(status.transport === undefined ? [] : [`  transport: ${status.transport}`]),
+    ...(status.device === undefined ? [] : [`  device: ${deviceText(status.device)}`]),
   ];
+}
+
+function deviceText({ path, kind, node }: NonNullable<ResourceStatus["device"]>): string {
+  return `${path} (${kind}, ${node ?? "lost"})`;
 }
 
 /** "20971520 (20MB/s)", or "0 (unlimited)". */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
  * `hastctl role`: silent on success. With --force a node becomes primary whatever the rules of promotion say
- * (replication/promotion.ts); that is on record afterwards.
+ * (replication/promotion.ts); that is on record afterwards. And it ceases to be primary although its device
+ * is used.
  * hastd answers when the new role works, or says why it does not.
  * Source: FreeBSD sbin/hastctl/hastctl.c, control_set_role(); behaviour §16.2.
  */
@@ -24,9 +25,6 @@ export const role: Command = {
     if (wanted === undefined) return "";
     if (!isRole(wanted))
       return `there is no role "${wanted}"; roles are init, primary and secondary`;
-    if (options.has("--force") && wanted !== "primary") {
-      return "--force is for role primary alone";
-    }
     if (waitMs(options) === null) {
       return `"${options.get("--wait")}" is no time to wait: write seconds, from 0 to ${WAIT_MAX}`;
     }

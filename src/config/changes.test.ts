@@ -50,7 +50,7 @@ const TABLE: readonly [string, string, string, string, "live" | "restarted"][] =
   ["local", "/disk/r0", "local /other", "/other", "restarted"],
   ["export", "unix:///run/hast/r0.sock", "export /e", "/e", "restarted"],
   ["exporttls", "auto", "exporttls off", "off", "restarted"],
-  ["device", "none", "device nbd", "nbd", "restarted"],
+  ["device", "auto", "device nbd", "nbd", "restarted"],
   ["tlspeer", "none", `tlspeer sha256:${"ab".repeat(32)}`, `sha256:${"ab".repeat(32)}`, "live"],
   ["remote", "10.0.0.2", "remote 10.0.0.3", "10.0.0.3", "live"],
   ["source", "none", "source 10.0.0.1", "10.0.0.1", "live"],

@@ -77,7 +77,7 @@ test("everything left out has the original's default (behaviour §15)", () => {
         metaflush: true,
         export: "unix:///run/hast/r0.sock",
         exporttls: "auto",
-        device: "none",
+        device: "auto",
         tlspeer: null,
       },
     ],

@@ -239,7 +239,7 @@ function resolveResource(view: View, report: Report): ResourceConfig | null {
     metaflush: strongest(layers, "metaflush")?.value ?? true,
     export: exported.value,
     exporttls: strongest(layers, "exporttls")?.value ?? "auto",
-    device: strongest(layers, "device")?.value ?? "none",
+    device: strongest(layers, "device")?.value ?? "auto",
     tlspeer: pinned(strongest(layers, "tlspeer")?.value),
   });
 }

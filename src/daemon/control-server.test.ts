@@ -8,6 +8,7 @@ import {
   FakeProcesses,
   FakeStream,
   FIXED,
+  NO_DEVICES,
   NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
@@ -55,6 +56,7 @@ class World {
         log: this.log,
         workerLog: "stdio",
         hooks: NO_HOOKS,
+        devices: NO_DEVICES,
         event: () => undefined,
       });
       this.resources.set(name, resource);

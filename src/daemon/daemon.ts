@@ -74,6 +74,7 @@ export interface DaemonParts {
   readonly log: Log;
   readonly workerLog: LogDestination;
   readonly hooks: Omit<HookParts, "settings">;
+  readonly devices: ResourceSurroundings["devices"];
   readonly configuration: Configuration;
 }
 
@@ -105,6 +106,7 @@ export class Daemon {
       log,
       workerLog: parts.workerLog,
       event: (resource: Resource, event: WorkerEvent) => this.#workerEvent(resource, event),
+      devices: parts.devices,
       hooks: { ...parts.hooks, settings: (name) => this.#hookSettings.get(name)! },
     };
     this.#resources = new Map();
@@ -173,7 +175,8 @@ export class Daemon {
   async remove(name: string): Promise<string | null> {
     const resource = this.#resources.get(name);
     assert(resource !== undefined);
-    const change = await resource.changeRole("init");
+    // The reload has looked whether anybody uses its device.
+    const change = await resource.changeRole("init", "by force");
     await resource.stop(REMOVAL_GRACE_MS);
     this.#resources.delete(name);
     this.#hookSettings.delete(name);

@@ -8,6 +8,7 @@ import {
   FakeProcesses,
   FakeResolver,
   FakeSocket,
+  NO_DEVICES,
   NO_HOOKS,
   NO_TLS,
   settingsOf,
@@ -101,6 +102,7 @@ class World {
       log: this.log,
       workerLog: "stdio",
       hooks: NO_HOOKS,
+      devices: NO_DEVICES,
       event: () => undefined,
     });
   }

@@ -9,6 +9,7 @@ import {
   FakeProcesses,
   FakePrograms,
   FakeSocket,
+  NO_DEVICES,
   QUIET_REPORT,
   settingsOf,
   settle,
@@ -35,6 +36,7 @@ class World {
     probe: async () => USABLE,
     log: new FakeLog(),
     workerLog: "stdio",
+    devices: NO_DEVICES,
     hooks: {
       programs: this.programs,
       settings: () => ({ exec: null, gate: this.gate, timeoutMs: 60_000 }),

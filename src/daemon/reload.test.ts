@@ -9,6 +9,7 @@ import {
   FakeResolver,
   FakeStream,
   type FakeWorker,
+  NO_DEVICES,
   NO_TLS,
   QUIET_REPORT,
   settle,
@@ -89,6 +90,7 @@ class World {
       probe: async () => USABLE,
       log: this.log,
       workerLog: "stdio",
+      devices: NO_DEVICES,
       hooks: { programs: this.programs },
       configuration: this.configuration,
     });

@@ -26,6 +26,8 @@ import type { Configuration, Reloaded } from "./control-server.ts";
 import { type Daemon, type DaemonSettings, StartError } from "./daemon.ts";
 import { workerSettings } from "./settings.ts";
 
+const EX_TEMPFAIL = 75;
+
 /** A configuration that could be used: all that it names has been found. */
 export interface Loaded {
   readonly config: Config;
@@ -71,6 +73,7 @@ export class ConfigurationInUse implements Configuration {
     let next: Loaded;
     try {
       next = this.#load();
+      refuseHeld(daemon, this.#config, next.config);
       await daemon.moveDoors(next.settings);
     } catch (error) {
       if (!(error instanceof StartError)) throw error;
@@ -142,6 +145,25 @@ export class ConfigurationInUse implements Configuration {
     daemon.arrange(names);
     return told;
   }
+}
+
+/**
+ * A primary that is to be restarted, or goes, takes its device with it.
+ * @throws StartError while somebody uses it
+ */
+function refuseHeld(daemon: Daemon, before: Config, after: Config): void {
+  const lines: string[] = [];
+  for (const from of before.resources) {
+    const resource = daemon.resource(from.name);
+    const held = resource?.role === "primary" ? resource.held : null;
+    if (held === null) continue;
+    const to = after.resources.find(({ name }) => name === from.name);
+    if (to !== undefined && resourceChange(from, to, "primary")?.kind !== "restarted") continue;
+    lines.push(
+      `${from.name}: ${to === undefined ? "it is gone from" : "it would be restarted for"} the new file, but ${held}. Stop what uses it, and reload again`,
+    );
+  }
+  if (lines.length > 0) throw new StartError(EX_TEMPFAIL, lines.join("\n"));
 }
 
 /** What became of one thing: a heading, and indented lines. */

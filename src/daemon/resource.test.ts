@@ -8,6 +8,7 @@ import {
   FakePrograms,
   FakeSocket,
   type FakeWorker,
+  NO_DEVICES,
   QUIET_REPORT,
   settingsOf,
   settle,
@@ -34,6 +35,7 @@ class World {
     probe: () => this.probe(),
     log: this.log,
     workerLog: "stdio",
+    devices: NO_DEVICES,
     hooks: {
       programs: this.programs,
       settings: () => this.hookSettings,

@@ -11,6 +11,13 @@
  * Source: FreeBSD sbin/hastd/hastd.c, control.c; behaviour §2.2, §3; wire protocol §6.3.
  */
 
+import {
+  Attachment,
+  type AttachmentOwner,
+  type AttachmentParts,
+  RENEW_DELAY_MS,
+  type Wanted,
+} from "../attach/attachment.ts";
 import { assert, unreachable } from "../base/assert.ts";
 import { divergenceNotes } from "../engine/divergence.ts";
 import { rate as speed } from "../engine/quantities.ts";
@@ -97,6 +104,7 @@ export interface ResourceSurroundings {
   /** Where events of workers go: connect, disconnect, … */
   readonly event: (resource: Resource, event: WorkerEvent) => void;
   readonly hooks: HookParts;
+  readonly devices: Pick<AttachmentParts, "system" | "directory">;
 }
 
 /** What reading a local component's metadata gave: the worth of its copy, or why it cannot be used. */
@@ -121,10 +129,13 @@ interface Attempt {
   expiry: Timer | null;
 }
 
-export class Resource implements WorkerOwner {
+export class Resource implements WorkerOwner, AttachmentOwner {
   #settings: WorkerSettings;
   readonly #surroundings: ResourceSurroundings;
   readonly #hooks: Hooks;
+  readonly #attachment: Attachment;
+  /** Where the primary's workers serve the device, for as long as the role lasts. */
+  #attachSocket: string | null = null;
   #log: Log;
   #role: Role = "init";
   /** Where a role change under way leads. */
@@ -166,7 +177,15 @@ export class Resource implements WorkerOwner {
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
+    this.#attachment = new Attachment(this, surroundings.clock, {
+      ...surroundings.devices,
+      programs: surroundings.hooks.programs,
+      entropy: surroundings.entropy,
+    });
     this.#setRole("init");
+    // What an earlier hastd left is gone before anybody can have a role. What cannot be cleared now stands
+    // in the way of a promotion, which says so.
+    this.#changes = this.#attachment.clearLeftovers(settings.provname);
   }
 
   get settings(): WorkerSettings {
@@ -200,11 +219,17 @@ export class Resource implements WorkerOwner {
     return this.#orders.connected ? null : refuse(DISCONNECTED);
   }
 
+  /** Who uses the primary's device, for people; or null. */
+  get held(): string | null {
+    return this.#attachment.held();
+  }
+
   // --- Roles.
 
   /**
    * Resolves when the role works, or with the reason why not.
-   * @param how "by force": an operator knows that this copy is the one to serve, whatever the rules say
+   * @param how "by force": to primary, an operator knows that this copy is the one to serve, whatever the
+   *   rules say; from primary, the device is detached although it is used
    */
   async changeRole(
     wanted: Role,
@@ -253,6 +278,8 @@ export class Resource implements WorkerOwner {
   async #restartRole(role: "primary" | "secondary", swap: () => void): Promise<string | null> {
     if (this.#stopping) return STOPPING;
     this.#log.info("Restarting, for settings that cannot change while it works.");
+    // The reload has looked: whoever uses it has come just now.
+    await this.#attachment.detach("by force");
     this.#target = role;
     this.#cancelRestart();
     this.#refuseAttempt(roleRefusal(this.announcedRole));
@@ -292,6 +319,11 @@ export class Resource implements WorkerOwner {
         this.#log.error(`Role primary refused: ${reason}`);
         return { kind: "failed", previousRole, reason };
       }
+    }
+    const without = await this.#giveUpDevice(wanted, forced);
+    if (without !== null) {
+      this.#log.error(`Role ${wanted} refused: ${without}`);
+      return { kind: "failed", previousRole, reason: without };
     }
     if (wanted === "primary" && forced) {
       this.#log.warning(
@@ -376,8 +408,40 @@ export class Resource implements WorkerOwner {
     }
   }
 
+  /** Before the role is left: the device goes while there is a worker for what is cached. @returns null, or why it stays */
+  async #giveUpDevice(wanted: Role, forced: boolean): Promise<string | null> {
+    if (wanted === "primary") {
+      return this.#attachment.impossible(this.#deviceWanted);
+    }
+    const held = await this.#attachment.detach(forced ? "by force" : "unless used");
+    if (held === null) return null;
+    return (
+      `${held}. Stop what uses it, and unmount; then: hastctl role ${wanted} ${this.name}. With errors for ` +
+      `its users, and without what they have not written: hastctl role --force ${wanted} ${this.name}`
+    );
+  }
+
+  get #deviceWanted(): Wanted {
+    return { provname: this.#settings.provname, device: this.#settings.device ?? "none" };
+  }
+
   /** Takes the resource there, or says why that cannot be. */
   async #enterRole(wanted: Role, forced: boolean): Promise<string | Refused | null> {
+    if (wanted === "primary") {
+      const prepared = await this.#attachment.prepare(this.#deviceWanted);
+      if (prepared.kind === "failed") return { refusal: prepared.reason };
+      this.#attachSocket = prepared.socket;
+    }
+    const failure = await this.#enterPreparedRole(wanted, forced);
+    // A worker may still be there, where the device is what failed.
+    if (failure !== null && wanted === "primary") {
+      await this.#attachment.detach("at once");
+      return (await this.#retireWorker()) ?? failure;
+    }
+    return failure;
+  }
+
+  async #enterPreparedRole(wanted: Role, forced: boolean): Promise<string | Refused | null> {
     const stuck = await this.#retireWorker();
     if (stuck !== null) return stuck;
     switch (wanted) {
@@ -393,11 +457,17 @@ export class Resource implements WorkerOwner {
         this.#setRole("secondary");
         return null;
       }
-      case "primary":
+      case "primary": {
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
-        return await this.#awaitReady(this.#startPrimary(forced ? "forced" : this.#trust));
+        const worker = this.#startPrimary(forced ? "forced" : this.#trust);
+        const failure = await this.#awaitReady(worker);
+        if (failure !== null) return failure;
+        const detached = await this.#attachment.attach(worker.sectorSize);
+        if (detached !== null) return detached;
+        return worker.end === null ? null : describeEnd(worker.end);
+      }
       default:
         return unreachable(wanted);
     }
@@ -417,6 +487,8 @@ export class Resource implements WorkerOwner {
         const reason = typeof failure === "string" ? failure : failure.refusal;
         return { kind: "failed", previousRole: role, reason };
       }
+      const lost = await this.#attachment.renew(0);
+      if (lost !== null) return { kind: "failed", previousRole: role, reason: lost };
     }
     return { kind: "done", previousRole: role };
   }
@@ -495,6 +567,9 @@ export class Resource implements WorkerOwner {
         hello,
         trust,
         orders: this.#orders,
+        ...(role === "primary" && this.#attachSocket !== null
+          ? { attach: this.#attachSocket }
+          : {}),
       },
       this,
       { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
@@ -507,6 +582,24 @@ export class Resource implements WorkerOwner {
     this.#note = null;
     this.#vouched = !this.#leansOnPeer(worker);
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
+    // The device rides over a worker's death, unless its tools have died, too.
+    if (worker.identity.role === "primary") this.deviceLost();
+  }
+
+  /** Makes it anew, if it is lost; when the role changes under way have ended. */
+  deviceLost(): void {
+    this.#afterChanges(async () => {
+      if (this.#role === "primary" && this.#worker?.ready) {
+        await this.#attachment.renew(RENEW_DELAY_MS);
+      }
+    });
+  }
+
+  #afterChanges(work: () => Promise<unknown>): void {
+    const done = this.#changes.then(async () => {
+      if (!this.#stopping) await work();
+    });
+    this.#changes = done;
   }
 
   workerCopy(worker: Worker, copy: CopyWorth): void {
@@ -611,6 +704,9 @@ export class Resource implements WorkerOwner {
         `The primary worker gave up, and this node's role fell back to init: ${sentence(describeEnd(end))}`,
         this.#wayBack(),
       );
+      this.#afterChanges(async () => {
+        if (this.#role !== "primary") await this.#attachment.detach("at once");
+      });
       return;
     }
     if (end.wasReady && end.lifetimeMs >= RESTART_FORGIVEN_MS) {
@@ -655,7 +751,11 @@ export class Resource implements WorkerOwner {
     this.#invalidation?.({ kind: "failed", reason: STOPPING });
     this.#cancelRestart();
     this.#dropAttempt("hastd is stopping");
-    await Promise.all([this.#hooks.close(graceMs), this.#stopWorker(graceMs)]);
+    const workerAndDevice = async () => {
+      await this.#attachment.detach("by force");
+      await this.#stopWorker(graceMs);
+    };
+    await Promise.all([this.#hooks.close(graceMs), workerAndDevice()]);
   }
 
   async #stopWorker(graceMs: number): Promise<void> {
@@ -1201,6 +1301,8 @@ export class Resource implements WorkerOwner {
       notes.push(...divergenceNotes(this.#divergence, this.name));
     }
     notes.push(...this.#copyNotes(copy));
+    notes.push(...this.#attachment.notes());
+    const device = this.#attachment.status;
     if (report !== null) notes.push(...report.notes);
     else if (worker !== null && worker.pid !== 0) {
       notes.push(
@@ -1223,6 +1325,7 @@ export class Resource implements WorkerOwner {
       ...(copy === null ? {} : { copy }),
       resyncrate: this.#orders.resyncRate,
       ...(settings.remote === "none" ? {} : { transport: transportOf(settings) }),
+      ...(device === null ? {} : { device }),
     };
     return { resource: this.name, outcome: { kind: "known", status }, errmsg: null, notes };
   }

@@ -42,5 +42,6 @@ export function workerSettings(resource: ResourceConfig): WorkerSettings {
     export: resource.export,
     exportTls: exportNeedsTls(resource),
     tlspeer: resource.tlspeer,
+    device: resource.device,
   };
 }

@@ -77,6 +77,7 @@ export class Worker {
   readonly #process: WorkerProcess;
   readonly #bornMs: number;
   #ready = false;
+  #sectorSize = 512;
   #requested = false;
   #failure: WorkerEnd["failure"] = null;
   #end: WorkerEnd | null = null;
@@ -117,6 +118,16 @@ export class Worker {
 
   get ready(): boolean {
     return this.#ready;
+  }
+
+  /** How it ended; null while it lives. */
+  get end(): WorkerEnd | null {
+    return this.#end;
+  }
+
+  /** Of a primary's disk, bytes; 512 until it is ready. */
+  get sectorSize(): number {
+    return this.#sectorSize;
   }
 
   /** The socket is the worker's from now on. */
@@ -246,6 +257,7 @@ export class Worker {
       case "ready":
         if (this.#ready) return;
         this.#ready = true;
+        this.#sectorSize = message.sectorSize ?? 512;
         this.#owner.workerReady(this);
         this.#release(this.#startWaiters);
         return;

@@ -135,8 +135,8 @@ export class NbdServer {
     }
   }
 
-  /** A client has connected. */
-  accept(stream: Stream): void {
+  /** A client has connected. @param tls "none": through a socket that nobody but this machine's root can reach */
+  accept(stream: Stream, tls: "as configured" | "none" = "as configured"): void {
     if (!this.#accepting || this.#connections.length >= CONNECTION_MAX) {
       this.notice(
         `refused NBD client ${stream.peer}: ${this.#accepting ? `${CONNECTION_MAX} are connected already` : "shutting down"}`,
@@ -145,7 +145,10 @@ export class NbdServer {
       stream.destroy();
       return;
     }
-    this.#connections.push(new Connection(this, stream, this.#memory, this.#exports, this.#nowMs));
+    const needsTls = tls === "as configured" && this.startTls !== null;
+    this.#connections.push(
+      new Connection(this, stream, this.#memory, this.#exports, this.#nowMs, needsTls),
+    );
   }
 
   get clientCount(): number {
@@ -488,6 +491,7 @@ class Connection implements StreamReader, NbdSink {
     memory: Memory,
     exports: readonly NbdExport[],
     nowMs: number,
+    needsTls: boolean,
   ) {
     this.since = this.#movedAt = nowMs;
     this.#server = server;
@@ -498,7 +502,7 @@ class Connection implements StreamReader, NbdSink {
     this.session = new NbdSession(
       exports,
       this,
-      server.startTls === null ? null : (clear) => this.#startTls(clear),
+      needsTls ? (clear) => this.#startTls(clear) : null,
     );
     this.session.begin();
     this.outgoing.flush();

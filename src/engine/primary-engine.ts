@@ -126,7 +126,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   readonly #nbd: NbdServer;
   readonly #link: PeerLink | null;
   readonly #slotHolder: Int32Array = new Int32Array(SLOT_COUNT).fill(NOBODY);
-  #listener: Listener | null = null;
+  /** Of the export, and of the device. */
+  readonly #listeners: Listener[] = [];
   #tick: Timer | null = null;
   #gate: Timer | null = null;
   #stopTimer: Timer | null = null;
@@ -382,20 +383,29 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     return startTls;
   }
 
-  /** Starts to serve. @throws NetError if the NBD address cannot be bound */
-  async start(): Promise<void> {
+  /**
+   * Starts to serve.
+   * @param attach another address to serve at, for a device of this machine; or null
+   * @throws NetError if an NBD address cannot be bound
+   */
+  async start(attach: string | null = null): Promise<void> {
     const { clock, net } = this.#environment;
     this.#core.onTick(clock.now(), this);
     this.#nbd.onTick(clock.now());
     if (!this.#asked) await this.#noteUnflushed();
-    this.#listener = await net.listen(
-      this.#settings.export,
-      (stream) => this.#nbd.accept(stream),
-      (reason) => this.#host.warning(`an NBD client could not be accepted: ${reason}`),
-    );
-    if (this.#stopping) this.#listener.close();
-    if (this.#ended) return; // stopped meanwhile
-    this.#host.debug(1, `NBD server listens at ${this.#listener.address}`);
+    for (const address of attach === null
+      ? [this.#settings.export]
+      : [this.#settings.export, attach]) {
+      const listener = await net.listen(
+        address,
+        (stream) => this.#nbd.accept(stream, address === attach ? "none" : "as configured"),
+        (reason) => this.#host.warning(`an NBD client could not be accepted: ${reason}`),
+      );
+      this.#listeners.push(listener);
+      if (this.#stopping) listener.close();
+      if (this.#ended) return; // stopped meanwhile
+      this.#host.debug(1, `NBD server listens at ${listener.address}`);
+    }
     this.#scheduleTick();
     // Already on its way, or connected, where admit() has asked.
     if (!this.#orders.connected) this.#openGate();
@@ -533,7 +543,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (!orders.connected) this.#link?.suspend("hastctl disconnect was typed on this node");
     else this.#link?.resume();
     // Before start() that is the start's business.
-    if (this.#listener !== null) this.#link?.connect();
+    if (this.#listeners.length > 0) this.#link?.connect();
     this.turn();
   }
 
@@ -640,7 +650,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   stop(graceMs: number): void {
     if (this.#stopping || this.#ended) return;
     this.#stopping = true;
-    this.#listener?.close();
+    for (const listener of this.#listeners) listener.close();
     this.#nbd.stop();
     this.#gate?.cancel();
     if (this.#link !== null && !this.#link.up) this.#link.stop();
@@ -723,7 +733,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#stopTimer?.cancel();
     this.#breath?.cancel();
     this.#pace?.cancel();
-    this.#listener?.close();
+    for (const listener of this.#listeners) listener.close();
     this.#nbd.flush();
     this.#nbd.destroy();
     this.#link?.stop();

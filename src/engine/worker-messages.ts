@@ -34,6 +34,8 @@ export interface WorkerSettings {
   readonly exportTls: boolean;
   /** "sha256:" and the fingerprint of the peer's certificate, for a tls:// remote; null = an authority vouches for it. */
   readonly tlspeer: string | null;
+  /** How the main daemon makes /dev/hast/<provname> of it; left out, it does not. */
+  readonly device?: "auto" | "nbd" | "ublk" | "fuse" | "none";
 }
 
 /** What is known of one node's copy. */
@@ -135,6 +137,8 @@ export type ToWorker =
       readonly trust: Trust;
       /** A secondary does not look at them. */
       readonly orders: Orders;
+      /** A primary: the address at which a device of this machine is served besides; null for none. */
+      readonly attach?: string | null;
     }
   /** Each comes with a socket handle: request channel A, then reply channel B. */
   | { readonly kind: "socket"; readonly channel: "a" | "b"; readonly peer: string }
@@ -183,7 +187,11 @@ export type FromWorker =
   /** Before `ready`, and whenever it changes. */
   | { readonly kind: "copy"; readonly copy: CopyWorth }
   /** The role works: disk open, metadata sound, NBD server listening (primary). Sent once. */
-  | { readonly kind: "ready" }
+  | {
+      readonly kind: "ready";
+      /** Of a primary's disk, bytes: what requests have to be multiples of. */
+      readonly sectorSize?: number;
+    }
   /** The role cannot work; the worker exits with `exitCode` (spec: behaviour §2.1) right after. */
   | { readonly kind: "failed"; readonly exitCode: number; readonly message: string }
   | { readonly kind: "event"; readonly event: WorkerEvent }

@@ -169,14 +169,14 @@ export class ResourceWorker {
       return;
     }
     try {
-      await engine.start();
+      await engine.start(start.attach ?? null);
     } catch (error) {
       this.#fail(EXIT_EXPORT, `NBD server: ${textOf(error, start.settings)}`);
       return;
     }
     // The disk is open, and clients have a place to connect to; a peer needs no privileges.
     if (!this.#dropPrivileges()) return;
-    this.#host.tell({ kind: "ready" });
+    this.#host.tell({ kind: "ready", sectorSize: disk.sectorSize });
     if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
 

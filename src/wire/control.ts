@@ -6,14 +6,15 @@
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            copy<i>, resyncrate<i>, transport<i>, errmsg<i>, note<i>_0, …     only if the request had `ext`
+ *            copy<i>, resyncrate<i>, transport<i>, device<i>,
+ *            devicekind<i>, devicenode<i>, errmsg<i>, note<i>_0, …              only if the request had `ext`
  *            error i16                                          global, where not 0
  *
- * `ext`, `force`, `copy<i>`, `resyncrate<i>`, `transport<i>`, `errmsg<i>` and `note<i>_<k>` are ours: a FreeBSD hastd ignores the first and
- * sends none. So are the other commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which
- * needs `dryrun` u8, 0 or 1; sync-full; reload; config, whose notes are a hast.conf; and the orders, of which
- * invalidate and outdate need `dryrun`, and resync-rate `rate` u64. Reload and config name no resource, and
- * are answered with the one entry `hastd`.
+ * `ext`, `force` and what only `ext` gets are ours: a FreeBSD hastd ignores the first and sends none. So are
+ * the other commands, answered with `error<i>`, `errmsg<i>` and notes: discard-local, which needs `dryrun`
+ * u8, 0 or 1; sync-full; reload; config, whose notes are a hast.conf; and the orders, of which invalidate
+ * and outdate need `dryrun`, and resync-rate `rate` u64. Reload and config name no resource, and are
+ * answered with the one entry `hastd`.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
  */
@@ -132,6 +133,14 @@ export interface ResourceStatus {
   readonly resyncrate?: number;
   /** How the link to the peer is made: "plain TCP", …; absent where there is no peer. Extended only. */
   readonly transport?: string;
+  /** A primary's device; absent where there is none. Extended only. */
+  readonly device?: {
+    readonly path: string;
+    /** "nbd", "ublk", "fuse". */
+    readonly kind: string;
+    /** The block device that the path leads to; null while it is lost. */
+    readonly node: string | null;
+  };
 }
 
 export interface StatusEntry {
@@ -318,6 +327,7 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     if (status?.copy !== undefined) nv.string(`copy${index}`, status.copy);
     if (status?.resyncrate !== undefined) nv.u64(`resyncrate${index}`, status.resyncrate);
     if (status?.transport !== undefined) nv.string(`transport${index}`, status.transport);
+    if (status !== null) encodeDevice(nv, index, status);
     encodeRemarks(nv, index, entry);
   }
   return encodeReply(nv, reply.error);
@@ -350,6 +360,12 @@ function encodeStatus(nv: NvWriter, index: number, status: ResourceStatus): void
     .u32(`extentsize${index}`, worker.extentsize)
     .u32(`keepdirty${index}`, worker.keepdirty);
   for (const [key, field] of WORKER_COUNTS) nv.u64(`${key}${index}`, worker[field]);
+}
+
+function encodeDevice(nv: NvWriter, index: number, { device }: ResourceStatus): void {
+  if (device === undefined) return;
+  nv.string(`device${index}`, device.path).string(`devicekind${index}`, device.kind);
+  if (device.node !== null) nv.string(`devicenode${index}`, device.node);
 }
 
 function encodeRemarks(
@@ -440,6 +456,7 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
     workerpid: list.i32(`workerpid${index}`) ?? 0,
     worker: decodeWorker(list, index),
     ...additionsOf(list, index),
+    ...deviceOf(list, index),
   };
 }
 
@@ -455,6 +472,13 @@ function additionsOf(
     ...(rate === null ? {} : { resyncrate: Number(rate) }),
     ...(transport === null ? {} : { transport }),
   };
+}
+
+function deviceOf(list: NvList, index: number): Pick<ResourceStatus, "device"> {
+  const path = list.string(`device${index}`);
+  if (path === null) return {};
+  const kind = list.string(`devicekind${index}`) ?? "";
+  return { device: { path, kind, node: list.string(`devicenode${index}`) } };
 }
 
 function decodeWorker(list: NvList, index: number): WorkerStatus | null {

@@ -4,7 +4,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Configuration } from "../../src/daemon/control-server.ts";
 import type { HookParts } from "../../src/daemon/hooks.ts";
-import type { Probed } from "../../src/daemon/resource.ts";
+import type { Probed, ResourceSurroundings } from "../../src/daemon/resource.ts";
 import type {
   FromWorker,
   ToWorker,
@@ -438,6 +438,23 @@ export const NO_HOOKS: HookParts = {
 /** For daemons to which nobody comes with TLS. */
 export const NO_TLS: TlsTerminator = {
   terminate: () => Promise.reject(new HandshakeSocketError("there is no TLS here")),
+};
+
+/** For resources without a device: a machine that has nothing. */
+export const NO_DEVICES: ResourceSurroundings["devices"] = {
+  directory: "/dev/hast",
+  system: {
+    text: () => null,
+    names: () => [],
+    target: () => null,
+    mayUse: () => false,
+    program: () => null,
+    makeDirectory: () => undefined,
+    write: () => undefined,
+    link: () => undefined,
+    remove: () => undefined,
+    kill: () => undefined,
+  },
 };
 
 /** For daemons that are not reloaded. */

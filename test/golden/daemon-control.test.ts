@@ -13,6 +13,7 @@ import {
   FakeSocket,
   FakeStream,
   FIXED,
+  NO_DEVICES,
   NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
@@ -45,6 +46,7 @@ class Node {
       log,
       workerLog: "stdio",
       hooks: NO_HOOKS,
+      devices: NO_DEVICES,
       event: () => undefined,
     });
     this.server = new ControlServer({

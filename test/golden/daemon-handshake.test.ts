@@ -13,6 +13,7 @@ import {
   FakeProcesses,
   FakeResolver,
   FakeSocket,
+  NO_DEVICES,
   NO_HOOKS,
   NO_TLS,
   settingsOf,
@@ -41,6 +42,7 @@ class Node {
       log,
       workerLog: "stdio",
       hooks: NO_HOOKS,
+      devices: NO_DEVICES,
       event: () => undefined,
     } as const;
     const add = (name: string, remote: string) =>

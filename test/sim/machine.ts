@@ -47,7 +47,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
-import { NO_HOOKS, NO_TLS } from "../daemon/fakes.ts";
+import { NO_DEVICES, NO_HOOKS, NO_TLS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
 import type { End } from "../pretend/net.ts";
@@ -500,6 +500,7 @@ export class SimDaemon implements Owner, Processes {
       },
       log,
       workerLog: "stdio",
+      devices: NO_DEVICES,
       hooks: NO_HOOKS,
       configuration: this.#configuration,
     });

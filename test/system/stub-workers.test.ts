@@ -26,7 +26,15 @@ import {
 } from "../../src/wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../../src/wire/frame.ts";
 import { decodeS1, encodeP1, encodeP2 } from "../../src/wire/handshake.ts";
-import { FakeLog, FIXED, NO_HOOKS, NO_TLS, settingsOf, USABLE } from "../daemon/fakes.ts";
+import {
+  FakeLog,
+  FIXED,
+  NO_DEVICES,
+  NO_HOOKS,
+  NO_TLS,
+  settingsOf,
+  USABLE,
+} from "../daemon/fakes.ts";
 import { signal } from "./marked-processes.ts";
 import { until } from "./until.ts";
 
@@ -68,6 +76,7 @@ class RealDaemon {
         probe: async () => USABLE,
         log: this.log,
         workerLog: "stdio",
+        devices: NO_DEVICES,
         hooks: NO_HOOKS,
         configuration: FIXED,
       },

@@ -4,6 +4,7 @@
  *
  *   <directory>/hast.conf    one file for both; hastd -n and hastctl -n say which node is meant
  *              alpha.img     local component        alpha.sock   NBD export while primary
+ *              alpha.dev     /dev/hast, for tests with a device
  *              alpha.ctl     control socket         alpha.pid    pidfile
  *              alpha.log     what the daemon and its workers print
  *   (beta likewise)
@@ -195,6 +196,8 @@ export class TwoNodes {
       `  checksum ${checksum ?? "none"}`,
       `  compression ${compression ?? "hole"}`,
       `  timeout ${timeout ?? 5}`,
+      // What needs a device says so: on a machine that can, each promotion would make one.
+      `  device none`,
       ...[...(statements ?? []), ...more].map((statement) => `  ${statement}`),
       ...this.nodes.flatMap((node) => [
         `  on ${node.name} {`,
@@ -320,6 +323,8 @@ export class Node {
   readonly configuration: string;
   readonly local: string;
   readonly socket: string;
+  /** Its /dev/hast. */
+  readonly devices: string;
   readonly control: string;
   readonly pidfile: string;
   readonly log: string;
@@ -336,6 +341,7 @@ export class Node {
     this.configuration = join(directory, "hast.conf");
     this.local = join(directory, `${name}.img`);
     this.socket = join(directory, `${name}.sock`);
+    this.devices = join(directory, `${name}.dev`);
     this.control = join(directory, `${name}.ctl`);
     this.pidfile = join(directory, `${name}.pid`);
     this.log = join(directory, `${name}.log`);
@@ -393,7 +399,7 @@ export class Node {
     const [program, ...rest] = [...this.wrapper, join(BIN, "hastd"), ...args];
     const daemon = spawn(program!, rest, {
       stdio: ["ignore", log, log],
-      env: markedEnvironment(this.#mark),
+      env: { ...markedEnvironment(this.#mark), HAST_DEVICES: this.devices },
       detached: true, // a Ctrl-C is for us; what becomes of the daemon, we decide
     });
     closeSync(log);
