@@ -111,8 +111,56 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "the only copy's failed flush is told to nobody",
     defect: "BD-21, S-1",
     ...PRIMARY,
-    find: `        this.#flushFault = true;`,
-    replace: `        this.#flushFault = this.#nowMs < 0;`,
+    find: `        if (this.#stale && errno !== 0) this.#flushFault = true;
+        else if (doubtful) this.#doubtful = true;`,
+    replace: `        if (doubtful) this.#doubtful = true;`,
+  },
+  {
+    name: "a peer with another cache has lost nothing",
+    defect: "S-1, S-3",
+    ...PRIMARY,
+    find: `(peer.cache === null || peer.cache !== this.#peerCache)`,
+    replace: `peer.cache === null`,
+  },
+  {
+    name: "what a peer had not flushed two connections ago is forgotten",
+    defect: "S-1, S-3",
+    ...PRIMARY,
+    find: `    this.#peerCache = peer.cache;`,
+    replace: `    this.#peerCache = peer.cache;
+    this.#doubtful = false;`,
+  },
+  {
+    name: "the peer hears that it is to be synchronized after other requests",
+    defect: "BD-15",
+    ...PRIMARY,
+    find: `    if (this.#peerStates && !this.#stale && this.map.resyncCount > 0) {
+      this.#sendState("inconsistent", out);
+    }
+`,
+    replace: "",
+  },
+  {
+    name: "a FLUSH covers copies that ended while it was under way",
+    defect: "S-4",
+    ...PRIMARY,
+    find: `return this.#flushBeganWhole && this.#peerLacksNothing;`,
+    replace: `return this.#peerLacksNothing;`,
+  },
+  {
+    name: "a failed write counts where the peer awaits a copy from here",
+    defect: "S-7",
+    ...PRIMARY,
+    find: `    if (!this.#peerStates || goodHere) {`,
+    replace: `    if (!this.#peerStates || (goodHere && this.#nowMs < 0)) {`,
+  },
+  {
+    name: "async: a failed disk takes what was acknowledged along without a mark",
+    defect: "S-4",
+    ...PRIMARY,
+    find: `    if (what !== "the metadata block" && this.#owesMark()) this.#mark(out);
+`,
+    replace: "",
   },
   {
     name: "marks of the only copy are not flushed",
@@ -276,11 +324,9 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a full copy hides what a link loss leaves behind",
     defect: "BD-16, S-3",
     ...PRIMARY,
-    find: `    this.#syncEnding = "no";
-    this.#comparing = false;
-    this.#scheduleUnflushed();`,
-    replace: `    this.#syncEnding = "no";
-    this.#scheduleUnflushed();`,
+    find: `    this.#comparing = false;
+    if (this.#scheduleUnflushed()) this.#doubtful = true;`,
+    replace: `    if (this.#scheduleUnflushed()) this.#doubtful = true;`,
   },
   {
     name: "a full copy hides a chunk that is half copied",
@@ -295,8 +341,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "BD-16, invariant 6",
     ...PRIMARY,
     find: `        this.#comparing = false;
-        this.#scheduleUnflushed();`,
-    replace: `        this.#scheduleUnflushed();`,
+        const doubtful`,
+    replace: `        const doubtful`,
   },
   {
     name: "a stale copy is copied to the peer",

@@ -376,8 +376,31 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "the next worker hears nothing of what has failed",
     defect: "S-9",
     ...SECONDARY_ENGINE,
-    find: `this.#whole && !failed ?`,
-    replace: `this.#whole ?`,
+    find: `exitCode !== EXIT_DISK && !this.#core.lacks;`,
+    replace: `exitCode !== EXIT_DISK;`,
+  },
+  {
+    name: "each worker gives its cache another name",
+    defect: "S-1",
+    ...SECONDARY_ENGINE,
+    find: `hello.left?.cache ?? anyNumber(`,
+    replace: `anyNumber(`,
+  },
+  {
+    name: "a copy that has failed since its last flush is whole when the primary says so",
+    defect: "S-16",
+    ...SECONDARY_ENGINE,
+    find: `    if (state === "uptodate" && !this.#core.mayBeWhole) return ERR_AGAIN;
+`,
+    replace: "",
+  },
+  {
+    name: "a failed disk ends the resource before its mark is made",
+    defect: "S-4",
+    ...PRIMARY_ENGINE,
+    find: `    if (this.#core.lastRecordPending) this.#component.disk.submit();
+    else this.#close();`,
+    replace: `    this.#close();`,
   },
   {
     name: "a copy in the middle of a synchronization is a source",

@@ -307,7 +307,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "unflushed extents are not scheduled at link loss",
     defect: "BD-10, S-3",
     ...PRIMARY,
-    find: `    this.#scheduleUnflushed();
+    find: `    if (this.#scheduleUnflushed()) this.#doubtful = true;
     this.map.abandonSyncing();`,
     replace: `    this.map.abandonSyncing();`,
   },
@@ -1091,11 +1091,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "what a failed flush of the peer may have lost is not copied",
     defect: "invariant 6",
     ...PRIMARY,
-    find: `        this.#comparing = false;
-        this.#scheduleUnflushed();
-      }`,
-    replace: `        this.#comparing = false;
-      }`,
+    find: `        const doubtful = this.#scheduleUnflushed();`,
+    replace: `        const doubtful = this.#stale;`,
   },
   {
     name: "what a failed flush did not cover is forgotten",
