@@ -37,19 +37,30 @@ test("status and list print the original's bytes, in every role", () =>
     queues: local: 0, send: 0, recv: 0, done: 0, idle: 0
 `;
     const list = async (): Promise<string> => (await alpha.hastctl("list", RESOURCE)).stdout;
+    /** The original's lines, then ours, by name. */
+    const listsIdle = async (role: string, ...ours: readonly string[]): Promise<void> => {
+      const listed = await list();
+      const original = idle.replace("ROLE", role);
+      assert.equal(listed.slice(0, original.length), original);
+      const names = [...listed.slice(original.length).matchAll(/^ {2}(\w+): .+\n/gm)];
+      assert.deepEqual(
+        names.map(([, name]) => name),
+        ours,
+      );
+    };
 
     assert.equal(
       await alpha.status(),
       `${header}${RESOURCE}\t-        init           ${components}`,
     );
-    assert.equal(await list(), idle.replace("ROLE", "init"));
+    await listsIdle("init", "resyncrate", "transport");
 
     await alpha.role("secondary");
     assert.equal(
       await alpha.status(),
       `${header}${RESOURCE}\t-        secondary      ${components}`,
     );
-    assert.equal(await list(), `${idle.replace("ROLE", "secondary")}  copy: new\n`);
+    await listsIdle("secondary", "copy", "resyncrate", "transport");
 
     await alpha.role("init");
     await beta.role("secondary");
