@@ -58,7 +58,7 @@ async function meet(
     remotecnt: 1n,
     remarks: null,
     life: null,
-    held: null,
+    left: null,
     whole: true,
     invalidate: false,
     ...hello,
@@ -115,7 +115,7 @@ test("nothing is thrown away before the gate agrees, nor if it does not", async 
     remotecnt: 1n,
     remarks: null,
     life: null,
-    held: null,
+    left: null,
     whole: true,
     invalidate: true,
   };

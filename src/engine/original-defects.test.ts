@@ -125,7 +125,7 @@ async function secondary() {
     life: null,
     whole: false,
     invalidate: false,
-    held: null,
+    left: null,
   };
   const { settings, disk, environment, host } = world;
   const opening = SecondaryEngine.open(settings, hello, disk, a.near, b.near, environment, host);
