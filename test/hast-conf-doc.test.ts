@@ -11,6 +11,10 @@ import { parseAddress } from "../src/wire/address.ts";
 
 const TEXT = readFileSync(join(import.meta.dirname, "../docs/hast.conf.md"), "utf8");
 const ADOPT = readFileSync(join(import.meta.dirname, "../docs/adopt.md"), "utf8");
+const COMPATIBILITY = readFileSync(join(import.meta.dirname, "../docs/compatibility.md"), "utf8");
+/** Behaviour §15. */
+const FREEBSD =
+  "control pidfile listen replication checksum compression timeout exec metaflush name local remote source";
 const PLACES: Readonly<Record<string, string>> = {
   file: "global",
   node: "node",
@@ -30,11 +34,23 @@ test("the table of statements has a row for each, with the places where it is ac
   expect.deepEqual(documented, STATEMENTS);
 });
 
+test("both pages that name the statements FreeBSD does not know name each of them", () => {
+  const ours = Object.keys(STATEMENTS).filter((word) => !FREEBSD.split(" ").includes(word));
+  for (const [page, sentence] of [
+    [TEXT, /`remote` in the resource itself, (.*) are ours; FreeBSD does not know them/],
+    [COMPATIBILITY, /refuses a hast\.conf .* `remote` in the resource itself, ([^.]*)\. Leave/],
+  ] as const) {
+    const named = [...(sentence.exec(page)?.[1] ?? "").matchAll(/`([a-z]+)`/g)];
+    expect.deepEqual(named.map(([, word]) => word).toSorted(), ours.toSorted());
+  }
+});
+
 test("the example files are configurations for both nodes", () => {
-  const examples = [...textBlocks(TEXT), ...textBlocks(ADOPT)].filter((block) =>
-    block.includes("resource "),
-  );
-  expect.equal(examples.length, 2);
+  const pages = [TEXT, ADOPT, COMPATIBILITY];
+  const examples = pages
+    .flatMap(textBlocks)
+    .filter((block) => /^ *resource [a-z]+ [{]/m.test(block));
+  expect.equal(examples.length, 3);
   for (const example of examples) {
     for (const name of ["alpha", "beta"]) {
       const result = readConfig(example, "f", { names: [name], uuid: null, hostid: null });
