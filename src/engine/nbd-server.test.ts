@@ -3,7 +3,7 @@ import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
 import { fuzz, mutated } from "../../test/fuzz.ts";
-import { option, request, u32 } from "../../test/nbd-peer.ts";
+import { infoRequest, option, request, u32 } from "../../test/nbd-peer.ts";
 import {
   NBD_BLOCK_STATUS,
   NBD_CACHE,
@@ -20,6 +20,7 @@ import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { PretendSecondary } from "../../test/pretend/secondary.ts";
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import type { Metadata } from "../metadata/block.ts";
+import type { Net, NetFailure, Stream } from "../platform/net.ts";
 import { EXT_ZERO } from "../wire/extensions.ts";
 import { COMPRESSION_HOLE } from "../wire/payload.ts";
 import { CMD_DELETE, CMD_WRITE } from "../wire/request.ts";
@@ -131,6 +132,36 @@ function pattern(length: number, seed: number): Uint8Array {
 }
 
 // ---- clients that behave badly ------------------------------------------------------------------
+
+test("where TLS is required, it begins after the client has our word; what it put behind STARTTLS does not count", async () => {
+  const server = await Server.start({ settings: { exportTls: true } });
+  const begun: { readonly stream: Stream; readonly done: (result: NetFailure) => void }[] = [];
+  const net: Net = server.world.environment.net;
+  net.startTls = (stream, _timeoutMs, done) => {
+    begun.push({ stream, done });
+    return () => done({ failure: "ended" });
+  };
+  const injecting = server.dial();
+  await server.settle();
+  injecting.connection.send(u32(3));
+  injecting.connection.send(Buffer.concat([option(5), option(7, infoRequest(""))]));
+  await server.settle();
+  expect.equal(injecting.connection.closedByPeer, true);
+  expect.equal(begun.length, 0);
+  expect.match(server.world.host.notices.join("\n"), /sent more before TLS than STARTTLS/);
+
+  const client = server.dial();
+  await server.settle();
+  client.connection.send(u32(3));
+  client.connection.send(option(5));
+  await server.settle();
+  expect.equal(begun.map(({ stream }) => stream).length, 1);
+  expect.equal(Buffer.from(client.connection.takeHeard()).readUInt32BE(18 + 12), 1); // ACK
+  begun[0]!.done({ failure: "no TLS within 15 s" });
+  await server.settle();
+  expect.match(server.world.host.notices.join("\n"), /no TLS: no TLS within 15 s/);
+  await server.stop();
+});
 
 test("a client that vanishes in the middle of a WRITE has written nothing of it", async () => {
   const server = await Server.start();

@@ -79,6 +79,9 @@ class Relay {
         detached: true,
       },
     );
+    // An idle relay is no reason to stay; it goes when we do.
+    this.#child.unref();
+    this.#child.channel?.unref();
     this.#child.on("message", (message: FromRelay, plain) =>
       this.#heard(message, plain instanceof Socket ? plain : null),
     );
