@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FakeClock, FakeLog, FakeProgram, settle } from "../../test/daemon/fakes.ts";
-import type { System } from "../platform/system.ts";
-import type { ProgramHandler, Programs, RunningProgram } from "../platform/watched-program.ts";
+import { DeviceMachine, stat } from "../../test/daemon/device-machine.ts";
+import { FakeLog, settle } from "../../test/daemon/fakes.ts";
 import {
   Attachment,
   HELD_PATIENCE_MS,
@@ -16,36 +15,11 @@ import type { DeviceWish } from "./kinds.ts";
 
 const PLACE = "/dev/hast/.0101010101010101";
 
-/** A pretend kernel, with the tools that change it. */
-class Machine implements System, Programs {
-  readonly clock = new FakeClock();
+class Machine extends DeviceMachine {
   readonly log = new FakeLog();
-  /** Path → text; a link's begins with "-> ". */
-  readonly files = new Map<string, string>();
-  readonly installed = new Set(["nbdkit", "nbdfuse", "fusermount3", "losetup"]);
-  readonly usable = new Set(["/dev/fuse", "/dev/loop-control"]);
-  /** What was run to its end, in order. */
-  readonly ran: string[] = [];
-  readonly tools = new Map<number, FakeProgram>();
-  readonly handlers = new Map<number, ProgramHandler>();
-  /** Programs that never end, or are never ready. */
-  readonly stuck = new Set<string>();
-  /** Programs that fail, and what they say. */
-  readonly broken = new Map<string, string>();
-  /** Processes that not even SIGKILL ends. */
-  unkillable = new Set<number>();
-  mounts: string[] = ["21 1 8:1 / / rw - ext4 /dev/sda1 rw"];
   lost = 0;
   token = 0;
-  readonly attachment: Attachment;
-  #pid = 100;
-
-  constructor() {
-    this.files.set("/proc/self/stat", stat(77, "hastd: main", 5000));
-    this.files.set("/proc/77/stat", stat(77, "hastd: main", 5000));
-    this.files.set("/sys/block/sda/size", "1");
-    this.attachment = this.another();
-  }
+  readonly attachment: Attachment = this.another();
 
   /** The attachment of another hastd, or of the next one. */
   another(name = "r0"): Attachment {
@@ -64,174 +38,11 @@ class Machine implements System, Programs {
     });
   }
 
-  // --- System.
-
-  text(path: string): string | null {
-    if (path === "/proc/self/mountinfo") return `${this.mounts.join("\n")}\n`;
-    return this.files.get(path) ?? null;
-  }
-
-  names(path: string): string[] {
-    const names = new Set<string>();
-    for (const file of this.files.keys()) {
-      if (file.startsWith(`${path}/`)) names.add(file.slice(path.length + 1).split("/")[0]!);
-    }
-    return [...names].filter((name) => name !== "");
-  }
-
-  target(path: string): string | null {
-    const text = this.files.get(path);
-    return text?.startsWith("-> ") ? text.slice(3) : null;
-  }
-
-  mayUse(path: string): boolean {
-    return this.usable.has(path);
-  }
-
-  program(name: string): string | null {
-    const basic = ["sync", "umount", "mount"].includes(name);
-    return basic || this.installed.has(name) ? `/bin/${name}` : null;
-  }
-
-  makeDirectory(path: string): void {
-    this.files.set(`${path}/`, "");
-  }
-
-  write(path: string, text: string): void {
-    this.files.set(path, text);
-    if (path.endsWith("/abort")) this.ran.push(`abort ${path.split("/").at(-2)}`);
-  }
-
-  link(path: string, target: string): void {
-    this.files.set(path, `-> ${target}`);
-  }
-
-  remove(path: string): void {
-    this.files.delete(path);
-    this.files.delete(`${path}/`);
-  }
-
-  kill(pid: number): void {
-    if (this.unkillable.has(pid) || !this.files.has(`/proc/${pid}/cmdline`)) return;
-    this.ran.push(`kill ${this.files.get(`/proc/${pid}/comm`)}`);
-    this.dies(pid);
-  }
-
-  // --- Programs.
-
-  start(
-    argv: readonly string[],
-    environment: Readonly<Record<string, string>>,
-    handler: ProgramHandler,
-  ): RunningProgram {
-    const pid = this.#pid++;
-    const program = new FakeProgram(argv, environment, pid, handler);
-    const name = argv[0]!.replace("/bin/", "");
-    this.handlers.set(pid, handler);
-    void settle().then(async () => {
-      const complaint = this.broken.get(name);
-      if (complaint !== undefined) {
-        program.prints(complaint, "stderr");
-        await program.exit(1);
-        return;
-      }
-      const stays = this.#effect(name, argv, pid);
-      if (stays) this.tools.set(pid, program);
-      else {
-        this.ran.push(`${name} ${argv.slice(1).join(" ")}`);
-        if (name === "losetup" && argv.includes("--show")) program.prints("/dev/loop5");
-        if (!this.stuck.has(name)) await program.exit(0);
-      }
-    });
-    return program;
-  }
-
-  /** @returns whether it stays */
-  #effect(name: string, argv: readonly string[], pid: number): boolean {
-    const after = (option: string) => argv[argv.indexOf(option) + 1]!;
-    switch (name) {
-      case "nbdkit":
-        this.#appears(name, argv, pid);
-        if (!this.stuck.has(name)) this.files.set(after("--unix"), "socket");
-        return true;
-      case "nbdfuse": {
-        this.#appears(name, argv, pid);
-        if (this.stuck.has(name)) return true;
-        const file = argv.at(-2)!;
-        this.mounts.push(`43 21 0:40 / ${file.replace(/\/[^/]*$/, "")} rw - fuse /dev/fuse rw`);
-        this.files.set(after("--pidfile"), `${pid}`);
-        this.files.set("/sys/fs/fuse/connections/40/abort", "");
-        return true;
-      }
-      case "nbd-client":
-        if (argv.includes("-d")) return false;
-        this.#appears(name, argv, pid);
-        this.files.set("/sys/block/nbd1/size", "1000");
-        this.files.set("/sys/block/nbd1/pid", `${pid}`);
-        return true;
-      case "losetup":
-        if (argv.includes("--show")) {
-          this.files.set("/sys/block/loop5/loop/backing_file", `${argv.at(-1)!}\n`);
-          this.files.set("/sys/class/block/loop5/dev", "7:5\n");
-        } else if (!this.stuck.has(name)) {
-          this.files.delete("/sys/block/loop5/loop/backing_file");
-        }
-        return false;
-      case "umount":
-        this.mounts = this.mounts.filter((mount) => !mount.includes(` ${argv.at(-1)} `));
-        return false;
-      default:
-        return false;
-    }
-  }
-
-  #appears(name: string, argv: readonly string[], pid: number): void {
-    this.files.set(`/proc/${pid}/comm`, `${name}`);
-    this.files.set(`/proc/${pid}/cmdline`, `${argv.join("\0")}\0`);
-  }
-
-  /** A tool dies. */
-  dies(pid: number): void {
-    this.files.delete(`/proc/${pid}/comm`);
-    this.files.delete(`/proc/${pid}/cmdline`);
-    this.files.delete(`/proc/${pid}/fd/9`);
-    void this.tools.get(pid)?.ends({ kind: "signal", signal: "SIGKILL" });
-    this.tools.delete(pid);
-  }
-
-  pidOf(name: string): number {
-    const found = [...this.tools].find(([, { argv }]) => argv[0] === `/bin/${name}`);
-    assert(found !== undefined);
-    return found[0];
-  }
-
-  /** Somebody mounts the device. */
-  mount(): void {
-    this.mounts.push("60 21 7:5 / /data rw - ext4 /dev/hast/r0 rw");
-  }
-
-  /** Runs the clock until the promise has resolved. */
-  async wait<Value>(promise: Promise<Value>, patienceMs = 120_000): Promise<Value> {
-    let result: { readonly value: Value } | null = null;
-    void promise.then((value) => {
-      result = { value };
-    });
-    for (let waited = 0; waited < patienceMs; waited += 20) {
-      await this.clock.advance(20);
-      if (result !== null) return (result as { readonly value: Value }).value;
-    }
-    return assert.fail(`still waiting after ${patienceMs} ms`);
-  }
-
   async attach(device: DeviceWish = "auto", sectorSize = 512): Promise<string | null> {
     const prepared = await this.wait(this.attachment.prepare({ provname: "r0", device }));
     assert.equal(prepared.kind, "ready");
     return await this.wait(this.attachment.attach(sectorSize));
   }
-}
-
-function stat(pid: number, name: string, start: number): string {
-  return `${pid} (${name}) S ${"0 ".repeat(18)}${start} 0 0\n`;
 }
 
 test("a device is there when attach() returns: nbdkit, nbdfuse, a loop device past the page cache, the link", async () => {
@@ -377,6 +188,11 @@ test("a device in use stays, after a moment's patience, and its users are named"
   assert.equal(machine.attachment.held(), held);
   assert.deepEqual(machine.ran, []);
   assert.equal(machine.target("/dev/hast/r0"), "/dev/loop5");
+  // Status says so for as long as it is true.
+  assert.deepEqual(machine.attachment.notes(), [held]);
+  machine.mounts.pop();
+  machine.files.delete("/proc/501/fd/3");
+  assert.deepEqual(machine.attachment.notes(), []);
 });
 
 test("who only looked at the device, as udev does, is waited for", async () => {

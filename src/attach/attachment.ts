@@ -108,6 +108,8 @@ interface Session {
   readonly tools: Set<RunningProgram>;
   /** Why there is no device although there should be. */
   trouble: string | null;
+  /** A demotion was refused since it was in use. */
+  refused: boolean;
 }
 
 export class Attachment {
@@ -132,10 +134,13 @@ export class Attachment {
     return { path: this.#pathOf(session), kind: session.kind, node: session.node };
   }
 
-  /** What is wrong with the device, and who uses it then. */
+  /** What is wrong with the device; who is in the way of a demotion, once that was refused. */
   notes(): string[] {
     const session = this.#session;
-    return session === null || session.trouble === null ? [] : [session.trouble];
+    if (session === null) return [];
+    const held = session.refused ? this.held() : null;
+    if (held === null) session.refused = false;
+    return [session.trouble, held].filter((note) => note !== null);
   }
 
   /** Why a device as wanted cannot be had on this machine, or null. */
@@ -191,6 +196,7 @@ export class Attachment {
       node: null,
       tools: new Set(),
       trouble: null,
+      refused: false,
     };
     return { kind: "ready", socket: `unix://${place}/worker` };
   }
@@ -250,10 +256,11 @@ export class Attachment {
     if (session === null) return null;
     const { node } = session;
     if (how === "unless used" && node !== null) {
-      const users = await this.#awaitUnused();
-      if (users !== null) return users;
-      const refusal = await this.#release(session, node);
-      if (refusal !== null) return refusal;
+      const refusal = (await this.#awaitUnused()) ?? (await this.#release(session, node));
+      if (refusal !== null) {
+        session.refused = true;
+        return refusal;
+      }
     }
     if (how === "by force" && node !== null) await this.#forceNotice(session, node);
     const left = await this.#clear(session);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { DeviceMachine, stat } from "../../test/daemon/device-machine.ts";
 import {
   FakeClock,
   FakeLog,
@@ -28,7 +29,7 @@ class World {
   readonly programs = new FakePrograms();
   hookSettings: HookSettings = { exec: null, gate: null, timeoutMs: 60_000 };
   probe: () => Promise<Probed> = async () => USABLE;
-  readonly resource = new Resource(settingsOf("r0"), {
+  readonly resource: Resource = new Resource(settingsOf("r0"), {
     clock: this.clock,
     entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
     processes: this.processes,
@@ -1321,4 +1322,209 @@ test("stop() lets hooks that wait run", async () => {
   }
   await stopped;
   assert.deepEqual(world.programs.calls, ["role r0 init secondary", "role r0 secondary init"]);
+});
+
+// --- The device of a primary.
+
+class DeviceWorld extends World {
+  readonly machine = new DeviceMachine(this.clock);
+  override readonly resource = new Resource(settingsOf("r0", { device: "fuse" }), {
+    clock: this.clock,
+    entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
+    processes: this.processes,
+    probe: () => this.probe(),
+    log: this.log,
+    workerLog: "stdio",
+    devices: { system: this.machine, directory: "/dev/hast" },
+    hooks: { programs: this.machine, settings: () => this.hookSettings },
+    event: (_resource, event) => this.events.push(event),
+  });
+
+  async device(): Promise<unknown> {
+    const entry = this.machine.wait(this.resource.statusEntry());
+    const { outcome } = await entry;
+    assert(outcome.kind === "known");
+    return outcome.status.device ?? null;
+  }
+
+  role(
+    role: "init" | "primary" | "secondary",
+    how: "by the rules" | "by force" = "by the rules",
+  ): ReturnType<Resource["changeRole"]> {
+    return this.machine.wait(this.resource.changeRole(role, how));
+  }
+}
+
+test("role primary is answered when the device is there, and the device is gone when another role is", async () => {
+  const world = new DeviceWorld();
+  assert.deepEqual(await world.role("primary"), { kind: "done", previousRole: "init" });
+  const worker = world.processes.last;
+  assert.match(worker.start.attach!, /^unix:\/\/\/dev\/hast\/\.[0-9a-f]{16}\/worker$/);
+  assert.deepEqual(await world.device(), {
+    path: "/dev/hast/r0",
+    kind: "fuse",
+    node: "/dev/loop5",
+  });
+  assert.deepEqual(await world.role("secondary"), { kind: "done", previousRole: "primary" });
+  assert.equal(await world.device(), null);
+  assert.deepEqual(world.machine.names("/dev/hast"), []);
+  assert.equal(world.machine.tools.size, 0);
+});
+
+test("the device goes before the worker is told to stop: what is cached needs it", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  world.machine.stuck.add("sync");
+  const change = world.resource.changeRole("secondary");
+  await world.clock.advance(5_000);
+  assert.equal(world.machine.ran.at(-1), "sync /dev/loop5");
+  assert(!world.processes.last.kinds.includes("stop"));
+  // It never ends: the role stays.
+  const answer = await world.machine.wait(change);
+  assert(answer.kind === "failed");
+  assert.match(answer.reason, /could not be written/);
+  assert.equal(world.resource.role, "primary");
+  assert.deepEqual(world.processes.last.kinds, ["start"]);
+});
+
+test("a device in use keeps the role, and the worker; by force it does not", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  world.machine.mount();
+  for (const role of ["secondary", "init"] as const) {
+    const answer = await world.role(role);
+    assert(answer.kind === "failed");
+    assert.match(answer.reason, /mounted on \/data.*hastctl role --force/);
+    assert.match(world.resource.held!, /mounted on \/data/);
+  }
+  assert.equal(world.resource.role, "primary");
+  assert.deepEqual(world.processes.last.kinds, ["start"]);
+  assert.equal((await world.role("init", "by force")).kind, "done");
+  assert.equal(world.processes.alive.length, 0);
+  assert(world.machine.ran.includes("umount --lazy /data"));
+});
+
+test("a device that cannot be made costs the role, and leaves neither worker nor tools", async () => {
+  const world = new DeviceWorld();
+  world.machine.broken.set("losetup", "no free loop device");
+  const answer = await world.role("primary");
+  assert(answer.kind === "failed");
+  assert.match(answer.reason, /\/dev\/hast\/r0 could not be made.*no free loop device/);
+  assert.equal(world.resource.role, "init");
+  assert.equal(world.processes.alive.length, 0);
+  assert.equal(world.machine.tools.size, 0);
+  assert.deepEqual(world.machine.names("/dev/hast"), []);
+});
+
+test("a machine without the tools keeps the role it has", async () => {
+  const world = new DeviceWorld();
+  world.machine.installed.delete("nbdfuse");
+  await world.role("secondary");
+  const answer = await world.role("primary");
+  assert(answer.kind === "failed");
+  assert.match(answer.reason, /^device fuse: nbdfuse is missing/);
+  assert.equal(world.resource.role, "secondary");
+});
+
+test("a worker that has died when the device is there costs the role: nobody would start the next one", async () => {
+  const world = new DeviceWorld();
+  world.processes.born = (worker) => {
+    worker.says({ kind: "ready" });
+    worker.exit({ kind: "signal", signal: "SIGKILL" });
+  };
+  const answer = await world.role("primary");
+  assert(answer.kind === "failed");
+  assert.match(answer.reason, /SIGKILL/);
+  assert.equal(world.resource.role, "init");
+  assert.deepEqual(world.machine.names("/dev/hast"), []);
+});
+
+test("a worker that dies while the device is being made costs the role, too", async () => {
+  const world = new DeviceWorld();
+  world.machine.stuck.add("nbdfuse");
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(2_000);
+  world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+  const answer = await world.machine.wait(change);
+  assert(answer.kind === "failed");
+  assert.equal(world.resource.role, "init");
+  assert.equal(world.machine.tools.size, 0);
+});
+
+test("a worker that is restarted serves the same device", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  const [first] = world.processes.workers;
+  world.machine.ran.length = 0;
+  first!.exit({ kind: "signal", signal: "SIGKILL" });
+  await world.clock.advance(10_000);
+  assert.equal(world.processes.workers.length, 2);
+  assert.equal(world.processes.last.start.attach, first!.start.attach);
+  assert.deepEqual(world.machine.ran, []);
+  assert.equal(world.machine.tools.size, 2);
+});
+
+test("a primary that falls back to init loses its device, with nothing written any more", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  world.machine.ran.length = 0;
+  world.processes.last.says({ kind: "failed", exitCode: 66, message: "the disk is gone" });
+  world.processes.last.exit({ kind: "code", code: 66 });
+  await world.clock.advance(10_000);
+  assert.equal(world.resource.role, "init");
+  assert.deepEqual(world.machine.names("/dev/hast"), []);
+  assert(!world.machine.ran.some((command) => command.startsWith("sync")));
+});
+
+test("a device whose tool dies is made anew while the role lasts; role primary asks for it again", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  world.processes.last.report = QUIET_REPORT;
+  world.machine.broken.set("nbdfuse", "no memory");
+  world.machine.dies(world.machine.pidOf("nbdkit"));
+  await world.clock.advance(20_000);
+  assert.match((await world.notes()).join(), /no memory/);
+  assert.equal((await world.role("primary")).kind, "failed");
+  world.machine.broken.clear();
+  assert.equal((await world.role("primary")).kind, "done");
+  assert.deepEqual(await world.notes(), []);
+  assert.equal(world.machine.target("/dev/hast/r0"), "/dev/loop5");
+});
+
+test("hastd stops within its time although the device is used and hangs", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  world.machine.mount();
+  for (const name of ["sync", "umount", "losetup"]) world.machine.stuck.add(name);
+  const before = world.clock.now();
+  await world.machine.wait(world.resource.stop(10_000));
+  assert(world.clock.now() - before < 15_000);
+  assert.equal(world.processes.alive.length, 0);
+});
+
+test("nobody has a role before what an earlier hastd left is cleared", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  // Its successor has another process id.
+  world.machine.files.set("/proc/self/stat", stat(78, "hastd", 9000));
+  world.machine.files.delete("/proc/77/stat");
+  world.machine.ran.length = 0;
+  const next = new Resource(settingsOf("r0"), {
+    clock: world.clock,
+    entropy: { fill: (bytes) => bytes.fill(9) },
+    processes: world.processes,
+    probe: () => world.probe(),
+    log: world.log,
+    workerLog: "stdio",
+    devices: { system: world.machine, directory: "/dev/hast" },
+    hooks: { programs: world.machine, settings: () => world.hookSettings },
+    event: () => undefined,
+  });
+  const change = next
+    .changeRole("secondary")
+    .then((answer) => [answer.kind, world.machine.ran.length]);
+  const [kind, commands] = await world.machine.wait(change);
+  assert.equal(kind, "done");
+  assert.equal(commands, 5);
+  assert.deepEqual(world.machine.names("/dev/hast"), []);
 });
