@@ -49,7 +49,7 @@ function configure(pair: TwoNodes, { listen, resources }: Setting): void {
     `}`,
   ]);
   for (const [name, ends] of Object.entries(resources)) {
-    lines.push(`resource ${name} {`, `  timeout 5`);
+    lines.push(`resource ${name} {`, `  timeout 5`, `  device none`);
     for (const node of pair.nodes) {
       const { remote, source } = ends[node.name];
       lines.push(
