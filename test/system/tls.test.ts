@@ -3,11 +3,13 @@
 
 import { strict as assert } from "node:assert";
 import { randomBytes } from "node:crypto";
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { Authority, type Certified } from "../certificates.ts";
+import { runCommand } from "./command.ts";
+import { signal, titleOf } from "./marked-processes.ts";
 import { RecordedWriter } from "./recorded-writer.ts";
 import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
 import { until } from "./until.ts";
@@ -47,6 +49,31 @@ test("a pair over tls:// replicates, survives the loss of a link and of a node, 
     await pair.inSync(beta);
     assert.deepEqual(await pair.differences(), []);
   }));
+
+test("the process that ends TLS gives up root, and does not outlive its daemon", async () => {
+  const pair = await TwoNodes.prepare({ tls: true });
+  await withPair(Promise.resolve(pair), async () => {
+    const { alpha, beta, configuration } = pair;
+    writeFileSync(configuration, `user nobody\n${readFileSync(configuration, "utf8")}`);
+    for (const node of pair.nodes) await node.create();
+    for (const node of pair.nodes) await node.start();
+    await beta.role("secondary");
+    await alpha.role("primary");
+    await pair.inSync(alpha);
+    const relay = beta.processes().find((pid) => titleOf(pid) === `hastd: ${RESOURCE} (tls)`);
+    assert.ok(relay !== undefined);
+    if (process.getuid?.() === 0) {
+      const status = readFileSync(`/proc/${relay}/status`, "utf8");
+      const { stdout } = await runCommand("id", ["-u", "nobody"]);
+      assert.equal(/^Uid:\s+(.*)$/m.exec(status)![1], new Array(4).fill(stdout.trim()).join("\t"));
+    }
+    // Killed, it costs the connection and no more.
+    signal(relay, "SIGKILL");
+    await until("alpha has noticed", () => /Disconnected/.test(alpha.logText()));
+    await pair.inSync(alpha);
+    assert.equal(await beta.stop(), 0); // which waits for the last process
+  });
+});
 
 const OTHER = `sha256:${"0".repeat(64)}`;
 const DAY_MS = 86_400_000;
