@@ -42,6 +42,7 @@ function localOf(pair: TwoNodes, node: Node, resource: string): string {
 
 function configure(pair: TwoNodes, { listen, resources }: Setting): void {
   const lines = pair.nodes.flatMap((node) => [
+    `device none`,
     `on ${node.name} {`,
     `  control ${node.control}`,
     `  pidfile ${node.pidfile}`,
@@ -204,6 +205,8 @@ test("BD-22: names that no name server answers for hold up nobody else", () =>
       alpha.wrapper = [
         "unshare",
         "--mount",
+        // What is unmounted outside is unmounted here: or this would hold other tests' file systems.
+        "--propagation=slave",
         "sh",
         "-c",
         `mount --bind ${resolver} /etc/resolv.conf && exec "$@"`,

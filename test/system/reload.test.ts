@@ -19,7 +19,7 @@ test("BD-32: a reload adds and removes a resource, and changes mode and timeout 
     writer.start(client);
     await until("it writes", () => writer.acknowledgedCount > 200);
 
-    const spare = `resource spare { local ${pair.directory}/spare.img remote none export unix://${pair.directory}/spare.sock on alpha { } on beta { } }\n`;
+    const spare = `resource spare { device none local ${pair.directory}/spare.img remote none export unix://${pair.directory}/spare.sock on alpha { } on beta { } }\n`;
     const after = before
       .replace("replication async", "replication fullsync")
       .replace("timeout 5", "timeout 9")

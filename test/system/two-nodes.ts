@@ -38,6 +38,7 @@ import { nodeIdentity } from "../../src/platform/node/identity.ts";
 import { nodeNet } from "../../src/platform/node/net.ts";
 import { runProgram } from "../../src/platform/node/program.ts";
 import { expectCommand, type Outcome, runCommand } from "./command.ts";
+import { clearDevices } from "./device-remains.ts";
 import {
   killMarked,
   markedEnvironment,
@@ -291,6 +292,7 @@ export class TwoNodes {
   /** Kills what is left, by process id, and removes the directory. */
   async stop(): Promise<void> {
     killMarked(this.directory);
+    await clearDevices(this.nodes.map(({ devices }) => devices));
     await this.alphaToBeta?.close();
     await this.betaToAlpha?.close();
     process.off("exit", this.#onExit);
