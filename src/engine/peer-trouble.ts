@@ -91,6 +91,12 @@ function adviceOn(reason: string, peering: Peering): string | null {
       "then check it, and restore from a backup what is damaged"
     );
   }
+  if (/older than the one that it has worked over/.test(reason)) {
+    return (
+      "Give that node back the disk that it had. If that is lost, and what it has now is all there is, here: " +
+      `hastctl role init ${resource}; then there: hastctl role --force primary ${resource}`
+    );
+  }
   if (/not configured/.test(reason)) return `hast.conf of that node has no resource ${resource}`;
   if (/No access/.test(reason)) {
     return `hast.conf of that node names another host than this one as remote of ${resource}`;
