@@ -34,10 +34,24 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `    return { kind: "go" };`,
   },
   {
+    name: "what was alone as primary counts as the only copy there is",
+    defect: "S-2, S-1",
+    ...PRIMARY_ENGINE,
+    find: `      sole: metadata.prevrole === "secondary" && metadata.aloneSince !== null,`,
+    replace: `      sole: metadata.aloneSince !== null,`,
+  },
+  {
+    name: "the only copy there is becomes primary beside the primary that works over it",
+    defect: "S-11, S-1",
+    ...PROMOTION,
+    find: `  if (sole && state === "uptodate") return { kind: "ask", needs: "no-primary" };`,
+    replace: `  if (sole && state === "uptodate") return { kind: "go" };`,
+  },
+  {
     name: "a node is promoted although nobody has answered",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `    if (reason === null || (question.needs === "no-objection" && !objection)) {`,
+    find: `    if (reason === null || (question.needs !== "agreement" && !objection)) {`,
     replace: `    if (reason === null || !objection) {`,
   },
   {

@@ -39,7 +39,10 @@ export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peer
 /** Why the other node's answer, or its silence, stands in the way of a promotion, and what to do. */
 export function doubtOf(
   reason: string,
-  asked: { readonly needs: "agreement" | "no-objection"; readonly primarySeen: boolean },
+  asked: {
+    readonly needs: "agreement" | "no-objection" | "no-primary";
+    readonly primarySeen: boolean;
+  },
   peering: Peering,
 ): string {
   const { resource } = peering;
@@ -53,7 +56,11 @@ export function doubtOf(
           `${join}; then on the other node: hastctl role primary ${resource}`;
   }
   if (asked.primarySeen) {
-    return `the other node is primary. Demote it first; there: hastctl role secondary ${resource}`;
+    return (
+      "the other node is primary, or is being promoted at this very moment, too. See which; there: hastctl " +
+      `status ${resource}. If it is primary and shall not be, there: hastctl role secondary ${resource}. ` +
+      `If it is not, again here: hastctl role primary ${resource}`
+    );
   }
   if (NO_WHOLE_COPY.test(reason)) return withAdvice(reason, peering);
   if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;
