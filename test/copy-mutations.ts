@@ -444,6 +444,20 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `    if (errno < 0 || this.#core.lacks) {`,
   },
   {
+    name: "a copy promoted by force is not told when it is in step",
+    defect: "S-2",
+    ...SECONDARY_ENGINE,
+    find: `metadata.state === "outdated" || metadata.forced !== undefined;`,
+    replace: `metadata.state === "outdated";`,
+  },
+  {
+    name: "a copy is called whole again while the primary is filled from it",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    const settles = marred(metadata) && this.#source === "primary";`,
+    replace: `    const settles = marred(metadata);`,
+  },
+  {
     name: "a copy is inferred to be whole while it goes on",
     defect: "S-13",
     ...SECONDARY_ENGINE,

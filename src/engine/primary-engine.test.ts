@@ -1359,6 +1359,16 @@ test("--force: served whatever its metadata say, with a mark that a synchronizat
   expect.equal(synced.world.host.copies.at(-1)?.forced, null);
 });
 
+test("--force leaves no mark where it overrules nothing, and nobody could take it back", async () => {
+  const remote = "none";
+  const whole = await Aspirant.start("forced", { state: "consistent" }, "?", { remote });
+  await whole.serves();
+  expect.equal(whole.metadata.forced, undefined);
+  const old = await Aspirant.start("forced", { state: "outdated" }, "?", { remote });
+  await old.serves();
+  expect.equal(old.metadata.forced?.state, "outdated");
+});
+
 test("--force: a copy that is a mix of old and new takes an id of its own, so that nothing overwrites the other", async () => {
   for (const [state, kept] of [
     ["inconsistent", false],

@@ -178,7 +178,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const memory = new Memory(environment.arena);
     const component = new Component(disk, memory);
     await component.load(settings.resource, (text) => host.warning(text));
-    if (trust === "forced") {
+    if (trust === "forced" && overrules(component.metadata, settings)) {
       const state = stateOf(component.metadata);
       const at = Math.floor(environment.clock.wallTime() / 1000);
       host.warning(
@@ -1177,6 +1177,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     return notes;
   }
+}
+
+/** Does --force overrule anything? Without a remote nobody would ever take back that it did. */
+function overrules({ state }: Metadata, { remote }: WorkerSettings): boolean {
+  return remote !== "none" || state === "outdated" || state === "inconsistent";
 }
 
 /** In our words what a secondary says in the original's; without a full stop. */

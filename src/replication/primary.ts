@@ -208,7 +208,7 @@ export interface PeerState {
   readonly synced: Synced | null;
   /** Names the peer's cache: under the same name it has lost nothing since. Null where it does not say. */
   readonly cache: bigint | null;
-  /** The peer calls its copy outdated: it is to be told when it is not, even with nothing to copy. */
+  /** The peer calls its copy outdated, or promoted by force: it is to be told when it is not, even with nothing to copy. */
   readonly outdated: boolean;
 }
 
