@@ -34,10 +34,24 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `    return { kind: "go" };`,
   },
   {
+    name: "what was alone as primary counts as the only copy there is",
+    defect: "S-2, S-1",
+    ...PRIMARY_ENGINE,
+    find: `      sole: metadata.prevrole === "secondary" && metadata.aloneSince !== null,`,
+    replace: `      sole: metadata.aloneSince !== null,`,
+  },
+  {
+    name: "the only copy there is becomes primary beside the primary that works over it",
+    defect: "S-11, S-1",
+    ...PROMOTION,
+    find: `  if (sole && state === "uptodate") return { kind: "ask", needs: "no-primary" };`,
+    replace: `  if (sole && state === "uptodate") return { kind: "go" };`,
+  },
+  {
     name: "a node is promoted although nobody has answered",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `    if (reason === null || (question.needs === "no-objection" && !objection)) {`,
+    find: `    if (reason === null || (question.needs !== "agreement" && !objection)) {`,
     replace: `    if (reason === null || !objection) {`,
   },
   {
@@ -428,6 +442,20 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     ...SECONDARY_ENGINE,
     find: `    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {`,
     replace: `    if (errno < 0 || this.#core.lacks) {`,
+  },
+  {
+    name: "a copy promoted by force is not told when it is in step",
+    defect: "S-2",
+    ...SECONDARY_ENGINE,
+    find: `metadata.state === "outdated" || metadata.forced !== undefined;`,
+    replace: `metadata.state === "outdated";`,
+  },
+  {
+    name: "a copy is called whole again while the primary is filled from it",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `    const settles = marred(metadata) && this.#source === "primary";`,
+    replace: `    const settles = marred(metadata);`,
   },
   {
     name: "a copy is inferred to be whole while it goes on",

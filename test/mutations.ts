@@ -851,6 +851,21 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     replace: `  const ahead = own.localcnt;`,
   },
   {
+    name: "a primary without disk works on over a peer that was rolled back to before it kept the record",
+    defect: "S-1, S-12",
+    ...PRIMARY,
+    find: `    } else if (peer.source !== "secondary" || peer.localcnt < lastSeen) {`,
+    replace: `    } else if (peer.localcnt < lastSeen) {`,
+  },
+  {
+    name: "a primary without disk works on over a peer that was rolled back",
+    defect: "S-1, S-12",
+    ...PRIMARY,
+    find: `    } else if (peer.source !== "secondary" || peer.localcnt < lastSeen) {
+      this.#peerLocal = lastSeen;`,
+    replace: `    } else if (peer.source !== "secondary" || peer.localcnt < lastSeen) {`,
+  },
+  {
     name: "a peer that keeps the record writes before it has marked",
     defect: "S-1",
     ...SECONDARY,

@@ -7,7 +7,7 @@ import { messageAt } from "../../test/golden/vectors.ts";
 import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
 import { createComponent, dirtyArena, World } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata, stateOf } from "../metadata/block.ts";
-import { EXT_STATE, EXT_WHOLE, encodeWhole } from "../wire/extensions.ts";
+import { EXT_STATE, EXT_WHOLE, encodeState, encodeWhole } from "../wire/extensions.ts";
 import { decodeS2, type S2Accepted } from "../wire/handshake.ts";
 import { Memory } from "./memory.ts";
 import { outdate } from "./outdate.ts";
@@ -160,8 +160,14 @@ test("a primary that says later that its copy is not whole is believed, and agai
   expect.equal(asked(engine).kind, "done");
 });
 
-test("S2 says whether this copy is called outdated, to a primary that understands", async () => {
+test("S2 says whether this copy is called outdated, or promoted by force, to a primary that understands", async () => {
   expect.equal((await meet({}, { state: "outdated" })).answer?.outdated, true);
+  const forced = { state: "consistent", forced: { state: "outdated", at: 1 } } as const;
+  const { answer, world, a } = await meet({}, forced);
+  expect.equal(answer?.outdated, true);
+  a.send(encodeState(2, 1, "uptodate", 0n, 0n, "written"));
+  await world.events.settle();
+  expect.equal(metadataOf(world).forced, undefined);
   expect.equal((await meet({}, {})).answer?.outdated, false);
   const older = await meet({ extensions: EXT_STATE }, { state: "outdated" });
   expect.equal(older.answer?.outdated, false);

@@ -30,6 +30,10 @@ test("withAdvice() follows each reason with what to do, and on which node", () =
       "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied",
       /copied\. To go on with it.*here: hastctl role init shared && hastctl role --force primary shared; .*what is damaged$/,
     ],
+    [
+      "this node has lost its disk, and the peer's copy is older than the one that it has worked over: …",
+      /Give that node back.*here: hastctl role init shared; then there: hastctl role --force primary shared$/,
+    ],
     ["the peer closed the connection before it answered", /remote.*log there$/],
     ["the peer does not answer the handshake (20 s)", /hastd stopped there/],
     ["connection refused", /^connection refused\. Is hastd running there\?$/],

@@ -39,7 +39,10 @@ export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peer
 /** Why the other node's answer, or its silence, stands in the way of a promotion, and what to do. */
 export function doubtOf(
   reason: string,
-  asked: { readonly needs: "agreement" | "no-objection"; readonly primarySeen: boolean },
+  asked: {
+    readonly needs: "agreement" | "no-objection" | "no-primary";
+    readonly primarySeen: boolean;
+  },
   peering: Peering,
 ): string {
   const { resource } = peering;
@@ -53,7 +56,11 @@ export function doubtOf(
           `${join}; then on the other node: hastctl role primary ${resource}`;
   }
   if (asked.primarySeen) {
-    return `the other node is primary. Demote it first; there: hastctl role secondary ${resource}`;
+    return (
+      "the other node is primary, or is being promoted at this very moment, too. See which; there: hastctl " +
+      `status ${resource}. If it is primary and shall not be, there: hastctl role secondary ${resource}. ` +
+      `If it is not, again here: hastctl role primary ${resource}`
+    );
   }
   if (NO_WHOLE_COPY.test(reason)) return withAdvice(reason, peering);
   if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;
@@ -89,6 +96,12 @@ function adviceOn(reason: string, peering: Peering): string | null {
       "To go on with it as it is, and have it copied there, here: " +
       `hastctl role init ${resource} && hastctl role --force primary ${resource}; ` +
       "then check it, and restore from a backup what is damaged"
+    );
+  }
+  if (/older than the one that it has worked over/.test(reason)) {
+    return (
+      "Give that node back the disk that it had. If that is lost, and what it has now is all there is, here: " +
+      `hastctl role init ${resource}; then there: hastctl role --force primary ${resource}`
     );
   }
   if (/not configured/.test(reason)) return `hast.conf of that node has no resource ${resource}`;

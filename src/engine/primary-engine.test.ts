@@ -1284,7 +1284,21 @@ test("S-11: a node whose peer is primary waits for it to step down, then is refu
   await aspirant.world.clock.pass(4_500);
   expect.equal(aspirant.admitted, null);
   await aspirant.world.clock.pass(1_000);
-  aspirant.refused(/the other node is primary.*hastctl role secondary r0$/);
+  // It may be asked for the same at the same moment, and then both are refused: each says how to go on.
+  aspirant.refused(
+    /the other node is primary, or .*there: hastctl status r0.*there: hastctl role secondary r0.*here: hastctl role primary r0$/,
+  );
+});
+
+test("S-1, S-2: the only copy there is needs no --force where the primary that lost its disk is dead", async () => {
+  const sole = { localcnt: 1n, aloneSince: 1, prevrole: "secondary" } as const;
+  await (await Aspirant.start("unknown", sole, "connection refused")).serves();
+  const live = await Aspirant.start("unknown", sole, ACTS_AS_PRIMARY, { timeout: 5 });
+  await live.world.clock.pass(6_000);
+  live.refused(/the other node is primary/);
+  // With a disk it could have gone on.
+  const was = { ...sole, prevrole: "primary" } as const;
+  (await Aspirant.start("unknown", was, "connection refused")).refused(/may have gone on/);
 });
 
 test("S-2: one that knows its copy asks nobody first, and one without a remote has nobody to ask", async () => {
@@ -1343,6 +1357,16 @@ test("--force: served whatever its metadata say, with a mark that a synchronizat
   expect.equal(synced.metadata.forced, undefined);
   expect.equal(synced.metadata.state, "uptodate");
   expect.equal(synced.world.host.copies.at(-1)?.forced, null);
+});
+
+test("--force leaves no mark where it overrules nothing, and nobody could take it back", async () => {
+  const remote = "none";
+  const whole = await Aspirant.start("forced", { state: "consistent" }, "?", { remote });
+  await whole.serves();
+  expect.equal(whole.metadata.forced, undefined);
+  const old = await Aspirant.start("forced", { state: "outdated" }, "?", { remote });
+  await old.serves();
+  expect.equal(old.metadata.forced?.state, "outdated");
 });
 
 test("--force: a copy that is a mix of old and new takes an id of its own, so that nothing overwrites the other", async () => {

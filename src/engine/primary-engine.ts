@@ -28,7 +28,7 @@ import {
   SYNC,
   type ToldState,
 } from "../replication/primary.ts";
-import { admission, type Trust } from "../replication/promotion.ts";
+import { type Admission, admission, type Trust } from "../replication/promotion.ts";
 import { errnoText } from "../wire/errno.ts";
 import { type CopyRemarks, type PrimaryLife, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import type { Hashes } from "../wire/payload.ts";
@@ -72,7 +72,7 @@ interface LastSync {
 
 /** What admit() waits for. */
 interface Question {
-  readonly needs: "agreement" | "no-objection";
+  readonly needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
   readonly deadline: Timer;
   /** The other node has said that it is primary. */
   primarySeen: boolean;
@@ -178,7 +178,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const memory = new Memory(environment.arena);
     const component = new Component(disk, memory);
     await component.load(settings.resource, (text) => host.warning(text));
-    if (trust === "forced") {
+    if (trust === "forced" && overrules(component.metadata, settings)) {
       const state = stateOf(component.metadata);
       const at = Math.floor(environment.clock.wallTime() / 1000);
       host.warning(
@@ -305,6 +305,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       state: stateOf(metadata),
       wasPrimary: metadata.prevrole === "primary",
       unused: metadata.prevrole === "init",
+      // A secondary notes that its copy has been written without the other for this one reason.
+      sole: metadata.prevrole === "secondary" && metadata.aloneSince !== null,
       trust: this.#trust,
       hasRemote: link !== null,
     });
@@ -347,7 +349,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#question = null;
     question.deadline.cancel();
     const objection = question.primarySeen || (reason !== null && OBJECTION.test(reason));
-    if (reason === null || (question.needs === "no-objection" && !objection)) {
+    if (reason === null || (question.needs !== "agreement" && !objection)) {
       if (reason !== null) this.#openGate();
       question.resolve(true);
       return;
@@ -1175,6 +1177,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     return notes;
   }
+}
+
+/** Does --force overrule anything? Without a remote nobody would ever take back that it did. */
+function overrules({ state }: Metadata, { remote }: WorkerSettings): boolean {
+  return remote !== "none" || state === "outdated" || state === "inconsistent";
 }
 
 /** In our words what a secondary says in the original's; without a full stop. */

@@ -1251,6 +1251,27 @@ test("S-13: under a FreeBSD primary the end of a synchronization is inferred, an
   }
 });
 
+test("S-2: what is on record until a synchronization ends, ends with one that is inferred", async () => {
+  const forced = { state: "consistent", forced: { state: "outdated", at: 1 } } as const;
+  for (const [metadata, ends] of [
+    [forced, true],
+    [{ state: "outdated" }, true],
+    // The primary copies what it lacks from here, and does not say when it has everything.
+    [{ ...forced, localcnt: 1n }, false],
+  ] as const) {
+    const served = await Served.start({ metadata: { sequence: 1n, ...metadata } });
+    await served.send(writeRequest(7, 0, bytes(512, 1)));
+    for (const ms of [15_000, 10_000]) {
+      await served.world.clock.pass(ms);
+      await served.send(keepalive());
+      if (ms === 15_000) expect.notEqual(served.metadata.state, "uptodate", "not for long enough");
+    }
+    expect.equal(served.metadata.state === "uptodate", ends);
+    expect.equal(served.metadata.forced === undefined, ends);
+    expect.equal(served.world.host.copies.at(-1)?.forced === null, ends);
+  }
+});
+
 test("a fresh node that has begun to write before it met its primary sends its marks", async () => {
   const virgin = { metadata: { resuid: 0n }, hello: { virgin: true } };
   const untouched = await Served.start(virgin);

@@ -501,7 +501,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
           mapsize: map === null ? 0 : map.length,
           synced: this.#states ? metadata.synced : null,
           cache: this.#states ? this.#cache : null,
-          outdated: (this.#hello.extensions & EXT_WHOLE) !== 0n && metadata.state === "outdated",
+          outdated: (this.#hello.extensions & EXT_WHOLE) !== 0n && marred(metadata),
         },
         map === null ? null : this.#payload,
       ),
@@ -897,7 +897,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** Has a synchronization of this copy ended? Asked at every keepalive and request. */
   #inferEnd(): void {
     if (this.#states || this.#inference === "flushing" || this.#core.lacks) return;
-    if (stateOf(this.#component.metadata) !== "inconsistent") return;
+    const { metadata } = this.#component;
+    const settles = marred(metadata) && this.#source === "primary";
+    if (stateOf(metadata) !== "inconsistent" && !settles) return;
     if (this.#environment.clock.now() - this.#copyAt < SYNC_SILENCE_MS) return;
     if (this.#numberOnes < 2 ? this.#core.active > 0 : this.#core.executes(0, 1)) return;
     this.#inference = "flushing";
@@ -1217,6 +1219,11 @@ function anyNumber(entropy: Entropy): bigint {
   const bytes = new Uint8Array(8);
   entropy.fill(bytes);
   return new DataView(bytes.buffer).getBigUint64(0);
+}
+
+/** Is on record what only the end of a synchronization takes back, be it one with nothing to copy? */
+function marred(metadata: Metadata): boolean {
+  return metadata.state === "outdated" || metadata.forced !== undefined;
 }
 
 /** Is this still the copy that an earlier worker vouched for? */

@@ -496,6 +496,30 @@ test("a peer that cannot keep the record is no peer for a primary without disk",
   expect.match(bench.take().join(), /disconnect: the peer cannot keep the record/);
 });
 
+test("S-1, S-12: without disk, a peer whose record was rolled back is no peer, however often it comes", () => {
+  const keeper = { ...OURS, source: "secondary" } as const;
+  const refused = (bench: PrimaryBench): void => {
+    expect.match(bench.take().join(), /^disconnect: .*older than the one that it has worked over/);
+    expect.equal(bench.core.connected, false);
+    bench.cut();
+  };
+  const bench = diskless();
+  bench.cut();
+  // As before it was told that it is the only copy: the counters are equal.
+  bench.connect(OURS);
+  refused(bench);
+  bench.connect({ ...keeper, localcnt: 3n });
+  bench.peerStored();
+  bench.cut();
+  bench.take();
+  for (let attempt = 0; attempt < 2; attempt++) {
+    bench.connect({ ...keeper, localcnt: 2n });
+    refused(bench);
+  }
+  bench.connect({ ...keeper, localcnt: 3n });
+  expect.deepEqual(bench.take(), ["send state sole 0/0"]);
+});
+
 test("S-1: a primary that finds itself inconsistent reads nothing here before it has the peer's map", () => {
   // Its predecessor went on without a disk: what was written then is marked at the peer only.
   const bench = new PrimaryBench({ record: { state: "inconsistent" } });

@@ -208,7 +208,7 @@ export interface PeerState {
   readonly synced: Synced | null;
   /** Names the peer's cache: under the same name it has lost nothing since. Null where it does not say. */
   readonly cache: bigint | null;
-  /** The peer calls its copy outdated: it is to be told when it is not, even with nothing to copy. */
+  /** The peer calls its copy outdated, or promoted by force: it is to be told when it is not, even with nothing to copy. */
   readonly outdated: boolean;
 }
 
@@ -1368,6 +1368,7 @@ export class Primary {
       this.#flushFault = true;
     }
     this.#peerCache = peer.cache;
+    const lastSeen = this.#peerLocal;
     this.#peerLocal = peer.localcnt;
     this.#peerRemote = peer.remotecnt;
     this.#peerZeroes = peer.zeroes;
@@ -1383,7 +1384,7 @@ export class Primary {
     this.#negotiateMode();
     let record = this.#record;
     if (this.#disk === "gone") {
-      this.#meetWithoutDisk(out);
+      this.#meetWithoutDisk(peer, lastSeen, out);
       return;
     }
     if (peer.virgin) {
@@ -1410,10 +1411,22 @@ export class Primary {
     this.#maybeMerged(out);
   }
 
-  /** Before anything else is asked of it, the peer knows that it keeps the record (S-1). */
-  #meetWithoutDisk(out: PrimaryOutbox): void {
-    if (this.#peerKeeps) this.#sendState("sole", out);
-    else out.disconnect("this node has lost its disk, and the peer cannot keep the record for it");
+  /**
+   * Before anything else is asked of it, the peer knows that it keeps the record (S-1).
+   * It has known before: its count is above all that we have on record, and does not go back.
+   */
+  #meetWithoutDisk(peer: PeerState, lastSeen: bigint, out: PrimaryOutbox): void {
+    if (!this.#peerKeeps) {
+      out.disconnect("this node has lost its disk, and the peer cannot keep the record for it");
+    } else if (peer.source !== "secondary" || peer.localcnt < lastSeen) {
+      this.#peerLocal = lastSeen;
+      out.disconnect(
+        "this node has lost its disk, and the peer's copy is older than the one that it has worked over: its " +
+          "metadata were rolled back, or it is another disk",
+      );
+    } else {
+      this.#sendState("sole", out);
+    }
   }
 
   #maybeMerged(out: PrimaryOutbox): void {

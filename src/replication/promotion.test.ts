@@ -11,6 +11,7 @@ function word(state: DataState, changes: Partial<Candidate> = {}): string {
     state,
     wasPrimary: false,
     unused: false,
+    sole: false,
     trust: "unknown",
     hasRemote: true,
   } as const;
@@ -43,6 +44,13 @@ test("a node without a remote needs nobody", () => {
 test("a primary that was being filled from its peer goes on only with it", () => {
   expect.equal(word("inconsistent", { wasPrimary: true }), "agreement");
   expect.equal(word("inconsistent", { wasPrimary: true, trust: "known" }), "go");
+});
+
+test("S-1, S-2: the only copy there is goes on unless the other node is primary", () => {
+  expect.deepEqual(
+    STATES.map((state) => word(state, { sole: true })),
+    ["no-objection", "no-primary", "agreement", "refuse", "refuse"],
+  );
 });
 
 test("force overrules everything", () => {

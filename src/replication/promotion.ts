@@ -6,6 +6,7 @@
  *   new            go, if it was in use    go, unless it has data   ask
  *   uptodate       go                      it may have gone on      ask
  *   consistent     go                      it may have gone on      ask
+ *   the only one   go                      it had no disk           ask, and go if nobody is primary
  *   outdated       refuse                  refuse                   –
  *   inconsistent   a target: refuse; a primary that is filled from its peer: go on, or ask
  *
@@ -23,8 +24,11 @@ export type Trust = "known" | "unknown" | "forced";
 
 export type Admission =
   | { readonly kind: "go" }
-  /** The other node decides: by its word, or at least by not objecting where it can be reached. */
-  | { readonly kind: "ask"; readonly needs: "agreement" | "no-objection" }
+  /**
+   * The other node decides: by its word; or, where it can be reached, by not objecting, or just by not being
+   * primary.
+   */
+  | { readonly kind: "ask"; readonly needs: "agreement" | "no-objection" | "no-primary" }
   | { readonly kind: "refuse"; readonly because: "outdated" | "inconsistent" };
 
 export interface Candidate {
@@ -33,12 +37,15 @@ export interface Candidate {
   readonly wasPrimary: boolean;
   /** No worker has written the metadata since the component was created. */
   readonly unused: boolean;
+  /** As secondary it was told that its copy is the only one (S-1), and has not heard since that there is another. */
+  readonly sole: boolean;
   readonly trust: Trust;
   /** False where hast.conf says `remote none`: nobody can have gone on. */
   readonly hasRemote: boolean;
 }
 
-export function admission({ state, wasPrimary, unused, trust, hasRemote }: Candidate): Admission {
+export function admission(candidate: Candidate): Admission {
+  const { state, wasPrimary, unused, sole, trust, hasRemote } = candidate;
   if (trust === "forced") return { kind: "go" };
   if (state === "outdated") return { kind: "refuse", because: state };
   if (state === "inconsistent") {
@@ -48,5 +55,7 @@ export function admission({ state, wasPrimary, unused, trust, hasRemote }: Candi
   }
   // What this hastd knows is of another component, if this one was created meanwhile.
   if ((trust === "known" && !unused) || !hasRemote) return { kind: "go" };
+  // A primary without a disk can go on over this copy only.
+  if (sole && state === "uptodate") return { kind: "ask", needs: "no-primary" };
   return { kind: "ask", needs: state === "new" ? "no-objection" : "agreement" };
 }
