@@ -116,6 +116,17 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `        if (doubtful) this.#doubtful = true;`,
   },
   {
+    name: "of two FLUSHes in line one hears of the loss, and the other that all is stable",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `        this.#flushFault = false;
+        this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
+        this.#free(slot, out);`,
+    replace: `        this.#answer(slot, this.#flushFault ? this.#flushRemoteErrno || ERR_IO : 0, out);
+        this.#flushFault = false;
+        this.#free(slot, out);`,
+  },
+  {
     name: "a peer with another cache has lost nothing",
     defect: "S-1, S-3",
     ...PRIMARY,
