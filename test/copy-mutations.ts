@@ -100,6 +100,21 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `EXIT_CONFIG;`,
   },
   {
+    name: "a reload makes a secondary forget that it has lost nothing",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `      if (known && this.#worker === null) this.#left = left;
+`,
+    replace: "",
+  },
+  {
+    name: "after a reload another disk counts as one that has lost nothing",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `role === "secondary" && local === this.#settings.local;`,
+    replace: `role === "secondary";`,
+  },
+  {
     name: "a stale primary reads here before it has the peer's map",
     defect: "S-1, BD-13",
     ...PRIMARY,
