@@ -114,6 +114,21 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `EXIT_CONFIG;`,
   },
   {
+    name: "a reload makes a secondary forget that it has lost nothing",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `      if (known && this.#worker === null) this.#left = left;
+`,
+    replace: "",
+  },
+  {
+    name: "after a reload another disk counts as one that has lost nothing",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `role === "secondary" && local === this.#settings.local;`,
+    replace: `role === "secondary";`,
+  },
+  {
     name: "a stale primary reads here before it has the peer's map",
     defect: "S-1, BD-13",
     ...PRIMARY,
@@ -128,6 +143,17 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     find: `        if (this.#stale && errno !== 0) this.#flushFault = true;
         else if (doubtful) this.#doubtful = true;`,
     replace: `        if (doubtful) this.#doubtful = true;`,
+  },
+  {
+    name: "of two FLUSHes in line one hears of the loss, and the other that all is stable",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `        this.#flushFault = false;
+        this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
+        this.#free(slot, out);`,
+    replace: `        this.#answer(slot, this.#flushFault ? this.#flushRemoteErrno || ERR_IO : 0, out);
+        this.#flushFault = false;
+        this.#free(slot, out);`,
   },
   {
     name: "a peer with another cache has lost nothing",

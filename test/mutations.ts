@@ -568,8 +568,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a FLUSH that failed at the peer succeeds without a mark",
     defect: "BD-21",
     ...PRIMARY,
-    find: `    } else if (this.#flushCovers()) this.#answer(slot, 0, out);`,
-    replace: `    } else if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
+    find: `    if (this.#flushCovers()) this.#answer(slot, 0, out);`,
+    replace: `    if (this.#flushLocal === OK) this.#answer(slot, 0, out);`,
   },
   {
     name: "what was answered on `received` and then lost leaves no mark",

@@ -603,6 +603,36 @@ test("S-9: what a secondary's worker leaves goes to the next one, once, and only
   assert.equal(left(), null, "as primary it was written");
 });
 
+test("S-9: what a secondary's worker leaves outlasts a reload that restarts the role, on the same disk", async () => {
+  const left = { cache: 8n, held: { resuid: 7n, localcnt: 1n, remotecnt: 2n } };
+  for (const [local, running, kept] of [
+    [settingsOf("r0").local, false, true],
+    [settingsOf("r0").local, true, true],
+    ["/dev/sdb1", true, false],
+  ] as const) {
+    const world = new World();
+    await world.resource.changeRole("secondary");
+    await world.connect();
+    const worker = world.processes.last;
+    const leave = (): void => {
+      worker.says({ kind: "left", left });
+      worker.exit({ kind: "code", code: 0 });
+    };
+    if (!running) leave();
+    await settle();
+    const done = world.resource.reconfigure(
+      settingsOf("r0", { local, replication: "async" }),
+      () => ({ kind: "restarted" }),
+      () => undefined,
+    );
+    await settle();
+    if (running) leave();
+    await done;
+    await world.connect();
+    assert.deepEqual(world.processes.last.start.hello?.left, kept ? left : null, local);
+  }
+});
+
 test("a secondary's worker that never gets ready is killed, and the next connection counts", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");

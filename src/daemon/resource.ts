@@ -285,11 +285,17 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#refuseAttempt(roleRefusal(this.announcedRole));
     let failure: string | Refused | null;
     try {
-      failure = await this.#enterRole("init", false);
+      failure = await this.#retireWorker();
+      const left = this.#left;
+      const { local } = this.#settings;
+      failure ??= await this.#enterRole("init", false);
       this.#setRole("init");
       this.#hooks.roleChanged(role, "init");
       swap();
       if (failure === null) failure = await this.#enterRole(role, false);
+      // The same disk, and nobody else has had it: what is known of its cache still is (S-9).
+      const known = failure === null && role === "secondary" && local === this.#settings.local;
+      if (known && this.#worker === null) this.#left = left;
     } finally {
       this.#target = null;
     }

@@ -404,6 +404,32 @@ test("S-1: without disk, what the peer had not flushed when it went is not calle
   expect.deepEqual(bench.take(), ["send flush", `answer ${next}`]);
 });
 
+test("S-1: of the FLUSHes in line when the only copy has lost something, each is told", () => {
+  for (const loss of ["another cache", "a failed flush"] as const) {
+    const bench = diskless();
+    bench.reply(bench.write(4));
+    if (loss === "another cache") {
+      bench.cut();
+      bench.connect({ ...OURS, source: "secondary" });
+      bench.peerStored();
+    }
+    bench.take();
+    // The third comes too late for the round, and before anybody was told.
+    const flushes = [bench.flush(), bench.flush(), bench.flush()];
+    bench.peerFlushed(loss === "a failed flush" ? EIO : 0);
+    const answers = bench.take().filter((line) => line.startsWith("answer"));
+    expect.deepEqual(
+      answers,
+      flushes.map((slot) => `answer ${slot} errno 5`),
+      loss,
+    );
+    bench.peerFlushed(); // the round that they had asked for
+    const next = bench.flush();
+    bench.peerFlushed();
+    expect.deepEqual(bench.take(), ["send flush", `answer ${next}`]);
+  }
+});
+
 test("S-1: without disk, a peer that has merely been out of reach has lost nothing", () => {
   const back = { ...OURS, source: "secondary" } as const;
   const meet = (bench: PrimaryBench, cache: bigint | null): void => {

@@ -1236,6 +1236,10 @@ export class Primary {
   }
 
   #answerRiders(out: PrimaryOutbox): void {
+    if (this.#flushFault) {
+      this.#failFlushes(out);
+      return;
+    }
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
       if (this.kind[slot] === FLUSH && this.#riding[slot] === 1) this.#answerFlush(slot, out);
@@ -1243,14 +1247,26 @@ export class Primary {
     }
   }
 
+  /**
+   * The only cache that had it has dropped what it could not write: the next flush there succeeds without it.
+   * Who asked before anybody was told asked for that, too: of all FLUSHes in line none says that it is stable.
+   */
+  #failFlushes(out: PrimaryOutbox): void {
+    for (let index = 0; index < this.#activeCount; ) {
+      const slot = this.#active[index]!;
+      if (this.kind[slot] === FLUSH) {
+        this.#flushFault = false;
+        this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
+        this.#free(slot, out);
+      }
+      if (this.#active[index] === slot) index++;
+    }
+  }
+
   /** A FLUSH whose round has ended (async: whose local part has). */
   #answerFlush(slot: number, out: PrimaryOutbox): void {
     assert(this.#riding[slot] === 1);
-    if (this.#flushFault) {
-      // Its cache has dropped what it could not write: the next flush there succeeds without it.
-      this.#flushFault = false;
-      this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
-    } else if (this.#flushCovers()) this.#answer(slot, 0, out);
+    if (this.#flushCovers()) this.#answer(slot, 0, out);
     else if (this.#flushRemote !== FAILED && this.#peerLacksNothing) {
       // By now: the next round covers it.
       this.#riding[slot] = 0;
