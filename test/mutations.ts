@@ -427,8 +427,17 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a copy that its primary has overtaken does not note it",
     defect: "S-2",
     ...SECONDARY,
-    find: `  if (!behind || !peer.states || own.state === "inconsistent") return null;`,
-    replace: `  if (!behind || !peer.states || own.state !== "outdated") return null;`,
+    find: `  if (!behind || own.state === "inconsistent") return null;`,
+    replace: `  if (!behind || own.state !== "outdated") return null;`,
+  },
+  {
+    name: "a copy that a FreeBSD primary is filling counts as whole",
+    defect: "S-13, BD-15",
+    ...SECONDARY,
+    find: `  if (!peer.states) return { ...own, state: "inconsistent", synced: null };
+`,
+    replace: `  if (!peer.states) return null;
+`,
   },
   {
     name: "a component made anew is not given everything",
@@ -995,8 +1004,15 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failing secondary tells its primary before its own metadata",
     defect: "S-16",
     ...SECONDARY_ENGINE,
-    find: `    if (failed && kind !== READ && recorded) this.#failed(slot, errno);`,
-    replace: `    if (failed && kind === READ && recorded) this.#failed(slot, errno);`,
+    find: `    if (failed && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
+    replace: `    if (failed && kind === READ && !this.#core.keeping) this.#failed(slot, errno);`,
+  },
+  {
+    name: "a copy that failed a FreeBSD primary's request counts as whole",
+    defect: "S-16",
+    ...SECONDARY_ENGINE,
+    find: `    if (failed && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
+    replace: `    if (failed && kind !== READ && this.#states && !this.#core.keeping) this.#failed(slot, errno);`,
   },
   {
     name: "the target of a resync is whole without the source's counter",

@@ -86,6 +86,13 @@ const TABLE: readonly Row[] = [
     verdict: "from primary, own map, outdated",
   },
   {
+    // What is half filled is not to be promoted; nor does such a primary say when that is over (S-13).
+    name: "5, a primary that does not tell",
+    when: ({ sl, sr, pl, pr, states, state }) =>
+      sl === pr && sr < pl && !states && state !== "inconsistent",
+    verdict: "from primary, own map, inconsistent",
+  },
+  {
     name: "5",
     when: ({ sl, sr, pl, pr }) => sl === pr && sr < pl,
     verdict: "from primary, own map",
@@ -159,6 +166,7 @@ function expectState(record: SecondaryRecord, own: SecondaryRecord, map: string)
     return ", inconsistent";
   }
   if (record.state === "outdated" && own.resuid !== 0n) return ", outdated";
+  if (record.state === "inconsistent" && own.state !== "inconsistent") return ", inconsistent";
   expect.equal(record.state, own.state);
   return "";
 }

@@ -28,7 +28,8 @@ export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peer
   const what =
     state === "outdated"
       ? "this copy is outdated: the other node has gone on without it"
-      : "this copy is inconsistent, the target of an unfinished synchronization: a mix of old and new blocks";
+      : "this copy is inconsistent, the target of an unfinished synchronization: a mix of old and new blocks, " +
+        "or it lacks what its disk failed to write";
   return (
     `${what}. On the other node: hastctl role primary ${resource}; then here, so that the ` +
     `synchronization goes on: hastctl role secondary ${resource}. If that node is lost for good, ` +

@@ -1059,6 +1059,16 @@ test("S-1: a disk that cannot be marked any more is given up, and the peer serve
   await led.stop();
 });
 
+test("S-21, S-1: a disk that failed without metaflush is not closed in good order, were it to work again", async () => {
+  const led = await Led.start({ peer: OURS, settings: { metaflush: false } });
+  led.world.disk.fail = () => 5;
+  await led.nbd.done({ type: NBD_WRITE, offset: 131072, payload: bytes(512, 2) });
+  expect.match(led.world.host.errors.splice(0).join(), /goes on over the peer alone/);
+  led.world.disk.fail = () => 0;
+  await led.stop();
+  expect.equal(led.metadata.unflushed, true, "its map may lack marks");
+});
+
 test("S-6: without disk and peer, requests wait; with the peer back it is told first", async () => {
   const led = await Led.start({
     peer: OURS,

@@ -824,8 +824,11 @@ test("a flush that the device cannot do counts as done; one that fails is report
   const served = await Served.start();
   served.world.disk.fail = ({ op }) => (op === "flush" ? 95 : 0);
   await served.send(flushRequest(1));
-  served.world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  expect.notEqual(served.metadata.state, "inconsistent");
+  let failures = 1;
+  served.world.disk.fail = ({ op }) => (op === "flush" && failures-- > 0 ? 5 : 0);
   await served.send(flushRequest(2));
+  expect.equal(served.metadata.state, "inconsistent");
   served.world.disk.fail = ({ op }) => (op === "read" ? 5 : 0);
   await served.send(readRequest(3, 0, 512));
   served.world.disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
@@ -1189,6 +1192,7 @@ test("S-16: under a FreeBSD primary what was not flushed, or failed, is marked h
   disk.completion = "inside";
   disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
   await served.send(writeRequest(2, 4096, bytes(512, 1)));
+  expect.equal(served.metadata.state, "inconsistent", "the primary will not say so");
   disk.fail = () => 0;
   await served.send(writeRequest(3, 8192, bytes(1024 * 8, 1)));
   expect.deepEqual(served.replies(), ["1", "2 error 28", "3"]);

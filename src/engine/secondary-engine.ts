@@ -1060,14 +1060,14 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       this.#diskFailures.failed(deed, errno);
     }
     // While the primary relies on this copy alone, there is none that it could be copied from.
-    const recorded = this.#states && !this.#core.keeping;
-    if (failed && kind !== READ && recorded) this.#failed(slot, errno);
+    if (failed && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);
     else this.#core.localDone(slot, failed ? errno : 0, this);
   }
 
   /**
    * This copy lacks something from here on. That is stable before the primary learns of it, and
-   * perhaps goes on without us (S-16); the primary says when it is whole again.
+   * perhaps goes on without us (S-16); the primary says when it is whole again, or, if it is FreeBSD's, that is
+   * inferred on a later connection, which our map has told what to copy.
    */
   #failed(slot: number, errno: number): void {
     const { metadata } = this.#component;

@@ -1967,6 +1967,17 @@ test("BD-16: what the peer lacks since a full copy began is not read from there"
       },
     ],
     [
+      "a chunk of it could not be copied",
+      (bench) => {
+        bench.pump();
+        const read = /local read (\d+)/g;
+        const slots = [...bench.take().join().matchAll(read)].map(([, slot]) => Number(slot));
+        const slot = slots.find((each) => bench.core.offset[each] === inExtent(3) * CELL)!;
+        bench.local(slot);
+        bench.reply(slot, 5);
+      },
+    ],
+    [
       "a flush failed",
       (bench) => {
         const slot = bench.write(inExtent(3));

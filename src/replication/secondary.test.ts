@@ -124,8 +124,15 @@ test("rows 3 to 5 send our own map and name the source; who is behind one of our
     [OWN, PEER, "primary", null],
     [OWN, { ...PEER, localcnt: 1n }, "primary", { ...OWN, state: "outdated" }],
     [{ ...OWN, state: "inconsistent" }, { ...PEER, localcnt: 1n }, "primary", null],
-    // A FreeBSD primary forgets what differs, so that no map is believed whole any more.
-    [OWN, { ...PEER, localcnt: 1n, states: false }, "primary", { ...OWN, synced: null }],
+    // A FreeBSD primary forgets what differs, so that no map is believed whole any more; and does not say
+    // when its copies begin and end.
+    [OWN, { ...PEER, states: false }, "primary", { ...OWN, synced: null }],
+    [
+      OWN,
+      { ...PEER, localcnt: 1n, states: false },
+      "primary",
+      { ...OWN, state: "inconsistent", synced: null },
+    ],
   ] as const;
   for (const [own, peer, source, record] of rows) {
     expect.deepEqual(judge(own, peer), {

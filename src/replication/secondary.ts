@@ -159,11 +159,13 @@ export function equal(
 
 /**
  * A primary that went on alone has what this copy lacks: stable before it is told that it may go on
- * (invariant 7). One of ours says when that has ended; of another, nobody would, so nothing is noted.
+ * (invariant 7). One of ours says when its copies begin, and when they have ended. Another does not: a mix of
+ * old and new from here on, until the end is inferred (S-13).
  */
 function outdatedBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
   const behind = peer.localcnt > own.remotecnt;
-  if (!behind || !peer.states || own.state === "inconsistent") return null;
+  if (!behind || own.state === "inconsistent") return null;
+  if (!peer.states) return { ...own, state: "inconsistent", synced: null };
   return { ...own, state: "outdated" };
 }
 
