@@ -1251,6 +1251,20 @@ test("S-13: under a FreeBSD primary the end of a synchronization is inferred, an
   }
 });
 
+test("S-13: what a FreeBSD primary has synchronized is outdated no more", async () => {
+  const served = await Served.start({ metadata: { state: "outdated", sequence: 1n } });
+  const { clock } = served.world;
+  const copy = writeRequest(1, 0, bytes(512, 1));
+  await served.send(copy, copy);
+  expect.equal(served.metadata.state, "outdated");
+  for (let passed = 0; passed < 25_000; passed += 5_000) {
+    await clock.pass(5_000);
+    await served.send(keepalive());
+  }
+  expect.equal(served.metadata.state, "uptodate");
+  expect.match(served.engine.report().notes.join(), /has ended is inferred/);
+});
+
 test("a fresh node that has begun to write before it met its primary sends its marks", async () => {
   const virgin = { metadata: { resuid: 0n }, hello: { virgin: true } };
   const untouched = await Served.start(virgin);

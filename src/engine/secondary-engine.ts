@@ -897,7 +897,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   /** Has a synchronization of this copy ended? Asked at every keepalive and request. */
   #inferEnd(): void {
     if (this.#states || this.#inference === "flushing" || this.#core.lacks) return;
-    if (stateOf(this.#component.metadata) !== "inconsistent") return;
+    const state = stateOf(this.#component.metadata);
+    if (state !== "inconsistent" && state !== "outdated") return;
     if (this.#environment.clock.now() - this.#copyAt < SYNC_SILENCE_MS) return;
     if (this.#numberOnes < 2 ? this.#core.active > 0 : this.#core.executes(0, 1)) return;
     this.#inference = "flushing";
