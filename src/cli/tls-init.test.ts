@@ -96,6 +96,17 @@ test("tls client makes what libnbd looks for, and this node accept it; once is e
   assert.ok(!("failure" in facts) && facts.names === "DNS:app2");
 });
 
+test("tls init --force says that clients of the old certificate are still let in, and how to end that", async () => {
+  const dir = join(root, "revoked");
+  await runAtDesk(tlsInit, ["--dir", dir], REAL);
+  const none = await runAtDesk(tlsInit, ["--dir", dir, "--force"], REAL);
+  assert.doesNotMatch(none.out, /clients\.pem/);
+  await runAtDesk(tlsClient, ["--dir", dir, "app1", join(root, "app1-revoked")], REAL);
+  const { out, exitCode } = await runAtDesk(tlsInit, ["--dir", dir, "--force"], REAL);
+  assert.equal(exitCode, 0);
+  assert.match(out, /clients\.pem still lets in.*rm .*\/revoked\/clients\.pem/s);
+});
+
 test("hastd takes no key of another certificate, no garbage, and warns of a key that others can read", async () => {
   const [one, two] = [join(root, "one"), join(root, "two")];
   for (const dir of [one, two]) await runAtDesk(tlsInit, ["--dir", dir], REAL);

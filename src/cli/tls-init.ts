@@ -35,6 +35,15 @@ export const tlsInit: FileCommand = {
       signer: null,
     };
     const made = await makeCertificate(wanted, desk);
-    return made === EX_OK ? showCertificate(directory, desk) : made;
+    if (made !== EX_OK) return made;
+    const shown = showCertificate(directory, desk);
+    const clients = `${directory}/clients.pem`;
+    if (wanted.replace && !("failure" in desk.readText(clients))) {
+      desk.terminal.out(
+        `${clients} still lets in every NBD client that it did before. To shut those out, on each node: rm ${clients}\n` +
+          "Then, for each client that shall be let in: hastctl tls client NAME DIRECTORY\n",
+      );
+    }
+    return shown;
   },
 };

@@ -390,6 +390,23 @@ test("a peer whose certificate will not do is told why on the connection, and ge
   assert.match(world.log.lines.join("\n"), /refused: the certificate is a stranger's/);
 });
 
+test("a connection from before a reload that names another tlspeer is not served after it", async () => {
+  const world = await tlsWorld();
+  await world.connect(clientHello("r0"));
+  const plain = await world.tls.accept(new Uint8Array(0));
+  await world.resource.reconfigure(
+    settingsOf("r0", { remote: "tls://hast2", tlspeer: `sha256:${"cd".repeat(32)}` }),
+    () => null,
+    () => undefined,
+  );
+  plain.feed(P1);
+  await settle();
+  assert.match(
+    JSON.stringify(decodeS1(plain.written.subarray(FRAME_HEADER_SIZE))),
+    /refused.*hast.conf has changed/,
+  );
+});
+
 test("inside the TLS of one resource no other is served", async () => {
   const world = await tlsWorld();
   world.resources.set("r1", world.make("r1", "tls://hast2"));

@@ -170,6 +170,15 @@ export class HandshakeServer {
       this.#refuse(plain, refuse(`Refused there: ${refusal}. Compare, here: hastctl tls show`));
       return;
     }
+    // Its certificate was judged by what hast.conf said before it had anything to say.
+    const now = resource.settings;
+    if (now.remote !== remote || now.tlspeer !== tlspeer) {
+      const changed =
+        "hast.conf has changed since TLS began, so its certificate is to be judged anew";
+      this.#warn(plain, resource.log, `refused: ${changed}.`);
+      this.#refuse(plain, refuse(`Refused there: ${changed}.`));
+      return;
+    }
     await this.#answer(plain, message, resource);
   }
 

@@ -129,6 +129,20 @@ test("S-2: a secondary that is disconnected refuses its primary, and vouches for
   assert.equal(world.processes.last.start.trust, "unknown");
 });
 
+test("S-11: a secondary that is disconnected while its primary connects again, or is away, does not vouch, either", async () => {
+  for (const connecting of [true, false]) {
+    const world = await World.as("secondary");
+    await world.connect();
+    world.processes.last.exit({ kind: "code", code: 75 });
+    const a = new FakeSocket("10.0.0.2");
+    const p1 = { kind: "p1", resource: "r0", version: 2, extensions: 0n } as const;
+    if (connecting) await world.resource.firstStep(a, p1);
+    assert.match(await world.order({ kind: "disconnect" }), /^disconnected from the primary/);
+    await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, "unknown");
+  }
+});
+
 test("a refused promotion leaves the nodes parted", async () => {
   const world = await World.as("secondary");
   await world.order({ kind: "disconnect" });

@@ -1104,8 +1104,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `when they connect again. To end it, here: hastctl connect ${name}`,
       );
     }
-    // The primary goes on without us, as we know from now on.
-    if (worker !== null) this.#vouched = false;
+    // The primary goes on without us, as we know from now on; one that is connecting again, or away, as well.
+    this.#vouched = false;
     this.#refuseAttempt(refuse(DISCONNECTED));
     const stuck = await this.#retireWorker();
     if (stuck !== null) return failed(stuck);

@@ -137,7 +137,7 @@ export class NbdServer {
 
   /** A client has connected. @param tls "none": through a socket that nobody but this machine's root can reach */
   accept(stream: Stream, tls: "as configured" | "none" = "as configured"): void {
-    if (!this.#accepting || this.#connections.length >= CONNECTION_MAX) {
+    if (!this.#accepting || !this.#makePlace()) {
       this.notice(
         `refused NBD client ${stream.peer}: ${this.#accepting ? `${CONNECTION_MAX} are connected already` : "shutting down"}`,
       );
@@ -149,6 +149,15 @@ export class NbdServer {
     this.#connections.push(
       new Connection(this, stream, this.#memory, this.#exports, this.#nowMs, needsTls),
     );
+  }
+
+  /** Whoever has not even proved to be a client gives way to the next one. @returns is there a place? */
+  #makePlace(): boolean {
+    const staying = this.#connections.filter(({ leaving }) => !leaving);
+    if (staying.length < CONNECTION_MAX) return true;
+    const stranger = staying.find(({ negotiating }) => negotiating);
+    stranger?.sendAway("it has not chosen an export yet, and others come");
+    return stranger !== undefined;
   }
 
   get clientCount(): number {
@@ -473,6 +482,8 @@ class Connection implements StreamReader, NbdSink {
   /** Paused for want of room: for a command, or for bytes. */
   blocked = false;
   gone = false;
+  /** destroy() was called: its place is free. */
+  leaving = false;
   #finishing = false;
   #ended = false;
   /** STARTTLS has been agreed upon: "soon" until our word of it has left. */
@@ -578,6 +589,7 @@ class Connection implements StreamReader, NbdSink {
 
   /** Closes at once; closed() follows, later. */
   destroy(): void {
+    this.leaving = true;
     if (this.#abandonTls !== null) this.#abandonTls();
     else this.stream.destroy();
   }

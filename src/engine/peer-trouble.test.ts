@@ -56,7 +56,11 @@ test("withAdvice() leaves a reason alone that nobody can do anything about", () 
 
 test("doubtOf() leads to a new copy that the other node fills", () => {
   const wanted = (primarySeen: boolean): string =>
-    doubtOf("Resource unique ID mismatch.", { needs: "no-objection", primarySeen }, PEERING);
+    doubtOf(
+      "Resource unique ID mismatch.",
+      { needs: "no-objection", primarySeen, lacking: false },
+      PEERING,
+    );
   expect.match(
     wanted(false),
     /copy is new.*holds data .*mismatch\).*here: hastctl role secondary shared; then on the other node: hastctl role primary shared$/,
@@ -67,11 +71,25 @@ test("doubtOf() leads to a new copy that the other node fills", () => {
 test("doubtOf() calls no copy complete that is the rest of two, and says how to go on with it", () => {
   const reason =
     "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied";
-  const asked = { needs: "agreement", primarySeen: false } as const;
+  const asked = { needs: "agreement", primarySeen: false, lacking: true } as const;
   const wanted = doubtOf(reason, asked, PEERING);
   expect.match(
     wanted,
     /created anew.*hastctl role --force primary shared; .*from a backup what is damaged$/,
   );
   expect.doesNotMatch(wanted, /was complete/);
+});
+
+test("doubtOf() does not say of an inconsistent copy that it was complete, or may be the newest", () => {
+  for (const lacking of [true, false]) {
+    const asked = { needs: "agreement", primarySeen: false, lacking } as const;
+    const wanted = doubtOf("connection refused", asked, PEERING);
+    expect.equal(/was complete/.test(wanted), !lacking);
+    expect.equal(/is the newest/.test(wanted), !lacking);
+    expect.equal(/lost for good, and this copy is all there is/.test(wanted), lacking);
+    expect.match(
+      wanted,
+      /\(connection refused\)\. Make it answer; there: hastctl role secondary shared; .*: hastctl role --force primary shared$/,
+    );
+  }
 });

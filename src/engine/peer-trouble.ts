@@ -43,11 +43,15 @@ export function doubtOf(
   asked: {
     readonly needs: "agreement" | "no-objection" | "no-primary";
     readonly primarySeen: boolean;
+    /** This copy is inconsistent: what it lacks was read from the other node. */
+    readonly lacking: boolean;
   },
   peering: Peering,
 ): string {
   const { resource } = peering;
-  const force = `If you know that this copy is the newest: hastctl role --force primary ${resource}`;
+  const force =
+    `If ${asked.lacking ? "that node is lost for good, and this copy is all there is" : "you know that this copy is the newest"}` +
+    `: hastctl role --force primary ${resource}`;
   // A new copy that was written before the two ever met holds data, too (S-18).
   if (asked.needs === "no-objection" && !reason.startsWith("Split-brain")) {
     const join = `Let this one be filled from there; here: hastctl role secondary ${resource}`;
@@ -65,9 +69,11 @@ export function doubtOf(
   }
   if (NO_WHOLE_COPY.test(reason)) return withAdvice(reason, peering);
   if (OPINION.test(reason)) return `${withAdvice(reason, peering)}. ${force}`;
+  const what = asked.lacking
+    ? "this copy is inconsistent, and what it lacks is on the other node, which is not connected "
+    : "this copy was complete when the nodes last met, but the other node may have gone on without it, and does not say ";
   return (
-    "this copy was complete when the nodes last met, but the other node may have gone on without it, " +
-    `and does not say (${reason.replace(/\.$/, "")}). Make it answer; there: ` +
+    `${what}(${reason.replace(/\.$/, "")}). Make it answer; there: ` +
     `hastctl ${/disconnected by/.test(reason) ? "connect" : "role secondary"} ${resource}; then try again. ${force}`
   );
 }

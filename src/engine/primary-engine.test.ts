@@ -1325,6 +1325,12 @@ test("BD-15: a copy that is known to lack something is not promoted, even by a h
   }
 });
 
+test("S-6: a primary that was being filled is not called complete where its peer does not answer", async () => {
+  const metadata = { state: "inconsistent", prevrole: "primary" } as const;
+  const aspirant = await Aspirant.start("unknown", metadata, "connection refused");
+  aspirant.refused(/copy is inconsistent.*lost for good.*hastctl role --force primary r0$/);
+});
+
 test("a new copy is promoted if nobody answers, but not over a node that holds data", async () => {
   const fresh = { resuid: 0n, state: "new" } as const;
   await (await Aspirant.start("unknown", fresh, "connection refused")).serves();

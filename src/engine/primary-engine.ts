@@ -76,6 +76,8 @@ interface Question {
   readonly deadline: Timer;
   /** The other node has said that it is primary. */
   primarySeen: boolean;
+  /** This copy is inconsistent, and only the other node's has what it lacks. */
+  readonly lacking: boolean;
   /** As they were before: an id is made up to ask, where there is none. */
   readonly before: Pick<Metadata, "resuid" | "localcnt" | "remotecnt">;
   readonly resolve: (go: boolean) => void;
@@ -335,6 +337,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
           this.#answered(`no answer within ${timeout} s`),
         ),
         primarySeen: false,
+        lacking: stateOf(metadata) === "inconsistent",
         before: metadata,
         resolve,
       };

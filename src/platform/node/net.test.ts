@@ -392,6 +392,31 @@ test("tls: a server says why a client's certificate will not do, whatever the cl
   stranger.close();
 });
 
+test("tls: a connection that began before a reload that wants no TLS fails, and nothing else does", async () => {
+  const expected = { resource: "r0", pin: null };
+  let accepted: (stream: Stream) => void = () => {};
+  const arrived = new Promise<Stream>((resolve) => {
+    accepted = resolve;
+  });
+  const listener = await nodeNet.listen(
+    `tcp://127.0.0.1:${await freePort()}`,
+    (each) => accepted(each),
+    assert.fail,
+  );
+  const to = listener.address.replace(/^tcp\d?/, "tls");
+  const result = await new Promise((resolve) => {
+    nodeNet.connect(to, { source: null, timeoutMs: 5000, expected }, resolve);
+  });
+  assert.deepEqual(result, { failure: "hast.conf wants no TLS any more" });
+  const stream = await arrived;
+  stream.pause();
+  const secured = await new Promise((resolve) => {
+    nodeNet.startTls!(stream, 5000, resolve);
+  });
+  assert.deepEqual(secured, { failure: "hast.conf wants no TLS any more" });
+  listener.close();
+});
+
 test("tls: whoever does not answer with TLS 1.3 is told apart", async () => {
   const answers: readonly [(socket: net.Socket) => void, RegExp][] = [
     [(socket) => socket.destroy(), /closed the connection instead of answering TLS/],

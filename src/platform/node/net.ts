@@ -110,8 +110,11 @@ function connect(
   const secure = (address: NetworkAddress) => {
     const { expected } = options;
     const own = credentials();
-    // hastd gives them to whoever has such an address.
-    assert(expected !== undefined && own !== null);
+    assert(expected !== undefined);
+    if (own === null) {
+      fail(NO_CREDENTIALS);
+      return;
+    }
     setUp(socket!);
     const secured = tls.connect({
       ...tlsOptions(own, own.authorities),
@@ -168,6 +171,9 @@ function connect(
   return abandon;
 }
 
+/** hastd gives them to whoever has such an address, and takes them away when a reload has changed that. */
+const NO_CREDENTIALS = "hast.conf wants no TLS any more";
+
 /** As an accepted socket is set up: see socket-stream.ts, for those that are no Stream. */
 export function setUp(socket: net.Socket): void {
   socket.setNoDelay(true);
@@ -215,14 +221,14 @@ function startTls(
   own: Credentials | null,
   done: (result: SecuredClient | NetFailure) => void,
 ): () => void {
-  assert(own !== null); // hastd gives them to whoever has such an export
-  const authorities = own.clients ?? own.authorities;
-  const acceptable = { pin: null, host: null, hasAuthorities: authorities !== null };
   const socket = releaseSocket(stream);
-  if (socket === null) {
-    process.nextTick(done, { failure: "the client has gone" });
+  if (socket === null || own === null) {
+    socket?.destroy();
+    process.nextTick(done, { failure: own === null ? NO_CREDENTIALS : "the client has gone" });
     return () => undefined;
   }
+  const authorities = own.clients ?? own.authorities;
+  const acceptable = { pin: null, host: null, hasAuthorities: authorities !== null };
   serveTls(socket, tlsOptions(own, authorities), timeoutMs, (secured) => {
     if ("failure" in secured) done(secured);
     else {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** The real relay, as hastd starts it: a client, its ClientHello, and the plain end. */
 import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { Authority } from "../../../test/certificates.ts";
 import { RECORD_HEADER_SIZE, recordSize } from "../../wire/client-hello.ts";
 import { type HandshakeSocket, HandshakeSocketError } from "../handshake-socket.ts";
@@ -150,6 +153,37 @@ test("a connection that is no TLS fails with a reason, and the next one is serve
   const [stream, { socket }] = await Promise.all([connected(port), next()]);
   socket.destroy();
   await heard(stream).closed;
+  client.destroy();
+  close();
+});
+
+test("a relay that is stuck is killed, so that the next connection has another", async (t) => {
+  const directory = mkdtempSync(path.join(tmpdir(), "hast-relay-"));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const [script, started] = [path.join(directory, "stuck.ts"), path.join(directory, "pid")];
+  writeFileSync(
+    script,
+    `import fs from "node:fs";
+     process.on("message", () => fs.writeFileSync(${JSON.stringify(started)}, String(process.pid)));`,
+  );
+  const stuck = new NodeTlsTerminator({
+    script,
+    output: "ignore",
+    user: null,
+    credentials: SECONDARY,
+  });
+  const { port, next, close } = await listening(stuck, PRIMARY.pin);
+  const client = net.connect(port, "127.0.0.1");
+  client.on("error", () => undefined);
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  client.write(Buffer.concat([Buffer.of(22, 3, 1, 0, 100), Buffer.alloc(100, 7)]));
+  const failed = assert.rejects(next(), /does not answer/);
+  while (!existsSync(started) || readFileSync(started).length === 0) await setImmediate();
+  t.mock.timers.tick(60_000);
+  await failed;
+  t.mock.timers.reset();
+  const pid = Number(readFileSync(started));
+  while (existsSync(`/proc/${pid}`)) await setImmediate();
   client.destroy();
   close();
 });

@@ -107,7 +107,11 @@ class Relay {
     const id = ++this.#lastId;
     return await new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        settle(new HandshakeSocketError("the process that ends TLS does not answer"));
+        const reason = "the process that ends TLS does not answer, and is killed";
+        settle(new HandshakeSocketError(reason));
+        // Stopped, or looping: what else goes through it is stuck as well, and the next would be.
+        this.#child.kill("SIGKILL");
+        this.#end(reason);
       }, TIMEOUT_MS + SILENCE_MS);
       const settle = (result: Terminated | HandshakeSocketError) => {
         clearTimeout(timer);
