@@ -2,6 +2,7 @@
 /** What befalls the two nodes, one planned fault after the other. */
 
 import { unreachable } from "../../src/base/assert.ts";
+import type { Order } from "../../src/wire/control.ts";
 import { Random } from "../model/disk.ts";
 import type { Machine } from "./machine.ts";
 import type { FaultKind, PlannedFault } from "./plan.ts";
@@ -179,9 +180,35 @@ class Fault {
         this.#happens(`${this.#world.other(operator.wanted).name} shall have a new disk`);
         operator.replaceDisk();
         return;
+      case "disconnect":
+        this.#order(machine, { kind: "disconnect" }, { kind: "connect" });
+        return;
+      case "pause resync":
+        this.#order(operator.wanted, { kind: "pause-resync" }, { kind: "resume-resync" });
+        return;
+      case "limit resync": {
+        const rate = random.pick([1_000, 20_000, 1_000_000]);
+        this.#order(
+          operator.wanted,
+          { kind: "resync-rate", rate },
+          { kind: "resync-rate", rate: 0 },
+        );
+        return;
+      }
+      case "invalidate":
+      case "outdate":
+        this.#order(machine, { kind: this.#kind, dryRun: random.chance(0.1) }, null);
+        return;
       default:
         unreachable(this.#kind);
     }
+  }
+
+  #order(machine: Machine, order: Order, end: Order | null): void {
+    const { operator, faults } = this.#world;
+    this.#world.note(`ORDER ${this.#number}: on ${machine.name}: hastctl ${order.kind}`);
+    operator.order(machine, order, () => faults.count(this.#kind));
+    if (end !== null) this.#later(this.#outage(), () => operator.order(machine, end));
   }
 
   #partition(from: Machine): void {

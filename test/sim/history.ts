@@ -157,6 +157,7 @@ export class Counts {
   splitBrains = 0;
   resolved = 0;
   recreated = 0;
+  outdated = 0;
   /** Promotions by force because nothing else was left. */
   lastResorts = 0;
 }

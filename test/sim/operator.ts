@@ -7,7 +7,7 @@
  */
 
 import type { Resource } from "../../src/daemon/resource.ts";
-import type { Role } from "../../src/wire/control.ts";
+import type { Order, Role } from "../../src/wire/control.ts";
 import type { Random } from "../model/disk.ts";
 import type { Machine } from "./machine.ts";
 import { Violation } from "./violation.ts";
@@ -99,6 +99,11 @@ export class Operator {
     if (this.wanted.primary === null && this.#world.other(this.wanted).primary !== null) {
       this.switchOver();
     }
+    for (const machine of this.#world.machines) {
+      this.order(machine, { kind: "connect" });
+      this.order(machine, { kind: "resume-resync" });
+      this.order(machine, { kind: "resync-rate", rate: 0 });
+    }
   }
 
   /** Who has been refused may know better, or think so. */
@@ -126,8 +131,8 @@ export class Operator {
         `${machine.name} is not promoted, and says no command that helps: ${reason}`,
       );
     }
-    const { recreated, forced } = history.counts;
-    if (recreated + forced === 0 && machines.some(isWhole)) {
+    const { recreated, forced, outdated } = history.counts;
+    if (recreated + forced + outdated === 0 && machines.some(isWhole)) {
       throw new Violation(`neither node is promoted, although nobody made a mistake: ${reason}`);
     }
     history.counts.lastResorts++;
@@ -245,6 +250,25 @@ export class Operator {
           world.history.counts.resolved++;
           this.#splitBrain = false;
           this.#remedy = null;
+        }
+      },
+      (error) => world.fail(error as Error),
+    );
+  }
+
+  /** `hastctl disconnect` and the like. @param obeyed called if that has changed anything */
+  order(machine: Machine, order: Order, obeyed: () => void = () => {}): void {
+    const { resource } = machine;
+    if (resource === null || machine.daemon?.stopper.stopped) return;
+    const world = this.#world;
+    resource.obey(order).then(
+      (resolution) => {
+        if (resolution.kind === "failed") {
+          world.note(`operator: no ${order.kind} on ${machine.name}: ${resolution.reason}`);
+        } else if (!resolution.before && !("dryRun" in order && order.dryRun)) {
+          world.note(`operator: ${order.kind} on ${machine.name}: ${resolution.lines.join(" ")}`);
+          if (order.kind === "outdate") world.history.counts.outdated++;
+          obeyed();
         }
       },
       (error) => world.fail(error as Error),

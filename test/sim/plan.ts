@@ -42,7 +42,19 @@ const FAULTS = {
   "full sync": 0.3,
 } as const;
 
-export type FaultKind = keyof typeof FAULTS;
+/** What operators order meanwhile, in some worlds: drawn apart, so that the others are what they were. */
+const ORDERS = {
+  disconnect: 3,
+  "pause resync": 2,
+  "limit resync": 1,
+  invalidate: 2,
+  outdate: 0.5,
+} as const;
+
+export type FaultKind = keyof typeof FAULTS | keyof typeof ORDERS;
+
+/** An order's number: beyond those of all faults. */
+const FIRST_ORDER = 100_000;
 
 export interface PlannedFault {
   /** Among all that the seed has planned, whatever was left out since. */
@@ -132,22 +144,32 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     flushLoses: random.chance(0.5),
     ...knobs,
   };
-  const faults = faultsOf(stream(seed, "faults"), chaosMs).filter(
+  const orders = stream(seed, "commands");
+  const faults = [
+    ...faultsOf(stream(seed, "faults"), FAULTS, [500, 2_000, 8_000], 0, chaosMs),
+    ...(orders.chance(0.4) ? faultsOf(orders, ORDERS, [2_000, 8_000], FIRST_ORDER, chaosMs) : []),
+  ].filter(
     ({ atMs, number }) => atMs < plan.chaosMs && (keep === undefined || keep.includes(number)),
   );
   return { ...plan, faults };
 }
 
-function faultsOf(random: Random, chaosMs: number): PlannedFault[] {
-  const able = Object.entries(FAULTS).filter(() => random.chance(0.5)) as [FaultKind, number][];
+function faultsOf(
+  random: Random,
+  weights: Readonly<Partial<Record<FaultKind, number>>>,
+  intervals: readonly number[],
+  firstNumber: number,
+  chaosMs: number,
+): PlannedFault[] {
+  const able = Object.entries(weights).filter(() => random.chance(0.5)) as [FaultKind, number][];
   if (able.length === 0) return [];
-  const everyMs = random.pick([500, 2_000, 8_000]);
+  const everyMs = random.pick(intervals);
   const faults: PlannedFault[] = [];
   for (let atMs = 0; ; ) {
     atMs += -Math.log(1 - random.next()) * everyMs;
     if (atMs >= chaosMs) return faults;
     faults.push({
-      number: faults.length,
+      number: firstNumber + faults.length,
       atMs,
       kind: pickFault(random, able),
       seed: random.below(0x7fffffff),
