@@ -31,12 +31,13 @@ const SYSTEM_TIMEOUT_MS = 480_000;
 
 /** Tests that start daemons and wait for them; unlike the rest they may take minutes. */
 function isSystemTest(file: string): boolean {
-  return /^test\/(system|interop)\//.test(file) || /^bench\//.test(file);
+  return /^test\/(system|interop|e2e)\//.test(file) || /^bench\//.test(file);
 }
 
 function everyTest(): string[] {
   return globSync("{src,test,bench}/**/*.test.ts")
     .filter((file) => !file.startsWith("test/interop/")) // needs a FreeBSD node: only by name
+    .filter((file) => !file.startsWith("test/e2e/")) // npm run e2e
     .sort();
 }
 
