@@ -14,6 +14,7 @@ import { spec } from "node:test/reporters";
 interface Batch {
   readonly name: string;
   readonly files: readonly string[];
+  readonly filesAtOnce: number;
   /** For one whole file. */
   readonly timeoutMs: number;
 }
@@ -25,7 +26,6 @@ interface Counts {
   skipped: number;
 }
 
-const FILES_AT_ONCE = 2;
 const UNIT_TIMEOUT_MS = 120_000;
 const SYSTEM_TIMEOUT_MS = 480_000;
 
@@ -46,7 +46,7 @@ async function runBatch(batch: Batch, total: Counts, empty: string[]): Promise<v
   console.log(`${batch.name}: ${batch.files.length} files`);
   const events = run({
     files: batch.files.map((file) => resolve(file)),
-    concurrency: FILES_AT_ONCE,
+    concurrency: batch.filesAtOnce,
     timeout: batch.timeoutMs,
   });
   events.on("test:pass", (event) => {
@@ -74,11 +74,13 @@ const batches: Batch[] = [
   {
     name: "unit and golden tests",
     files: files.filter((file) => !isSystemTest(file)),
+    filesAtOnce: 2,
     timeoutMs: UNIT_TIMEOUT_MS,
   },
   {
     name: "system tests",
     files: files.filter(isSystemTest),
+    filesAtOnce: 3, // they wait more than they compute
     timeoutMs: SYSTEM_TIMEOUT_MS,
   },
 ];
