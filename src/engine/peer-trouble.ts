@@ -95,7 +95,7 @@ function adviceOn(reason: string, peering: Peering): string | null {
   }
   if (reason === SPLIT_BRAIN_ERRMSG) return discardAdvice(resource);
   if (/unique ID mismatch/.test(reason)) {
-    return `One of the two components was created anew, or belongs elsewhere. ${discardAdvice(resource)}`;
+    return `One of the two components was created anew, or promoted by force while it was inconsistent, or belongs elsewhere. ${discardAdvice(resource)}`;
   }
   if (/counters ran backwards/.test(reason)) return discardAdvice(resource);
   if (NO_WHOLE_COPY.test(reason)) {

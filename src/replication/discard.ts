@@ -69,7 +69,9 @@ function incomplete(
   sameId: boolean,
   impossible: boolean,
 ): string | null {
-  if (!sameId) return "the two nodes were written before they ever met";
+  if (!sameId) {
+    return "the two copies have no history in common: they were written before the nodes met, or one was created anew, or promoted by force while it was inconsistent";
+  }
   if (impossible)
     return "metadata of one node was lost or rolled back, so its map is not to be trusted";
   if (own.synced === null) {
