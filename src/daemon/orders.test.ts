@@ -202,6 +202,21 @@ test("invalidate on a secondary is done by the next worker, once, or given up", 
   assert.equal(world.processes.last.start.hello?.invalidate, false);
 });
 
+test("a worker that has not said in time whether it has thrown the copy away is not taken for a primary that is missing", async () => {
+  const world = await World.as("secondary");
+  await world.connect();
+  const worker = world.processes.last;
+  void settle().then(() =>
+    worker.says({ kind: "answer", resolution: { kind: "done", lines: [] } }),
+  );
+  const order = world.order({ kind: "invalidate", dryRun: false });
+  await world.clock.advance(0);
+  await world.connect();
+  assert.equal(world.processes.last.start.hello?.invalidate, true);
+  await world.clock.advance(20_000 + HALF_OPEN_TIMEOUT_MS);
+  assert.match(await order, /^FAILED it is not known .* may still be.*hastctl status r0$/);
+});
+
 test("a gate that refuses keeps the copy, in both roles", async () => {
   for (const role of ["primary", "secondary"] as const) {
     const world = await World.as(role);

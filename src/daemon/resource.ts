@@ -1213,8 +1213,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const timer = clock.after(waitMs, () =>
       this.#invalidation?.(
         failed(
-          `the primary has not connected again within ${waitMs / 1000} s. Look: hastctl status ${this.name}; ` +
-            "typing this again does no harm",
+          this.#worker?.wanted
+            ? `it is not known whether this copy is thrown away: the worker (pid ${this.#worker.pid}) has not said so within ` +
+                `${waitMs / 1000} s, and it may still be. See: hastctl status ${this.name}`
+            : `the primary has not connected again within ${waitMs / 1000} s. Look: hastctl status ${this.name}; ` +
+                "typing this again does no harm",
         ),
       ),
     );
