@@ -217,6 +217,22 @@ test("a worker that has not said in time whether it has thrown the copy away is 
   assert.match(await order, /^FAILED it is not known .* may still be.*hastctl status r0$/);
 });
 
+test("a primary that a reload restarts knows its copy as before: its peer, which may be away, is not asked", async () => {
+  for (const role of ["primary", "secondary"] as const) {
+    const world = await World.as(role);
+    if (role === "secondary") await world.connect();
+    const way = { kind: "restarted" } as const;
+    const done = await world.resource.reconfigure(
+      settingsOf("r0"),
+      () => way,
+      () => undefined,
+    );
+    assert.equal(done.failure, null);
+    if (role === "secondary") await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, role === "primary" ? "known" : "unknown");
+  }
+});
+
 test("a gate that refuses keeps the copy, in both roles", async () => {
   for (const role of ["primary", "secondary"] as const) {
     const world = await World.as(role);

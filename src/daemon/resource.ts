@@ -287,11 +287,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     try {
       failure = await this.#retireWorker();
       const left = this.#left;
+      const vouched = this.#vouched;
       const { local } = this.#settings;
       failure ??= await this.#enterRole("init", false);
       this.#setRole("init");
       this.#hooks.roleChanged(role, "init");
       swap();
+      // A primary has heard all there was to hear of its copy; and its peer may be away (S-2).
+      if (role === "primary" && local === this.#settings.local) this.#vouched = vouched;
       if (failure === null) failure = await this.#enterRole(role, false);
       // The same disk, and nobody else has had it: what is known of its cache still is (S-9).
       const known = failure === null && role === "secondary" && local === this.#settings.local;
