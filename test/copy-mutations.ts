@@ -450,8 +450,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy of which a part failed is inferred to be whole",
     defect: "S-13, S-16",
     ...SECONDARY_ENGINE,
-    find: `this.#inference === "flushing" || this.#core.lacks) return;`,
-    replace: `this.#inference === "flushing") return;`,
+    find: `    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {`,
+    replace: `    if (errno !== 0 && !unsupported(errno)) {`,
   },
   {
     name: "a copy is inferred to be whole before it is flushed",

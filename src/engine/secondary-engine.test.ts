@@ -1255,6 +1255,41 @@ test("S-13: under a FreeBSD primary the end of a synchronization is inferred, an
   }
 });
 
+test("S-13, S-16, S-19: no copy is inferred to be whole that failed, or is not written, or not flushed", async () => {
+  const copied = writeRequest(1, 0, bytes(512, 1));
+  for (const what of [
+    "a part failed",
+    "a flush fails",
+    "the last piece is being written",
+  ] as const) {
+    const served = await Served.start({ metadata: { resuid: 0n }, hello: { localcnt: 3n } });
+    const { clock, disk, events, host } = served.world;
+    if (what === "a part failed") {
+      disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 5 : 0);
+    }
+    await served.send(copied, copied);
+    disk.fail = ({ op }) => (op === "flush" && what === "a flush fails" ? 5 : 0);
+    if (what === "the last piece is being written") {
+      disk.completion = "held";
+      await served.send(copied);
+      while (!disk.running.some(({ offset }) => offset === LOCALOFF)) {
+        disk.release();
+        await events.settle();
+      }
+    }
+    for (let passed = 0; passed < 30_000; passed += 15_000) {
+      await clock.pass(15_000);
+      await served.send(keepalive());
+    }
+    expect.equal(served.metadata.state, "inconsistent", what);
+    expect.equal(host.exit, null, what);
+    expect.ok(
+      disk.running.every(({ op }) => op === "write"),
+      `${what}: not flushed before`,
+    );
+  }
+});
+
 test("S-2: what is on record until a synchronization ends, ends with one that is inferred", async () => {
   const forced = { state: "consistent", forced: { state: "outdated", at: 1 } } as const;
   for (const [metadata, ends] of [

@@ -896,7 +896,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   /** Has a synchronization of this copy ended? Asked at every keepalive and request. */
   #inferEnd(): void {
-    if (this.#states || this.#inference === "flushing" || this.#core.lacks) return;
+    if (this.#states || this.#inference === "flushing") return;
     const { metadata } = this.#component;
     const settles = marred(metadata) && this.#source === "primary";
     if (stateOf(metadata) !== "inconsistent" && !settles) return;

@@ -2,6 +2,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import { EXTENT_CELLS, SecondaryBench } from "../../test/replication-harness.ts";
+import { Activemap } from "./activemap.ts";
 import { FLUSH, READ, SLOT_COUNT, WRITE, ZERO } from "./primary.ts";
 import { type Hello, judge, type SecondaryRecord, SPLIT_BRAIN } from "./secondary.ts";
 
@@ -145,6 +146,14 @@ test("rows 3 to 5 send our own map and name the source; who is behind one of our
   }
 });
 
+test("S-10: a FreeBSD primary's new copy is not on record as in step, which nobody would take back", () => {
+  for (const states of [true, false]) {
+    const judgement = judge(FRESH, { ...PEER, virgin: true, states });
+    expect.ok(judgement.kind === "accept");
+    expect.equal(judgement.record?.synced, states ? "written" : null);
+  }
+});
+
 test("row 6 is refused as a split-brain, in the words that the reference compares", () => {
   const judgement = judge({ ...OWN, localcnt: 1n }, { ...PEER, localcnt: 1n });
   expect.ok(judgement.kind === "refuse");
@@ -285,4 +294,37 @@ test("every slot can be in use, and each comes back", () => {
     order,
     slots.map((slot) => `write ${slot}`),
   );
+});
+
+test("S-16: a flush under a FreeBSD primary unmarks what it covers only, and a failed one nothing at all", () => {
+  for (const errno of [0, 5]) {
+    const map = new Activemap({
+      dataSize: 16 * EXTENT_CELLS * 65536,
+      extentSize: EXTENT_CELLS * 65536,
+      keepdirty: 2,
+      regionSize: 512,
+      sectorSize: 512,
+    });
+    const bench = new SecondaryBench();
+    bench.core.keepLacking(map);
+    const write = (extent: number): number => {
+      const slot = bench.submit(WRITE, extent * EXTENT_CELLS, 1);
+      const staging = new Uint8Array(512);
+      expect.equal(map.takeChanges(staging), 0);
+      map.changesPersisted(0, staging, 512);
+      bench.core.mapWritten(bench);
+      return slot;
+    };
+    bench.local(write(1));
+    const flush = bench.submit(FLUSH, 0, 0);
+    const ended = write(2);
+    bench.local(ended);
+    const running = write(3);
+    bench.local(flush, errno);
+    expect.equal(map.unflushedCount, errno === 0 ? 1 : 0, "the one that ended meanwhile");
+    bench.local(running);
+    bench.local(bench.submit(FLUSH, 0, 0));
+    const marked = [1, 2, 3].map((extent) => map.isScheduled(extent));
+    expect.deepEqual(marked, errno === 0 ? [false, false, false] : [true, true, true]);
+  }
 });
