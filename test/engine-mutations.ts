@@ -380,6 +380,14 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `exitCode !== EXIT_DISK;`,
   },
   {
+    name: "what was made good counts as missing for as long as the worker lives",
+    defect: "S-9",
+    ...SECONDARY_ENGINE,
+    find: `      this.#core.madeGood();
+`,
+    replace: "",
+  },
+  {
     name: "each worker gives its cache another name",
     defect: "S-1",
     ...SECONDARY_ENGINE,

@@ -958,6 +958,36 @@ test("S-9: in step, and with nothing failed, a worker leaves word that everythin
   );
 });
 
+test("S-9: so it does after failures that were made good, and not after later ones", async () => {
+  for (const op of ["write", "flush"] as const) {
+    for (const again of [false, true]) {
+      let failing = false;
+      const failOnce = async (served: Served, seq: number): Promise<void> => {
+        served.world.disk.fail = (io) => {
+          if (!failing || io.op !== op || (op !== "flush" && io.offset < LOCALOFF)) return 0;
+          failing = false;
+          return 5;
+        };
+        failing = true;
+        await served.send(writeRequest(seq, 0, bytes(512, 1)), flushRequest(seq + 1));
+        expect.equal(failing, false);
+      };
+      const setup = { metadata: IN_STEP, hello: { ...TOGETHER, left: LEFT } };
+      const served = await Served.start(setup);
+      await failOnce(served, 1);
+      await served.send(encodeState(2, 3, "inconsistent", 0n));
+      await served.send(writeRequest(4, 0, bytes(512, 1)), flushRequest(5));
+      await served.send(encodeState(2, 6, "uptodate", 4n));
+      expect.equal(served.metadata.state, "uptodate");
+      if (again) await failOnce(served, 7);
+      served.a.end();
+      await served.ended(75);
+      const left = again ? null : { ...LEFT, held: { ...HELD, remotecnt: 4n } };
+      expect.deepEqual(served.world.host.left, left, `${op} failed ${again ? "twice" : "once"}`);
+    }
+  }
+});
+
 test("S-9: no such word where the primary may have acknowledged what never came, or where something is missing", async () => {
   const dirty = { dirtyExtents: 1, synced: "all", aloneSince: null } as const;
   const cases: readonly (readonly [string, Setup])[] = [

@@ -838,7 +838,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     };
     this.#whole = false;
     if (state === "uptodate" && !this.#core.mayBeWhole) return ERR_AGAIN;
-    if (state === "uptodate") this.#source = "primary";
+    if (state === "uptodate") {
+      this.#core.madeGood();
+      this.#source = "primary";
+    }
     if (state !== "sole") {
       const whole = { remotecnt: localcnt, synced, aloneSince: null };
       const told = { ...own, state, ...(state === "uptodate" ? whole : {}) };

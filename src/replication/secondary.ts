@@ -260,6 +260,7 @@ export class Secondary {
   #mapWriting = false;
   #mapWaitCount = 0;
   /** Since the last flush that succeeded, a request has failed that was to change this copy. */
+  #lacks = false;
   #failedSinceFlush = false;
 
   reads = 0;
@@ -377,9 +378,15 @@ export class Secondary {
     return false;
   }
 
-  /** Has a request failed that was to change this copy, or to make it stable? */
+  /** Has a request failed that was to change this copy, or to make it stable? Until that has been made good. */
   get lacks(): boolean {
-    return this.writeErrors + this.deleteErrors + this.flushErrors > 0;
+    return this.#lacks;
+  }
+
+  /** The primary calls this copy whole, and it may be: what failed has been copied again and flushed. */
+  madeGood(): void {
+    assert(this.mayBeWhole);
+    this.#lacks = false;
   }
 
   /**
@@ -472,8 +479,10 @@ export class Secondary {
       else if (kind === ZERO) this.deleteErrors++;
       else this.flushErrors++;
     }
-    if (kind !== READ && errno !== 0) this.#failedSinceFlush = true;
-    else if (kind === FLUSH) this.#failedSinceFlush = false;
+    if (kind !== READ && errno !== 0) {
+      this.#failedSinceFlush = true;
+      this.#lacks = true;
+    } else if (kind === FLUSH) this.#failedSinceFlush = false;
     if (this.#kept !== null) this.#keepTrack(slot, errno, this.#kept);
     out.reply(slot, false, errno);
     this.#state[slot] = FREE;
