@@ -1329,6 +1329,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       workerpid: this.#worker?.pid ?? 0,
       worker: report,
       ...(copy === null ? {} : { copy }),
+      ...(this.#vouched ? { vouched: true } : {}),
       resyncrate: this.#orders.resyncRate,
       ...(settings.remote === "none" ? {} : { transport: transportOf(settings) }),
       ...(device === null ? {} : { device }),
