@@ -23,6 +23,7 @@ import { ControlClient } from "./control-client.ts";
 import { create } from "./create.ts";
 import { dump } from "./dump.ts";
 import { EX_OK, EX_USAGE } from "./exit-code.ts";
+import { failoverCheck } from "./failover-check.ts";
 import { list } from "./list.ts";
 import { COMMON_OPTIONS, parseOptions } from "./options.ts";
 import {
@@ -67,6 +68,7 @@ export const COMMANDS: readonly (Command | FileCommand)[] = [
   create,
   disconnect,
   dump,
+  failoverCheck,
   invalidate,
   list,
   outdate,

@@ -1335,6 +1335,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       workerpid: this.#worker?.pid ?? 0,
       worker: report,
       ...(copy === null ? {} : { copy }),
+      ...(this.#vouched ? { vouched: true } : {}),
       resyncrate: this.#orders.resyncRate,
       ...(settings.remote === "none" ? {} : { transport: transportOf(settings) }),
       ...(device === null ? {} : { device }),

@@ -6,7 +6,7 @@
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            copy<i>, resyncrate<i>, transport<i>, device<i>,
+ *            copy<i>, vouched<i> u8 = 1, resyncrate<i>, transport<i>, device<i>,
  *            devicekind<i>, devicenode<i>, errmsg<i>, note<i>_0, …              only if the request had `ext`
  *            error i16                                          global, where not 0
  *
@@ -129,6 +129,8 @@ export interface ResourceStatus {
   readonly worker: WorkerStatus | null;
   /** What the local copy is worth: "uptodate", …; absent where it is not known. Extended only. */
   readonly copy?: string;
+  /** This very hastd has had the copy in its hands since it was in step: nobody went on before it lost the link. Extended only. */
+  readonly vouched?: true;
   /** Limit of a synchronization from or to this node as primary, bytes per second, 0 = none. Extended only. */
   readonly resyncrate?: number;
   /** How the link to the peer is made: "plain TCP", …; absent where there is no peer. Extended only. */
@@ -325,6 +327,7 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     if (!extended) continue;
     const status = entry.outcome.kind === "known" ? entry.outcome.status : null;
     if (status?.copy !== undefined) nv.string(`copy${index}`, status.copy);
+    if (status?.vouched) nv.u8(`vouched${index}`, 1);
     if (status?.resyncrate !== undefined) nv.u64(`resyncrate${index}`, status.resyncrate);
     if (status?.transport !== undefined) nv.string(`transport${index}`, status.transport);
     if (status !== null) encodeDevice(nv, index, status);
@@ -463,12 +466,14 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
 function additionsOf(
   list: NvList,
   index: number,
-): Pick<ResourceStatus, "copy" | "resyncrate" | "transport"> {
+): Pick<ResourceStatus, "copy" | "vouched" | "resyncrate" | "transport"> {
   const copy = list.string(`copy${index}`);
+  const vouched = list.u8(`vouched${index}`) === 1;
   const rate = list.u64(`resyncrate${index}`);
   const transport = list.string(`transport${index}`);
   return {
     ...(copy === null ? {} : { copy }),
+    ...(vouched ? { vouched } : {}),
     ...(rate === null ? {} : { resyncrate: Number(rate) }),
     ...(transport === null ? {} : { transport }),
   };

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/**
+ * `hastctl failover-check`: may the service address be, or come, here? For keepalived, ucarp and the like.
+ *
+ *   role        fit where
+ *   primary     its worker runs, its device is not lost, and what its own copy lacks the other node serves
+ *   secondary   a primary is connected and this copy is in step; or this hastd saw the link to it go, so that
+ *               `hastctl role primary` needs nobody's word
+ *   init        never: a boot promotes nothing
+ *
+ * Silent and 0 where all resources are fit. Nothing is asked of the other node, so it answers at once.
+ * Source: replication/promotion.ts, whose rules decide in the end: this is a forecast.
+ */
+import type { ResourceStatus } from "../wire/control.ts";
+import { type Command, printError } from "./command.ts";
+import { EX_OK } from "./exit-code.ts";
+
+const EX_UNFIT = 1;
+
+export const failoverCheck: Command = {
+  name: "failover-check",
+  options: [],
+  synopsis: "all | name ...",
+  refuse: (names) => (names.length === 0 ? "name the resources that move together, or all" : null),
+  async run(names, _options, { terminal, control, suggest }) {
+    const answer = await control.status(names);
+    if (answer.kind === "failed") {
+      printError(terminal, null, answer.lines);
+      return answer.exitCode;
+    }
+    let exitCode = EX_OK;
+    for (const { resource, outcome, errmsg } of answer.entries) {
+      const lines =
+        outcome.kind === "failed"
+          ? [errmsg ?? `Received error ${outcome.error} from hastd.`]
+          : unfitness(outcome.status, (command, rest = "") =>
+              suggest(command, `${rest} ${resource}`.trimStart()),
+            );
+      if (lines === null) continue;
+      printError(terminal, resource, lines);
+      exitCode = EX_UNFIT;
+    }
+    return exitCode;
+  },
+};
+
+/** @returns null where it is fit; else what is true, and the next command */
+function unfitness(
+  status: ResourceStatus,
+  command: (name: string, rest?: string) => string,
+): string[] | null {
+  const { role, worker, copy, device, remoteaddr, vouched } = status;
+  const elsewhere = ["Make the other node primary, there:", `  ${command("role", "primary")}`];
+  switch (role) {
+    case "init":
+      return [
+        "Its role is init: no primary can reach this copy. Here:",
+        `  ${command("role", "secondary")}`,
+      ];
+    case "primary":
+      if (worker === null) {
+        return [
+          "Primary, but its worker does not answer. See hastd's log, and:",
+          `  ${command("status")}`,
+        ];
+      }
+      if (device !== undefined && device.node === null) {
+        return [
+          `Primary, but ${device.path} is lost. What is wrong with it says:`,
+          `  ${command("status")}`,
+        ];
+      }
+      if (copy === "inconsistent" && worker.status === "degraded") {
+        return [
+          "Primary over an incomplete copy, and the other node is away. Why, says:",
+          `  ${command("status")}`,
+        ];
+      }
+      return null;
+    case "secondary":
+      if (copy === "outdated") {
+        return ["Its copy is outdated: the other node has gone on without it.", ...elsewhere];
+      }
+      if (copy === "inconsistent") {
+        return worker === null
+          ? ["Its copy is the target of an unfinished synchronization.", ...elsewhere]
+          : [
+              "Its copy is being synchronized. How far it is, on the other node:",
+              `  ${command("status")}`,
+            ];
+      }
+      if (worker !== null || vouched === true || remoteaddr === "none") return null;
+      return [
+        "No primary is connected, and this hastd was not there when one last was: the other node may have " +
+          "gone on. On the node that was primary last, if none is:",
+        `  ${command("role", "primary")}`,
+      ];
+  }
+}
