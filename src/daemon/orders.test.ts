@@ -233,6 +233,21 @@ test("a primary that a reload restarts knows its copy as before: its peer, which
   }
 });
 
+test("a reload that restarts a role leaves what operators have ordered", async () => {
+  const world = await World.as("primary");
+  await world.order({ kind: "disconnect" });
+  await world.order({ kind: "pause-resync" });
+  const done = await world.resource.reconfigure(
+    settingsOf("r0"),
+    () => ({ kind: "restarted" }),
+    () => undefined,
+  );
+  assert.equal(done.failure, null);
+  const orders = { connected: false, resyncPaused: true, resyncRate: 0 };
+  assert.deepEqual(world.processes.last.start.orders, orders);
+  assert.match(await world.notes(), /disconnected by an operator since/);
+});
+
 test("a gate that refuses keeps the copy, in both roles", async () => {
   for (const role of ["primary", "secondary"] as const) {
     const world = await World.as(role);

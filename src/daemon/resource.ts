@@ -288,11 +288,13 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       failure = await this.#retireWorker();
       const left = this.#left;
       const vouched = this.#vouched;
+      const orders = this.#orders;
       const { local } = this.#settings;
       failure ??= await this.#enterRole("init", false);
       this.#setRole("init");
       this.#hooks.roleChanged(role, "init");
       swap();
+      this.#orders = orders;
       // A primary has heard all there was to hear of its copy; and its peer may be away (S-2).
       if (role === "primary" && local === this.#settings.local) this.#vouched = vouched;
       if (failure === null) failure = await this.#enterRole(role, false);
@@ -343,6 +345,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#cancelRestart();
     this.#refuseAttempt(roleRefusal(this.announcedRole));
     const orders = this.#orders;
+    this.#forgetOrders();
     let failure: string | Refused | null;
     try {
       failure = await this.#enterRole(wanted, forced);
@@ -548,9 +551,13 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     if (role === "init") this.#vouched = false;
     // From here on the copy may change by other hands than a secondary's worker.
     this.#left = null;
-    // Said of another role, and of the time before; a rate is said of this node.
-    this.#orders = { ...this.#orders, connected: true, resyncPaused: false };
+    if (role === "init") this.#forgetOrders();
     this.#log = this.#surroundings.log.withPrefix(`[${this.name}] (${role}) `);
+  }
+
+  /** They were given in another role, and for the time before; a rate is given to this node. */
+  #forgetOrders(): void {
+    this.#orders = { ...this.#orders, connected: true, resyncPaused: false };
   }
 
   // --- Workers.

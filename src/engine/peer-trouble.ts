@@ -52,6 +52,12 @@ export function doubtOf(
   const force =
     `If ${asked.lacking ? "that node is lost for good, and this copy is all there is" : "you know that this copy is the newest"}` +
     `: hastctl role --force primary ${resource}`;
+  if (asked.needs === "no-objection" && DISCONNECTED.test(reason)) {
+    return (
+      "this copy is new, and the other node, which may hold data, was disconnected by an operator. Join them; " +
+      `there: hastctl connect ${resource}; then try again. ${force}`
+    );
+  }
   // A new copy that was written before the two ever met holds data, too (S-18).
   if (asked.needs === "no-objection" && !reason.startsWith("Split-brain")) {
     const join = `Let this one be filled from there; here: hastctl role secondary ${resource}`;
@@ -74,12 +80,13 @@ export function doubtOf(
     : "this copy was complete when the nodes last met, but the other node may have gone on without it, and does not say ";
   return (
     `${what}(${reason.replace(/\.$/, "")}). Make it answer; there: ` +
-    `hastctl ${/disconnected by/.test(reason) ? "connect" : "role secondary"} ${resource}; then try again. ${force}`
+    `hastctl ${DISCONNECTED.test(reason) ? "connect" : "role secondary"} ${resource}; then try again. ${force}`
   );
 }
 
 /** What a node says of its data, rather than that it cannot say anything. */
 const OPINION = /mismatch|differ|counters|^Split-brain/;
+const DISCONNECTED = /disconnected by an operator/;
 /** Of the only copy there is, as the link says it. */
 const NO_WHOLE_COPY = /no whole copy of its own/;
 
@@ -90,7 +97,7 @@ function adviceOn(reason: string, peering: Peering): string | null {
     return `If that lasts, both nodes are primary. On the one that shall not be: hastctl role secondary ${resource}`;
   }
   if (role !== undefined) return `On that node: hastctl role secondary ${resource}`;
-  if (/disconnected by an operator/.test(reason)) {
+  if (DISCONNECTED.test(reason)) {
     return `To end that, on that node: hastctl connect ${resource}`;
   }
   if (reason === SPLIT_BRAIN_ERRMSG) return discardAdvice(resource);

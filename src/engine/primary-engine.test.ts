@@ -1341,6 +1341,11 @@ test("a new copy is promoted if nobody answers, but not over a node that holds d
   late.refused(
     /this copy is new, and the other node holds data.*here: hastctl role secondary r0; then on the other node: hastctl role primary r0/,
   );
+  const parted = s1Refusal("Remote node was disconnected by an operator.", false);
+  const unheard = await Aspirant.start("unknown", fresh, parted);
+  unheard.refused(
+    /this copy is new, and the other node, which may hold data.*there: hastctl connect r0;/,
+  );
   // An id of its own would keep it from ever joining the other node.
   expect.equal(late.metadata.resuid, 0n);
   expect.equal(late.metadata.state, "new");

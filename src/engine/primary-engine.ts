@@ -83,8 +83,9 @@ interface Question {
   readonly resolve: (go: boolean) => void;
 }
 
-/** What another node says that holds data of its own (wire protocol §6.5). */
-const OBJECTION = /unique ID mismatch|counters ran backwards|^Split-brain/;
+/** What another node says that holds data of its own (wire protocol §6.5), or may hold some. */
+const OBJECTION =
+  /unique ID mismatch|counters ran backwards|^Split-brain|disconnected by an operator/;
 
 /** The world an engine lives in. */
 export interface EngineEnvironment {
