@@ -1059,6 +1059,22 @@ test("S-1: a disk that cannot be marked any more is given up, and the peer serve
   await led.stop();
 });
 
+test("BD-15: a copy whose disk fails while it is thrown away is not said to be as it was", async () => {
+  const led = await Led.start({ peer: OURS });
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  led.world.disk.fail = ({ op, offset }) => (op === "write" && offset === 4096 ? 5 : 0);
+  const said: string[] = [];
+  led.engine.invalidate(false, (resolution) => said.push(JSON.stringify(resolution)));
+  await led.settle();
+  expect.equal(led.metadata.state, "inconsistent");
+  expect.match(
+    said.join(),
+    /^{"kind":"failed".*\/pretend\/disk failed.*in use no more.*hastctl role init r0/,
+  );
+  led.world.host.errors.length = 0;
+  await led.stop();
+});
+
 test("S-21, S-1: a disk that failed without metaflush is not closed in good order, were it to work again", async () => {
   const led = await Led.start({ peer: OURS, settings: { metaflush: false } });
   led.world.disk.fail = () => 5;

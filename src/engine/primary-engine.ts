@@ -627,6 +627,15 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (asked === null || this.#core.invalidating) return;
     this.#invalidateAsked = null;
     const { resource } = this.#settings;
+    if (this.#core.indispensable === "disk") {
+      const { local } = this.#settings;
+      asked(
+        failed(
+          `${local} failed while that was put on record, and its copy is in use no more. ${this.#disklessAdvice}`,
+        ),
+      );
+      return;
+    }
     if (!this.#core.stale || this.#core.record.synced !== "filling") {
       asked(
         failed(

@@ -8,7 +8,7 @@ import { after, before, describe, test } from "node:test";
 import type { Disk, DiskHandler } from "../disk.ts";
 import { DiskError } from "../disk.ts";
 import { createArena } from "./arena.ts";
-import { type DiskEngine, openDisk } from "./disk.ts";
+import { type DiskEngine, openDisk, withoutUring } from "./disk.ts";
 
 const MIB = 1 << 20;
 const EIO = 5;
@@ -454,6 +454,14 @@ test("a component is carried by threads, with a warning, where io_uring is forbi
   const [warning, ...rest] = child.stdout.trim().split("\n");
   assert.match(warning!, /forbidden cannot be used through io_uring \(operation not permitted\)/);
   assert.deepEqual(rest, ["threadpool", "errno 0"]);
+});
+
+test("a disk that cannot be read is not blamed on io_uring's settings", () => {
+  assert.match(
+    withoutUring("/dev/sdb", -5),
+    /^\/dev\/sdb could not be read .*smartctl -a \/dev\/sdb$/,
+  );
+  assert.match(withoutUring("/dev/sdb", -38), /through io_uring .*kernel\.io_uring_disabled/);
 });
 
 test("openDisk() without lock opens a component that is in use", async () => {

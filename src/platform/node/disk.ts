@@ -89,12 +89,21 @@ function openDirect(opened: OpenedDisk, warn: (text: string) => void): Disk {
     result = disk;
     setDirectIo(opened.fd, false);
   }
-  warn(
-    `${opened.path} cannot be used through io_uring (${getSystemErrorMessage(result)}): ` +
-      "threads carry its data, at about half the speed. " +
-      "See sysctl kernel.io_uring_disabled, and the container's seccomp profile.",
-  );
+  warn(withoutUring(opened.path, result));
   return new BufferedDisk(opened, "threadpool");
+}
+
+/** @param result -errno of opening a ring, or of the first read through it */
+export function withoutUring(path: string, result: number): string {
+  const why = getSystemErrorMessage(result);
+  // EIO, ENXIO, ENODEV: no setting forbids anything, and threads will read no better.
+  if ([-5, -6, -19].includes(result)) {
+    return `${path} could not be read (${why}): the disk fails, or is gone. See dmesg, and smartctl -a ${path}`;
+  }
+  return (
+    `${path} cannot be used through io_uring (${why}): threads carry its data, at about half the speed. ` +
+    "See sysctl kernel.io_uring_disabled, and the container's seccomp profile."
+  );
 }
 
 function statOf(path: string): fs.Stats {
