@@ -252,8 +252,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "two maps of nodes that never met are believed",
     defect: "S-10, S-18",
     ...DISCARD,
-    find: `  if (!sameId) return`,
-    replace: `  if (!sameId && own.localcnt < 0n) return`,
+    find: `  if (!sameId) {`,
+    replace: `  if (!sameId && own.localcnt < 0n) {`,
   },
   {
     name: "another node's count is kept",
