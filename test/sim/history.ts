@@ -658,6 +658,12 @@ export class History {
     copy.aloneStable.fill(0);
   }
 
+  /** The operator has called a copy outdated: whatever it has kept is not wanted. */
+  outdated(): void {
+    this.counts.outdated++;
+    for (const each of this.copies) each.keptBy = null;
+  }
+
   /** The operator has created this copy anew. */
   recreated(copy: Copy): void {
     this.counts.recreated++;

@@ -267,7 +267,7 @@ export class Operator {
           world.note(`operator: no ${order.kind} on ${machine.name}: ${resolution.reason}`);
         } else if (!resolution.before && !("dryRun" in order && order.dryRun)) {
           world.note(`operator: ${order.kind} on ${machine.name}: ${resolution.lines.join(" ")}`);
-          if (order.kind === "outdate") world.history.counts.outdated++;
+          if (order.kind === "outdate") world.history.outdated();
           obeyed();
         }
       },
