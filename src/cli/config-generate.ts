@@ -62,7 +62,8 @@ export const configGenerate: FileCommand = {
     if (service !== null) {
       const directory = `${output.replace(/\/[^/]*$/, "")}/hast-failover`;
       const password = options.has("--dry-run") ? "(random)" : randomPassword(desk);
-      files.push(...failoverFiles(pair, service, { directory, configPath: output, password }));
+      const place = { directory, configPath: output, password };
+      files.push(...failoverFiles(pair, service, place, desk.contrib));
     }
     const hosts = hostsOf(pair, options, desk.here);
     if (hosts === null) {
