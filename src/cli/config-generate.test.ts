@@ -294,7 +294,7 @@ test("with a service address the files for keepalived and ucarp are written besi
     "ucarp.conf": "644",
     "ucarp.password": "600",
   });
-  assert.equal(fs.readFileSync(`${directory}/ucarp.password`, "utf8"), `${"07".repeat(16)}\n`);
+  assert.equal(fs.readFileSync(`${directory}/ucarp.password`, "utf8"), `${"07".repeat(8)}\n`);
 });
 
 test("any words are refused, or make a file that both nodes can read or are told about", async () => {

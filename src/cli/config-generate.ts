@@ -242,8 +242,9 @@ function isGood(text: string, { nodes }: Pair, file: string, { terminal }: Desk)
   return true;
 }
 
+/** 16 characters: ucarp takes no more than 19. */
 function randomPassword({ entropy }: Desk): string {
-  const bytes = new Uint8Array(16);
+  const bytes = new Uint8Array(8);
   entropy.fill(bytes);
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
