@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** The program hastctl: src/cli/ on this machine. */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { hastctl } from "../cli/hastctl.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { readCertificate } from "../platform/node/certificate.ts";
@@ -31,6 +33,7 @@ process.exitCode = await hastctl(process.argv.slice(2), {
   readText: readTextFile,
   runProgram,
   readCertificate,
+  contrib: (path) => readFileSync(join(import.meta.dirname, "..", "..", "contrib", path), "utf8"),
   identity: nodeIdentity,
   node: process.env["HAST_NODE"] || null,
   versionLine: versionLine("hastctl"),

@@ -7,6 +7,7 @@ import type { Entropy } from "../platform/entropy.ts";
 import type { RunProgram } from "../platform/program.ts";
 import type { ReadCertificate } from "../platform/tls.ts";
 import type { Control } from "./control-client.ts";
+import type { Contrib } from "./pair-files.ts";
 
 /** Both take whole lines, newline included. */
 export interface Terminal {
@@ -77,6 +78,7 @@ export interface Desk {
   readonly readText: ReadText;
   readonly runProgram: RunProgram;
   readonly readCertificate: ReadCertificate;
+  readonly contrib: Contrib;
   readonly entropy: Entropy;
   /** The hastd that uses this configuration. */
   readonly controlOf: (config: Config) => Control;

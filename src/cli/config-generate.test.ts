@@ -282,7 +282,8 @@ test("with a service address the files for keepalived and ucarp are written besi
     }),
   );
   assert.deepEqual(modes, {
-    "hast-switch": "755",
+    failover: "755",
+    "failover.conf": "644",
     "keepalived-alpha.conf": "644",
     "keepalived-beta.conf": "644",
     "ucarp-alpha.service": "644",
@@ -290,9 +291,10 @@ test("with a service address the files for keepalived and ucarp are written besi
     "ucarp-down": "755",
     "ucarp-start": "755",
     "ucarp-up": "755",
+    "ucarp.conf": "644",
     "ucarp.password": "600",
   });
-  assert.equal(fs.readFileSync(`${directory}/ucarp.password`, "utf8"), `${"07".repeat(16)}\n`);
+  assert.equal(fs.readFileSync(`${directory}/ucarp.password`, "utf8"), `${"07".repeat(8)}\n`);
 });
 
 test("any words are refused, or make a file that both nodes can read or are told about", async () => {

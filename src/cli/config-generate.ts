@@ -62,7 +62,8 @@ export const configGenerate: FileCommand = {
     if (service !== null) {
       const directory = `${output.replace(/\/[^/]*$/, "")}/hast-failover`;
       const password = options.has("--dry-run") ? "(random)" : randomPassword(desk);
-      files.push(...failoverFiles(pair, service, { directory, configPath: output, password }));
+      const place = { directory, configPath: output, password };
+      files.push(...failoverFiles(pair, service, place, desk.contrib));
     }
     const hosts = hostsOf(pair, options, desk.here);
     if (hosts === null) {
@@ -241,8 +242,9 @@ function isGood(text: string, { nodes }: Pair, file: string, { terminal }: Desk)
   return true;
 }
 
+/** 16 characters: ucarp takes no more than 19. */
 function randomPassword({ entropy }: Desk): string {
-  const bytes = new Uint8Array(16);
+  const bytes = new Uint8Array(8);
   entropy.fill(bytes);
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

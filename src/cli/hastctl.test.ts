@@ -58,6 +58,7 @@ async function run(words: readonly string[], world: Partial<World> = {}): Promis
       return { names: [node ?? "alpha"], uuid: null, hostid: null };
     },
     readCertificate: () => ({ failure: "no certificate" }),
+    contrib: () => "",
     runProgram: async ([program]) => {
       did.push(`run ${program}`);
       return { exitCode: 0 };

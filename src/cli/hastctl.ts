@@ -35,6 +35,7 @@ import {
   resumeResync,
   resyncRate,
 } from "./orders.ts";
+import type { Contrib } from "./pair-files.ts";
 import { reload } from "./reload.ts";
 import { resolve } from "./resolve.ts";
 import { role } from "./role.ts";
@@ -54,6 +55,7 @@ export interface World {
   readonly readText: ReadText;
   readonly runProgram: RunProgram;
   readonly readCertificate: ReadCertificate;
+  readonly contrib: Contrib;
   /** @param node as given with -n or HAST_NODE; null to look at the machine */
   readonly identity: (node: string | null) => NodeIdentity;
   /** HAST_NODE, or null. */
@@ -134,7 +136,7 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
       startCommand: ["hastd", ...chosen].join(" "),
     });
   if ("runAtDesk" in command) {
-    const { readText, runProgram, readCertificate, entropy } = world;
+    const { readText, runProgram, readCertificate, contrib, entropy } = world;
     const here = world.identity(node);
     const desk = { terminal, configPath, node: common.node, here, commands: COMMANDS, suggest };
     return command.runAtDesk(args, options, {
@@ -142,6 +144,7 @@ export async function hastctl(words: readonly string[], world: World): Promise<n
       readText,
       runProgram,
       readCertificate,
+      contrib,
       entropy,
       controlOf,
     });

@@ -5,6 +5,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type TestContext, test } from "node:test";
+import { contrib } from "../../test/cli/contrib.ts";
 import { failoverFiles, type Pair, type Service } from "./pair-files.ts";
 
 const PAIR: Pair = {
@@ -22,12 +23,15 @@ const SERVICE: Service = { address: "10.0.0.77", prefix: 24, interface: "eth0" }
 function filesOf(service: Service, directory = "/etc/hast-failover"): Map<string, string> {
   const where = { directory, configPath: "/etc/hast.conf", password: "secret" };
   return new Map(
-    failoverFiles(PAIR, service, where).map((file) => [path.basename(file.path), file.text]),
+    failoverFiles(PAIR, service, where, contrib).map((file) => [
+      path.basename(file.path),
+      file.text,
+    ]),
   );
 }
 
 test("keepalived: the first node is preferred, nobody takes the address back, roles follow", () => {
-  const files = filesOf(SERVICE);
+  const files = filesOf(SERVICE, "/srv/hast-failover");
   const alpha = files.get("keepalived-alpha.conf")!;
   const beta = files.get("keepalived-beta.conf")!;
   assert.match(alpha, /priority 150/);
@@ -38,9 +42,9 @@ test("keepalived: the first node is preferred, nobody takes the address back, ro
     "interface eth0",
     "virtual_router_id 77",
     "10.0.0.77/24",
-    'notify_master "/etc/hast-failover/hast-switch primary"',
-    'notify_backup "/etc/hast-failover/hast-switch secondary"',
-    'notify_fault "/etc/hast-failover/hast-switch secondary"',
+    'notify_master "/srv/hast-failover/failover master"',
+    'notify_backup "/srv/hast-failover/failover slave"',
+    'notify_fault "/srv/hast-failover/failover slave"',
   ]) {
     assert.ok(alpha.includes(`    ${line}\n`), line);
   }
@@ -50,16 +54,23 @@ test("ucarp: the same address and preference, and the password is in no command 
   const files = filesOf(SERVICE);
   assert.match(files.get("ucarp-alpha.service")!, /^ExecStart=.*\/ucarp-start 0$/m);
   assert.match(files.get("ucarp-beta.service")!, /^ExecStart=.*\/ucarp-start 100$/m);
+  assert.equal(
+    files.get("ucarp.conf")!.replace(/^#.*\n/gm, ""),
+    "interface=eth0\naddress=10.0.0.77\nprefix=24\nvhid=77\n",
+  );
   const start = files.get("ucarp-start")!;
-  assert.match(start, /--addr=10\.0\.0\.77 \\\n {2}--vhid=77 --advskew="\$1" --passfile=/);
-  assert.doesNotMatch(start, /secret|--preempt (?!\.)/);
-  assert.match(files.get("ucarp-up")!, /hast-switch primary\n$/);
-  assert.match(files.get("ucarp-down")!, /hast-switch secondary\n$/);
+  assert.match(start, /--passfile=/);
+  assert.doesNotMatch(start, /secret|--preempt (?!\.)|--pass=/);
 });
 
 test("an IPv6 service address is keepalived's only: ucarp has no IPv6", () => {
   const names = [...filesOf({ ...SERVICE, address: "fd00::" }).keys()];
-  assert.deepEqual(names, ["hast-switch", "keepalived-alpha.conf", "keepalived-beta.conf"]);
+  assert.deepEqual(names, [
+    "failover",
+    "failover.conf",
+    "keepalived-alpha.conf",
+    "keepalived-beta.conf",
+  ]);
   // A last byte of 0 is no router id.
   assert.match(filesOf({ ...SERVICE, address: "fd00::" }).get("keepalived-beta.conf")!, /_id 1\n/);
 });
@@ -72,65 +83,87 @@ test("every script is one for sh", () => {
   }
 });
 
-/** hast-switch in a folder of its own, with a hastctl, a logger and a sleep that write down their words. */
-function switchSite(t: TestContext, hastctl: string) {
-  const root = fs.mkdtempSync(path.join(os.tmpdir(), "hast-switch-"));
+/** failover in a folder of its own, with a hastctl and a logger that write down their words. */
+function failoverSite(t: TestContext, hastctl: string) {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "hast-failover-"));
   t.after(() => fs.rmSync(root, { recursive: true }));
   const program = (name: string, text: string): void =>
     fs.writeFileSync(`${root}/${name}`, `#!/bin/sh\n${text}\n`, { mode: 0o755 });
   const note = (name: string): string => `echo "${name} $*" >>${root}/notes`;
   program("hastctl", `${note("hastctl")}\n${hastctl.replaceAll("ROOT", root)}`);
   program("logger", note("logger"));
-  program("sleep", ":");
-  fs.writeFileSync(`${root}/hast-switch`, filesOf(SERVICE, root).get("hast-switch")!, {
-    mode: 0o755,
-  });
+  // Time passes, to `date` as well.
+  program("sleep", `echo >>${root}/seconds`);
+  program("date", `echo $(($(cat ${root}/seconds | wc -l) + 1000))`);
+  fs.writeFileSync(`${root}/seconds`, "");
+  const files = filesOf(SERVICE, root);
+  program("failover", files.get("failover")!.replace(/^#!.*\n/, ""));
+  fs.writeFileSync(`${root}/failover.conf`, files.get("failover.conf")!);
+  const run = (order: string) => {
+    const env = { PATH: `${root}:${process.env["PATH"]}`, FAILOVER_RUN: `${root}/run` };
+    return spawnSync(`${root}/failover`, [order], { env, timeout: 30_000 }).status;
+  };
   return {
+    root,
+    run,
     program: (name: string) => program(name, note(name)),
-    run: (role: string) => {
-      const env = { PATH: `${root}:${process.env["PATH"]}`, HAST_SWITCH_STATE: `${root}/state` };
-      return spawnSync(`${root}/hast-switch`, [role], { env }).status;
-    },
     notes: () => fs.readFileSync(`${root}/notes`, "utf8").trimEnd().split("\n"),
+    asked: () =>
+      fs
+        .readFileSync(`${root}/notes`, "utf8")
+        .split("\n")
+        .filter((line) => !line.startsWith("logger") && line !== ""),
   };
 }
 
-test("hast-switch gives all resources the role at once, with the configuration it was made for", (t) => {
-  const site = switchSite(t, "exit 0");
-  assert.equal(site.run("primary"), 0);
-  assert.deepEqual(site.notes(), [
-    "hastctl role -c /etc/hast.conf primary r0 r1",
-    "logger -t hast-switch -p daemon.notice role primary: r0 r1",
+const ASK = "hastctl role -c /etc/hast.conf";
+
+test("failover gives all resources the role at once, and runs the operator's programs", (t) => {
+  const site = failoverSite(t, "exit 0");
+  site.program("before-secondary");
+  site.program("after-primary");
+  assert.equal(site.run("slave"), 0);
+  assert.equal(site.run("master"), 0);
+  // What the programs print, or note, is theirs; the order is what counts.
+  assert.deepEqual(site.asked(), [
+    "before-secondary ",
+    `${ASK} --wait 10 secondary r0 r1`,
+    `${ASK} --wait 2 primary r0 r1`,
+    "after-primary ",
   ]);
 });
 
-test("hast-switch runs the operator's programs, before secondary and after primary", (t) => {
-  const site = switchSite(t, "exit 0");
-  site.program("before-secondary");
+test("failover asks again while the role is refused, never with force, and lets go of what it got", (t) => {
+  const site = failoverSite(t, "echo 'the peer is primary' >&2; exit 2");
   site.program("after-primary");
-  assert.equal(site.run("secondary"), 0);
-  assert.equal(site.run("primary"), 0);
+  assert.equal(site.run("master"), 1);
+  const asked = site.asked();
+  assert.equal(asked.length, 32);
   assert.deepEqual(
-    site.notes().map((line) => line.split(" ")[0]),
-    ["before-secondary", "hastctl", "logger", "hastctl", "logger", "after-primary"],
+    [...new Set(asked)],
+    [`${ASK} --wait 2 primary r0 r1`, `${ASK} secondary r0 r1`],
   );
+  assert.match(site.notes().at(-2)!, /Unable to change role to primary: the peer is primary$/);
+  assert.ok(fs.existsSync(`${site.root}/run/failed`));
 });
 
-test("hast-switch asks again while the role is refused, never with force, and says what failed", (t) => {
-  const site = switchSite(t, "echo 'the peer is primary' >&2; exit 1");
-  site.program("after-primary");
-  assert.equal(site.run("primary"), 1);
-  const notes = site.notes();
-  assert.equal(notes.length, 61);
-  assert.equal(new Set(notes.slice(0, 60)).size, 1);
-  assert.equal(
-    notes.at(-1),
-    "logger -t hast-switch -p daemon.err no role primary: the peer is primary",
-  );
+test("failover gives up when it has been called for another role since", (t) => {
+  const site = failoverSite(t, "echo slave >ROOT/run/order; exit 2");
+  assert.equal(site.run("master"), 1);
+  assert.equal(site.asked().length, 2);
 });
 
-test("hast-switch gives up when it has been called for another role since", (t) => {
-  const site = switchSite(t, "echo secondary >ROOT/state; exit 1");
-  assert.equal(site.run("primary"), 1);
-  assert.equal(site.notes().length, 2);
+test("failover slave takes the device away where asking does not help, and only then", (t) => {
+  const site = failoverSite(t, 'case "$*" in *--force*) exit 0 ;; *) exit 2 ;; esac');
+  assert.equal(site.run("slave"), 0);
+  assert.deepEqual(site.asked(), [
+    `${ASK} --wait 10 secondary r0 r1`,
+    `${ASK} --force secondary r0 r1`,
+  ]);
+});
+
+test("failover check is failover-check's verdict, with its code", (t) => {
+  const site = failoverSite(t, "exit 1");
+  assert.equal(site.run("check"), 1);
+  assert.deepEqual(site.asked(), ["hastctl failover-check -c /etc/hast.conf r0 r1"]);
 });

@@ -4,14 +4,18 @@
  *
  *   hast.conf              both nodes, all resources
  *   hast-failover/         beside it, where clients shall find the primary under one service address:
- *     hast-switch            gives this node's resources a role; called by either of
+ *     failover               contrib/failover's, with failover.conf; called by either of
  *     keepalived-NODE.conf   keepalived's whole configuration on NODE
- *     ucarp-NODE.service     ucarp on NODE, with ucarp-start, ucarp-up, ucarp-down, ucarp.password
+ *     ucarp-NODE.service     ucarp on NODE, with ucarp-start, ucarp-up, ucarp-down, ucarp.conf, ucarp.password
  *
  * Neither node takes the address back from the other when it returns, and nothing is ever forced.
  * Formats: keepalived.conf(5), ucarp(8), systemd.service(5).
  */
+import { assert } from "../base/assert.ts";
 import { ipBytes, parseAddress } from "../wire/address.ts";
+
+/** Where contrib/'s files suppose that they lie. */
+const DIRECTORY = "/etc/hast-failover";
 
 export interface PairNode {
   /** As its host calls itself. */
@@ -74,39 +78,63 @@ export function hastConf({ nodes, resources }: Pair): string {
   return lines.map((line) => `${line}\n`).join("");
 }
 
-/** @param directory absolute; @param configPath absolute; @param password for ucarp's messages */
+/** The text of a file of contrib/, by its path below that. */
+export type Contrib = (path: string) => string;
+
+export interface FailoverPlace {
+  /** Absolute. */
+  readonly directory: string;
+  /** Absolute. */
+  readonly configPath: string;
+  /** For ucarp's messages. */
+  readonly password: string;
+}
+
+/** contrib/'s scripts as they are, and what belongs to this pair beside them. */
 export function failoverFiles(
   { nodes, resources }: Pair,
   service: Service,
-  {
-    directory,
-    configPath,
-    password,
-  }: Readonly<Record<"directory" | "configPath" | "password", string>>,
+  { directory, configPath, password }: FailoverPlace,
+  contrib: Contrib,
 ): GeneratedFile[] {
   const file = (name: string, mode: number, text: string): GeneratedFile => ({
     path: `${directory}/${name}`,
     text,
     mode,
   });
+  /** contrib's file, moved to the directory. */
+  const moved = (path: string): string => contrib(path).replaceAll(DIRECTORY, directory);
   const names = resources.map((resource) => resource.name).join(" ");
   const id = routerId(service.address);
-  const files = [file("hast-switch", 0o755, switchScript(names, configPath))];
+  const files = [
+    file("failover", 0o755, contrib("failover/failover")),
+    file("failover.conf", 0o644, failoverConf(names, configPath)),
+  ];
   for (const [index, { name }] of nodes.entries()) {
-    const text = keepalivedConf(service, { directory, id, priority: 150 - 50 * index });
+    const text = set(moved("keepalived/keepalived.conf"), [
+      ["interface eth0", `interface ${service.interface}`],
+      ["virtual_router_id 10", `virtual_router_id ${id}`],
+      ["priority 100", `priority ${150 - 50 * index}`],
+      ["10.0.0.10/24", `${service.address}/${service.prefix}`],
+    ]);
     files.push(file(`keepalived-${name}.conf`, 0o644, text));
   }
   // ucarp knows IPv4 only.
   if (service.address.includes(":")) return files;
   for (const [index, { name }] of nodes.entries()) {
-    files.push(file(`ucarp-${name}.service`, 0o644, ucarpUnit(directory, 100 * index)));
+    const text = set(moved("ucarp/ucarp.service"), [["start 100", `start ${100 * index}`]]);
+    files.push(file(`ucarp-${name}.service`, 0o644, text));
   }
-  files.push(
-    file("ucarp-start", 0o755, ucarpStart(service, directory, id)),
-    file("ucarp-up", 0o755, ucarpScript(service, directory, "primary")),
-    file("ucarp-down", 0o755, ucarpScript(service, directory, "secondary")),
-    file("ucarp.password", 0o600, `${password}\n`),
-  );
+  for (const name of ["ucarp-start", "ucarp-up", "ucarp-down"]) {
+    files.push(file(name, 0o755, contrib(`ucarp/${name}`)));
+  }
+  const ucarpConf = set(contrib("ucarp/ucarp.conf"), [
+    ["interface=eth0", `interface=${service.interface}`],
+    ["address=10.0.0.10", `address=${service.address}`],
+    ["prefix=24", `prefix=${service.prefix}`],
+    ["vhid=10", `vhid=${id}`],
+  ]);
+  files.push(file("ucarp.conf", 0o644, ucarpConf), file("ucarp.password", 0o600, `${password}\n`));
   return files;
 }
 
@@ -125,117 +153,21 @@ function routerId(address: string): number {
   return ipBytes(address)!.at(-1)! || 1;
 }
 
-function switchScript(names: string, configPath: string): string {
-  return `#!/bin/sh
-# hast-switch primary | secondary: gives this node's resources the role. Made by hastctl config generate.
-#
-# Beside it may lie two programs of your own: before-secondary stops what uses the disks, and
-# after-primary starts it.
-#
-# A role that is refused is asked for again for a minute: the other node may not have let go yet.
-# Nothing is forced. What then still fails needs a person; hastctl status says why.
-set -u
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-role=$1
-here=$(dirname "$0")
-state=\${HAST_SWITCH_STATE:-/run/hast-switch}
-
-# The last call counts: an earlier one that is still trying gives up.
-echo "$role" >"$state" || exit 1
-exec 9>"$state.lock"
-flock 9
-
-if [ "$role" = secondary ] && [ -x "$here/before-secondary" ]; then
-  "$here/before-secondary" || logger -t hast-switch -p daemon.err "before-secondary failed"
-fi
-attempt=0
-until message=$(hastctl role -c ${configPath} "$role" ${names} 2>&1); do
-  attempt=$((attempt + 1))
-  if [ "$attempt" -ge 60 ] || [ "$(cat "$state")" != "$role" ]; then
-    logger -t hast-switch -p daemon.err "no role $role: $message"
-    exit 1
-  fi
-  sleep 1
-done
-logger -t hast-switch -p daemon.notice "role $role: ${names}"
-if [ "$role" = primary ] && [ -x "$here/after-primary" ]; then
-  exec "$here/after-primary"
-fi
+function failoverConf(names: string, configPath: string): string {
+  return `# Read by failover, beside this file.
+resources="${names}"
+config=${configPath}
+# What is on them: a ZFS pool, or file systems, as "resource:directory ...".
+pool=""
+mounts=""
 `;
 }
 
-function keepalivedConf(
-  service: Service,
-  {
-    directory,
-    id,
-    priority,
-  }: { readonly directory: string; readonly id: number; readonly priority: number },
-): string {
-  return `# /etc/keepalived/keepalived.conf. Made by hastctl config generate.
-# Both nodes begin as BACKUP with nopreempt: who returns does not take the address back.
-global_defs {
-    script_user root
-    enable_script_security
-}
-
-vrrp_instance hast {
-    state BACKUP
-    nopreempt
-    interface ${service.interface}
-    virtual_router_id ${id}
-    priority ${priority}
-    advert_int 1
-    virtual_ipaddress {
-        ${service.address}/${service.prefix}
-    }
-    notify_master "${directory}/hast-switch primary"
-    notify_backup "${directory}/hast-switch secondary"
-    notify_fault "${directory}/hast-switch secondary"
-    notify_stop "${directory}/hast-switch secondary"
-}
-`;
-}
-
-function ucarpUnit(directory: string, advskew: number): string {
-  return `# /etc/systemd/system/ucarp.service. Made by hastctl config generate.
-[Unit]
-Description=The address of the HAST primary
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-ExecStart=${directory}/ucarp-start ${advskew}
-Restart=on-failure
-
-[Install]
-WantedBy=multi-user.target
-`;
-}
-
-function ucarpStart(service: Service, directory: string, id: number): string {
-  return `#!/bin/sh
-# ucarp-start ADVSKEW: the lower one is preferred. Made by hastctl config generate.
-# Without --preempt: who returns does not take the address back.
-set -eu
-own=$(ip -4 -o address show dev ${service.interface} scope global |
-  awk '{ sub("/.*", "", $4); if ($4 != "${service.address}") { print $4; exit } }')
-[ -n "$own" ] || { echo "${service.interface} has no IPv4 address yet" >&2; exit 1; }
-exec ucarp --interface=${service.interface} --srcip="$own" --addr=${service.address} \\
-  --vhid=${id} --advskew="$1" --passfile=${directory}/ucarp.password --shutdown \\
-  --upscript=${directory}/ucarp-up --downscript=${directory}/ucarp-down
-`;
-}
-
-function ucarpScript(service: Service, directory: string, role: "primary" | "secondary"): string {
-  const address = `${service.address}/${service.prefix} dev ${service.interface}`;
-  const act =
-    role === "primary"
-      ? `ip address add ${address} || true # it may be there already`
-      : `ip address delete ${address} || true # it may be gone already`;
-  return `#!/bin/sh
-# Called by ucarp. Made by hastctl config generate.
-${act}
-exec ${directory}/hast-switch ${role}
-`;
+/** Replaces each example by what is set, once. */
+function set(text: string, settings: readonly (readonly [string, string])[]): string {
+  for (const [example, value] of settings) {
+    assert(text.includes(example));
+    text = text.replace(example, () => value);
+  }
+  return text;
 }

@@ -9,6 +9,7 @@ import type { Config, NodeIdentity } from "../../src/config/config.ts";
 import type { RunProgram } from "../../src/platform/program.ts";
 import type { ReadCertificate } from "../../src/platform/tls.ts";
 import type { DeedEntry, ResourceStatus, StatusEntry } from "../../src/wire/control.ts";
+import { contrib } from "./contrib.ts";
 import type { Run } from "./surroundings.ts";
 
 export interface GivenDesk {
@@ -70,6 +71,7 @@ export async function runAtDesk(
       }),
     readCertificate:
       given.readCertificate ?? (() => ({ failure: "the test expects no certificate" })),
+    contrib,
     entropy: { fill: (bytes) => bytes.fill(7) },
     controlOf: (config) => ({
       setRole: () => {

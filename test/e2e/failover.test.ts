@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { pause } from "../system/until.ts";
 import { Pair } from "./pair.ts";
 
-for (const tool of ["ucarp"] as const) {
+for (const tool of ["ucarp", "keepalived"] as const) {
   test(`${tool}: the primary's power is cut under a client, then it returns, with its network late`, async () => {
     const pair = await Pair.start(tool);
     const { lan, one, two } = pair;

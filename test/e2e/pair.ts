@@ -65,8 +65,10 @@ export class Pair {
     await this.one.expect("hastctl", "role", "--wait", "20", "primary", "disk1");
     await this.one.expect("mkfs.ext4", "-q", "/dev/hast/disk1");
     await this.one.expect(`${MAIN}/failover`, "master");
-    for (const host of [this.one, this.two]) this.startTool(host);
+    // In this order, or keepalived, which begins as BACKUP and so demotes, would leave it to chance.
+    this.startTool(this.one);
     await this.one.until("the service address has come", () => this.hasAddress(this.one));
+    this.startTool(this.two);
     await this.two.until("hast2 is fit", () => this.isFit(this.two));
   }
 
@@ -89,6 +91,7 @@ export class Pair {
       "/etc/keepalived/keepalived.conf",
       contrib("keepalived/keepalived.conf")
         .replace("interface eth0", "interface svc0")
+        .replace("priority 100", host === this.one ? "priority 150" : "priority 100")
         .replace("10.0.0.10/24", `${SERVICE}/24`),
     );
     const service = join(import.meta.dirname, "record-service.ts");

@@ -37,6 +37,7 @@ import { nodeEntropy } from "../../src/platform/node/entropy.ts";
 import { nodeIdentity } from "../../src/platform/node/identity.ts";
 import { nodeNet } from "../../src/platform/node/net.ts";
 import { runProgram } from "../../src/platform/node/program.ts";
+import { contrib } from "../cli/contrib.ts";
 import { expectCommand, type Outcome, runCommand } from "./command.ts";
 import { clearDevices } from "./device-remains.ts";
 import {
@@ -534,6 +535,7 @@ export class Node {
       readText: (path) => ({ text: readFileSync(path, "utf8") }),
       runProgram,
       readCertificate,
+      contrib,
       identity: nodeIdentity,
       node: null,
       versionLine: "",
