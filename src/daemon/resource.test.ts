@@ -1058,6 +1058,25 @@ test("--force is handed on, logged as a warning, and asks no live primary (S-11)
   assert(world.log.says("WARNING [r0] (secondary) Role primary is forced"));
 });
 
+test("status says whether this hastd vouches for the copy: not after its start, but once it has been connected", async () => {
+  const world = new World();
+  const vouched = async (): Promise<true | undefined> => {
+    const entry = world.resource.statusEntry();
+    await world.clock.advance(1000);
+    const { outcome } = await entry;
+    assert(outcome.kind === "known");
+    return outcome.status.vouched;
+  };
+  await world.resource.changeRole("secondary");
+  assert.equal(await vouched(), undefined);
+  await world.connect();
+  assert.equal(await vouched(), true);
+  world.processes.last.exit({ kind: "code", code: 75 });
+  assert.equal(await vouched(), true, "it saw the link go");
+  await world.resource.changeRole("init");
+  assert.equal(await vouched(), undefined);
+});
+
 test("status says what the copy is worth, to this hastd and now", async () => {
   const world = new World();
   const copy = async (): Promise<string | undefined> => {
