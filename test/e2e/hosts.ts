@@ -66,6 +66,10 @@ export class Lan {
   readonly hosts: readonly Host[];
   readonly #switch: Holder;
   readonly #madeDevices: boolean;
+  /** The test runner's end of a test that takes too long. */
+  readonly #onTermination = (): void => {
+    void this.stop().finally(() => process.exit(1));
+  };
   #faults = 0;
 
   private constructor(
@@ -76,6 +80,7 @@ export class Lan {
     this.#switch = holder;
     this.#madeDevices = madeDevices;
     this.hosts = hosts.map((options, index) => new Host(this, options, index));
+    process.on("SIGTERM", this.#onTermination).on("SIGINT", this.#onTermination);
   }
 
   /** The switch and its bridges; no host is on yet. Needs root. */
@@ -189,6 +194,7 @@ export class Lan {
       }
     }
     rmSync(this.directory, { recursive: true, force: true });
+    process.off("SIGTERM", this.#onTermination).off("SIGINT", this.#onTermination);
   }
 
   /** What all hosts have logged, for a failed test's report. */

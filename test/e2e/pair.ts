@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
- * The seed's two hosts and a client: hast1 and hast2 with contrib/'s scripts in /etc/hast-failover, a
+ * The seed's two hosts and a client: hast1 and hast2 with what `config generate` makes in /etc/hast-failover, a
  * service on ext4 on /dev/hast/disk1, and a client that uses it by the service address.
  */
 import { strict as expect } from "node:assert";
@@ -8,7 +8,6 @@ import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Host, Lan } from "./hosts.ts";
 
-const CONTRIB = join(import.meta.dirname, "..", "..", "contrib");
 const SERVICE = "10.10.10.180";
 const PORT = "7000";
 const FILE = "/mnt/data/records";
@@ -52,11 +51,11 @@ export class Pair {
 
   async #set(): Promise<void> {
     for (const host of [this.one, this.two]) {
-      this.#install(host);
       const disk = join(host.directory, "disk1.img");
       writeFileSync(disk, "");
       truncateSync(disk, 64 * 1024 * 1024);
       await host.boot();
+      await this.#install(host);
       await host.expect("hastctl", "create", "disk1");
       this.startHastd(host);
     }
@@ -72,31 +71,30 @@ export class Pair {
     await this.two.until("hast2 is fit", () => this.isFit(this.two));
   }
 
-  #install(host: Host): void {
-    const resource = [1, 2].map((index) => {
-      const other = index === 1 ? "192.168.100.101" : "192.168.100.100";
-      const local = join(this.lan.directory, `hast${index}`, "disk1.img");
-      return `on hast${index} { local ${local}\n remote ${other}\n }`;
-    });
-    host.write("/etc/hast.conf", `timeout 5\nresource disk1 {\n${resource.join("\n")}\n}\n`);
-    const script = (name: string, text: string): void => host.write(`${MAIN}/${name}`, text, 0o755);
-    script("failover", contrib("failover/failover"));
-    for (const name of ["ucarp-start", "ucarp-up", "ucarp-down"]) {
-      script(name, contrib(`ucarp/${name}`));
-    }
-    host.write(`${MAIN}/failover.conf`, 'resources="disk1"\nmounts="disk1:/mnt/data"\n');
-    host.write(`${MAIN}/ucarp.conf`, `interface=svc0\naddress=${SERVICE}\nprefix=24\nvhid=1\n`);
-    host.write(`${MAIN}/ucarp.password`, "mypassword\n", 0o600);
-    host.write(
-      "/etc/keepalived/keepalived.conf",
-      contrib("keepalived/keepalived.conf")
-        .replace("interface eth0", "interface svc0")
-        .replace("priority 100", host === this.one ? "priority 150" : "priority 100")
-        .replace("10.0.0.10/24", `${SERVICE}/24`),
+  /** What the pages in docs/failover/ say. */
+  async #install(host: Host): Promise<void> {
+    const disks = [1, 2].map((index) => join(this.lan.directory, `hast${index}`, "disk1.img"));
+    const nodes = ["hast1=192.168.100.100", "hast2=192.168.100.101"];
+    const service = ["--service", `${SERVICE}/24`, "--interface", "svc0"];
+    const output = ["--output", "/etc/hast.conf"];
+    const resource = `disk1=${disks.join()}`;
+    await host.expect("hastctl", "config", "generate", ...output, ...service, ...nodes, resource);
+    const made = await host.expect("cat", "/etc/hast.conf");
+    host.write("/etc/hast.conf", `timeout 5\n${made}`);
+    await host.expect(
+      "sed",
+      "-i",
+      's|^mounts=.*|mounts="disk1:/mnt/data"|',
+      `${MAIN}/failover.conf`,
     );
-    const service = join(import.meta.dirname, "record-service.ts");
-    const start = `setsid ${process.execPath} ${service} ${FILE} ${PORT} &`;
-    script("after-primary", `#!/bin/sh\n${start}\n`);
+    // With --push they would be the same files; here nobody can ssh.
+    const password = await this.one.expect("cat", `${MAIN}/ucarp.password`);
+    host.write(`${MAIN}/ucarp.password`, password, 0o600);
+    const keepalived = await host.expect("cat", `${MAIN}/keepalived-${host.name}.conf`);
+    host.write("/etc/keepalived/keepalived.conf", keepalived);
+    const program = join(import.meta.dirname, "record-service.ts");
+    const start = `setsid ${process.execPath} ${program} ${FILE} ${PORT} &`;
+    host.write(`${MAIN}/after-primary`, `#!/bin/sh\n${start}\n`, 0o755);
   }
 
   startHastd(host: Host): void {
@@ -164,8 +162,4 @@ export class Pair {
   stop(): Promise<void> {
     return this.lan.stop();
   }
-}
-
-function contrib(path: string): string {
-  return readFileSync(join(CONTRIB, path), "utf8");
 }
