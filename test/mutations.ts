@@ -421,7 +421,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "S-2",
     ...PROMOTION,
     find: `  if ((trust === "known" && !unused) ||`,
-    replace: `  if ((trust === "known" && !unused) || state === "uptodate" ||`,
+    replace: `  if ((trust === "known" && !unused) || candidate.state === "uptodate" ||`,
   },
   {
     name: "a copy that its primary has overtaken does not note it",
