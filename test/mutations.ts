@@ -541,8 +541,10 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a trim is locked against nothing",
     defect: "BD-20",
     ...PRIMARY,
-    find: `      if (kind === READ || kind === FLUSH) continue;`,
-    replace: `      if (kind === READ || kind === FLUSH || kind === ZERO) continue;`,
+    find: `      if (kind === FLUSH) continue;
+      const otherStart`,
+    replace: `      if (kind === FLUSH || kind === ZERO) continue;
+      const otherStart`,
   },
   {
     name: "a trim's local error is masked",
@@ -957,8 +959,24 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a write does not wait for a copy of its range",
     defect: "resync range lock",
     ...PRIMARY,
-    find: `      if (kind === READ || kind === FLUSH) continue;`,
-    replace: `      if (kind === READ || kind === FLUSH || kind === SYNC) continue;`,
+    find: `      if (kind === FLUSH) continue;
+      const otherStart`,
+    replace: `      if (kind === FLUSH || kind === SYNC) continue;
+      const otherStart`,
+  },
+  {
+    name: "a READ at the peer overtakes a write that this disk does not have yet",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `        if (kind !== READ && kind !== SYNC && !this.#settled(other)) return true;`,
+    replace: ``,
+  },
+  {
+    name: "a write overtakes a READ at the peer",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `        if (there && !sync && this.#disk !== "gone") return true;`,
+    replace: `        if (there && sync && this.#disk !== "gone") return true;`,
   },
   {
     name: "a secondary's FLUSH does not wait for earlier writes",

@@ -540,6 +540,25 @@ test("BD-13: while the peer is the source, stale ranges are read there and clean
   expect.deepEqual(bench.take(), [`answer ${stale}`]);
 });
 
+test("BD-13: what one READ has seen at the peer, the next one does not miss here", () => {
+  const both = [inExtent(1) - 1, 2] as const; // clean here, and stale
+  const bench = outdated();
+  bench.take();
+  // The peer may have the write before this disk has it.
+  const write = bench.write(both[0]);
+  const read = bench.read(...both);
+  expect.deepEqual(bench.take(), [`send write ${write}`, `local write ${write}`]);
+  bench.local(write);
+  expect.deepEqual(bench.take(), [], "it has not gone through on both");
+  bench.reply(write);
+  expect.deepEqual(bench.take(), [`answer ${write}`, `send read ${read}`]);
+  // And one that comes while the peer reads.
+  const next = bench.write(both[0]);
+  expect.deepEqual(bench.take(), []);
+  bench.reply(read);
+  expect.deepEqual(bench.take(), [`answer ${read}`, `send write ${next}`, `local write ${next}`]);
+});
+
 test("BD-15: before the first copy from the peer, our own metadata says inconsistent", () => {
   const bench = new PrimaryBench();
   bench.promptRecord = false;

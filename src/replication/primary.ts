@@ -601,14 +601,17 @@ export class Primary {
   /** Takes the first step that is possible now: wait behind an overlapping request, or go on. */
   #begin(slot: number, out: PrimaryOutbox): void {
     const kind = this.kind[slot]!;
-    if (kind === READ) {
-      this.#setState(slot, ISSUED);
-      this.#routeRead(slot, out);
-    } else if (kind === FLUSH) {
+    if (kind === FLUSH) {
       this.#setState(slot, ISSUED);
       this.#flushWanted = true;
+    } else if (kind === READ && (this.#disk === "gone" || !this.#staleHere(slot))) {
+      this.#setState(slot, ISSUED);
+      this.#routeRead(slot, out);
     } else if (this.#conflicts(slot)) {
       this.#setState(slot, CONFLICT);
+    } else if (kind === READ) {
+      this.#setState(slot, ISSUED);
+      this.#routeRead(slot, out);
     } else if (kind === SYNC && this.#syncIndex[slot] !== REPAIR) {
       this.#syncRead(slot, out);
     } else {
@@ -620,14 +623,26 @@ export class Primary {
   #conflicts(slot: number): boolean {
     const start = this.offset[slot]!;
     const end = start + this.length[slot]!;
+    const read = this.kind[slot] === READ;
     const sync = this.kind[slot] === SYNC;
     for (let index = 0; index < this.#activeCount; index++) {
       const other = this.#active[index]!;
       if (other === slot) return false;
       const kind = this.kind[other]!;
-      if (kind === READ || kind === FLUSH) continue;
+      if (kind === FLUSH) continue;
       const otherStart = this.offset[other]!;
       if (otherStart >= end || otherStart + this.length[other]! <= start) continue;
+      // The peer may have a write before this disk has it. Who has read it there must not read older data
+      // here afterwards (invariant 5): for a part of the range that is not stale, or by then no more.
+      if (read) {
+        if (kind !== READ && kind !== SYNC && !this.#settled(other)) return true;
+        continue;
+      }
+      if (kind === READ) {
+        const there = this.#local[other] === NONE && this.#remote[other] === PENDING;
+        if (there && !sync && this.#disk !== "gone") return true;
+        continue;
+      }
       // The connection keeps the order on the peer, so another write need only wait for our own
       // disk. A copy must see both nodes settled, and is itself waited for until it has ended.
       if (sync || kind === SYNC) {
