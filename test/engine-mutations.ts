@@ -620,10 +620,9 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `      map.set(bytes.subarray(0, 0));`,
   },
   {
-    name: "simulator: a refused promotion forgets what was written before the two nodes met",
+    name: "a refused promotion forgets what was written before the two nodes met",
     defect: "S-18",
-    ...SIMULATED,
-    file: "src/engine/primary-engine.ts",
+    ...PRIMARY_ENGINE,
     find: `      const id = madeUp ? { resuid, localcnt, remotecnt } : {};`,
     replace: `      const id = madeUp ? { resuid, localcnt: 0n, remotecnt } : {};`,
   },
