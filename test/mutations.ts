@@ -542,9 +542,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-20",
     ...PRIMARY,
     find: `      if (kind === FLUSH) continue;
-      const otherStart`,
+      if (kind === READ`,
     replace: `      if (kind === FLUSH || kind === ZERO) continue;
-      const otherStart`,
+      if (kind === READ`,
   },
   {
     name: "a trim's local error is masked",
@@ -950,33 +950,32 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a copy does not wait for a write of its range",
     defect: "resync range lock",
     ...PRIMARY,
-    find: `    } else if (this.#conflicts(slot)) {
-      this.#setState(slot, CONFLICT);`,
-    replace: `    } else if (kind !== SYNC && this.#conflicts(slot)) {
-      this.#setState(slot, CONFLICT);`,
+    find: `(kind !== READ || this.#readsThere(slot)) && this.#conflicts(slot)`,
+    replace: `(kind !== READ || this.#readsThere(slot)) && kind !== SYNC && this.#conflicts(slot)`,
   },
   {
     name: "a write does not wait for a copy of its range",
     defect: "resync range lock",
     ...PRIMARY,
     find: `      if (kind === FLUSH) continue;
-      const otherStart`,
+      if (kind === READ`,
     replace: `      if (kind === FLUSH || kind === SYNC) continue;
-      const otherStart`,
+      if (kind === READ`,
   },
   {
     name: "a READ at the peer overtakes a write that this disk does not have yet",
     defect: "BD-13",
     ...PRIMARY,
-    find: `        if (kind !== READ && kind !== SYNC && !this.#settled(other)) return true;`,
+    find: `        if (kind !== SYNC && !this.#settled(other)) return true;`,
     replace: ``,
   },
   {
     name: "a write overtakes a READ at the peer",
     defect: "BD-13",
     ...PRIMARY,
-    find: `        if (there && !sync && this.#disk !== "gone") return true;`,
-    replace: `        if (there && sync && this.#disk !== "gone") return true;`,
+    find: `        if (this.#disk !== "gone" && this.#remote[other] === PENDING) return true;
+`,
+    replace: ``,
   },
   {
     name: "a secondary's FLUSH does not wait for earlier writes",

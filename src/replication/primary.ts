@@ -337,8 +337,8 @@ export class Primary {
   /** Rounds of failed copies since the last pass that ended. */
   #repairRounds = 0;
   /**
-   * An operator throws this copy away: first what is under way ends ("turning"), then "inconsistent" is put
-   * on record, then a map of ones. Nothing is overwritten before the end.
+   * An operator throws this copy away: "asked" while what is under way ends and "inconsistent" is put on
+   * record, "marking" while the map of ones is. Nothing is overwritten before the end.
    */
   #throwAway: "no" | "asked" | "marking" = "no";
 
@@ -604,10 +604,7 @@ export class Primary {
     if (kind === FLUSH) {
       this.#setState(slot, ISSUED);
       this.#flushWanted = true;
-    } else if (kind === READ && (this.#disk === "gone" || !this.#staleHere(slot))) {
-      this.#setState(slot, ISSUED);
-      this.#routeRead(slot, out);
-    } else if (this.#conflicts(slot)) {
+    } else if ((kind !== READ || this.#readsThere(slot)) && this.#conflicts(slot)) {
       this.#setState(slot, CONFLICT);
     } else if (kind === READ) {
       this.#setState(slot, ISSUED);
@@ -630,17 +627,17 @@ export class Primary {
       if (other === slot) return false;
       const kind = this.kind[other]!;
       if (kind === FLUSH) continue;
+      if (kind === READ && (read || sync || this.#local[other] !== NONE)) continue;
       const otherStart = this.offset[other]!;
       if (otherStart >= end || otherStart + this.length[other]! <= start) continue;
       // The peer may have a write before this disk has it. Who has read it there must not read older data
       // here afterwards (invariant 5): for a part of the range that is not stale, or by then no more.
       if (read) {
-        if (kind !== READ && kind !== SYNC && !this.#settled(other)) return true;
+        if (kind !== SYNC && !this.#settled(other)) return true;
         continue;
       }
       if (kind === READ) {
-        const there = this.#local[other] === NONE && this.#remote[other] === PENDING;
-        if (there && !sync && this.#disk !== "gone") return true;
+        if (this.#disk !== "gone" && this.#remote[other] === PENDING) return true;
         continue;
       }
       // The connection keeps the order on the peer, so another write need only wait for our own
@@ -742,6 +739,11 @@ export class Primary {
     }
     this.#local[slot] = PENDING;
     out.localRead(slot);
+  }
+
+  /** Is the peer asked although there is a disk here, which later reads may be served from? */
+  #readsThere(slot: number): boolean {
+    return this.#disk !== "gone" && this.#staleHere(slot);
   }
 
   #staleHere(slot: number): boolean {
