@@ -5,45 +5,15 @@
  */
 
 import { strict as assert } from "node:assert";
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { test } from "node:test";
-import { bytesOf, type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+import { EXTENT, readExtent, spoil, writeExtents } from "./extents.ts";
+import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
 import { pause, until } from "./until.ts";
 
 const MIB = 1024 * 1024;
-const EXTENT = 2 * MIB;
 const MEDIA = 256 * MIB;
 /** Zeroes are not shortened, so that a copy takes its time. */
 const WIDE = { proxied: true, mediaSize: MEDIA, compression: "none" } as const;
-
-/** Fills a block in the middle of each extent. */
-async function writeExtents(node: Node, extents: readonly number[], value: number): Promise<void> {
-  const client = await node.connect();
-  for (const extent of extents) {
-    await client.write(extent * EXTENT + 64 * 1024, Buffer.alloc(8192, value));
-  }
-  await client.flush();
-  await client.disconnect();
-}
-
-async function readExtent(node: Node, extent: number): Promise<number> {
-  const client = await node.connect();
-  const data = await client.read(extent * EXTENT + 64 * 1024, 8192);
-  await client.disconnect();
-  assert.ok(data.every((byte) => byte === data[0]));
-  return data[0]!;
-}
-
-/** Inverts a byte of a node's data area behind its back: whoever copies that extent, mends it. */
-async function spoil(node: Node, extent: number): Promise<void> {
-  const at = bytesOf((await node.dump()).get("localoff")) + extent * EXTENT;
-  const file = openSync(node.local, "r+");
-  const byte = Buffer.alloc(1);
-  readSync(file, byte, 0, 1, at);
-  byte[0] = 0xff ^ byte[0]!;
-  writeSync(file, byte, 0, 1, at);
-  closeSync(file);
-}
 
 /** Both are written alone, and meet again with alpha primary. alpha: 10 to 13. beta: 13, 20 to 22. */
 async function splitBrain(pair: TwoNodes): Promise<void> {
@@ -112,7 +82,7 @@ test("a split-brain is ended by copying what either node changed, and no more (S
     assert.match(wrong.stderr, /this node is primary/);
     assert.match(wrong.stderr, /hastctl role secondary shared/);
 
-    await spoil(beta, 50);
+    await spoil(beta, 50 * EXTENT);
     const done = await resolve(beta);
     assert.equal(done.code, 0, done.stderr);
     assert.match(done.stdout, /shared: done\n {2}thrown away/);
@@ -216,7 +186,7 @@ test("S-18: nodes written before they ever met: everything is copied, and that i
     await beta.role("primary");
     await writeExtents(beta, [2], 0xbb);
     await beta.role("init");
-    await spoil(beta, 9);
+    await spoil(beta, 9 * EXTENT);
 
     const unknown = await resolve(beta);
     assert.equal(unknown.code, 2);

@@ -2,11 +2,11 @@
 /** A node was away: afterwards the copies are equal, and only what was dirty has been copied. */
 
 import { strict as assert } from "node:assert";
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { test } from "node:test";
+import { spoil } from "./extents.ts";
 import type { NbdClient } from "./nbd-client.ts";
 import { RecordedWriter } from "./recorded-writer.ts";
-import { bytesOf, type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+import { bytesOf, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
 import { until } from "./until.ts";
 
 const MIB = 1024 * 1024;
@@ -21,17 +21,6 @@ function writerOver(client: NbdClient, mebibytes = 8): RecordedWriter {
 async function writeSome(writer: RecordedWriter, count: number): Promise<void> {
   const before = writer.acknowledgedCount;
   await until(`${count} writes are acknowledged`, () => writer.acknowledgedCount >= before + count);
-}
-
-/** Inverts one byte of a node's data area behind its back: whoever copies that extent, mends it. */
-async function spoil(node: Node, offset: number): Promise<void> {
-  const at = bytesOf((await node.dump()).get("localoff")) + offset;
-  const file = openSync(node.local, "r+");
-  const byte = Buffer.alloc(1);
-  readSync(file, byte, 0, 1, at);
-  byte[0] = 0xff ^ byte[0]!;
-  writeSync(file, byte, 0, 1, at);
-  closeSync(file);
 }
 
 test("a secondary that was dead gets the dirty extents, and no others", () =>

@@ -5,41 +5,12 @@
  */
 
 import { strict as assert } from "node:assert";
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { test } from "node:test";
-import { bytesOf, type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+import { EXTENT, readExtent, spoil, writeExtents } from "./extents.ts";
+import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
 import { pause, until } from "./until.ts";
 
 const MIB = 1024 * 1024;
-const EXTENT = 2 * MIB;
-
-async function writeExtents(node: Node, extents: readonly number[], value: number): Promise<void> {
-  const client = await node.connect();
-  for (const extent of extents) {
-    await client.write(extent * EXTENT + 64 * 1024, Buffer.alloc(8192, value));
-  }
-  await client.flush();
-  await client.disconnect();
-}
-
-async function readExtent(node: Node, extent: number): Promise<number> {
-  const client = await node.connect();
-  const data = await client.read(extent * EXTENT + 64 * 1024, 8192);
-  await client.disconnect();
-  assert.ok(data.every((byte) => byte === data[0]));
-  return data[0]!;
-}
-
-/** Inverts a byte of a node's data area behind its back. */
-async function spoil(node: Node, extent: number): Promise<void> {
-  const at = bytesOf((await node.dump()).get("localoff")) + extent * EXTENT;
-  const file = openSync(node.local, "r+");
-  const byte = Buffer.alloc(1);
-  readSync(file, byte, 0, 1, at);
-  byte[0] = 0xff ^ byte[0]!;
-  writeSync(file, byte, 0, 1, at);
-  closeSync(file);
-}
 
 /** @returns what it printed */
 async function typed(node: Node, command: string, ...args: readonly string[]): Promise<string> {
@@ -90,13 +61,13 @@ test("disconnect under load, then connect: nothing else than the difference is c
       }
       assert.ok((await pair.differences()).length >= 2);
 
-      await spoil(beta, 25);
+      await spoil(beta, 25 * EXTENT);
       assert.match(await typed(node, "connect"), /To watch/);
       await pair.inSync(alpha);
       assert.match(await typed(node, "connect"), /already connected/);
       assert.deepEqual(await pair.differences(), [25 * EXTENT], "only what was written is copied");
       assert.equal(await readExtent(alpha, 21), next);
-      await spoil(beta, 25);
+      await spoil(beta, 25 * EXTENT);
     }
     // A node that was told to part does not take it for a primary's death.
     await typed(beta, "disconnect");
@@ -141,8 +112,8 @@ test("invalidate on the secondary: a spoilt copy is made anew, although no map m
     const { alpha, beta } = pair;
     await writeExtents(alpha, [1, 2, 3], 0x11);
     await pair.inSync(alpha);
-    await spoil(beta, 2);
-    await spoil(beta, 20);
+    await spoil(beta, 2 * EXTENT);
+    await spoil(beta, 20 * EXTENT);
     assert.deepEqual(await pair.differences(), [2 * EXTENT, 20 * EXTENT]);
     const dry = await typed(beta, "invalidate", "--dry-run");
     assert.match(dry, /to be thrown away: this node's copy, 6\dMB on /);
@@ -166,8 +137,8 @@ test("invalidate on the primary: it serves from the other node until its copy is
     const { alpha, beta } = pair;
     await writeExtents(alpha, [1, 2, 3], 0x11);
     await pair.inSync(alpha);
-    await spoil(alpha, 2);
-    await spoil(alpha, 20);
+    await spoil(alpha, 2 * EXTENT);
+    await spoil(alpha, 20 * EXTENT);
     await typed(alpha, "resync-rate", "1m");
     assert.match(await typed(alpha, "invalidate", "--dry-run"), /served from there/);
     assert.match(await typed(alpha, "invalidate"), /which serves meanwhile/);

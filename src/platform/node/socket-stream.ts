@@ -13,6 +13,7 @@ import net from "node:net";
 import { assert } from "../../base/assert.ts";
 import type { Stream, StreamReader } from "../net.ts";
 import { failureText } from "./net-failure.ts";
+import { SentReports } from "./sent-reports.ts";
 
 /**
  * A TCP peer that has been silent for so long is asked whether it is there, and so often before it is
@@ -76,6 +77,7 @@ class SocketStream implements Stream {
   readonly #socket: net.Socket;
   /** Where Node reads while nobody can be asked for space. */
   readonly #oneByte = new Uint8Array(1);
+  readonly #sent: SentReports = new SentReports();
   #reader: StreamReader | null = null;
   #paused = false;
   /** No more writes: ended here, ended by the peer, or closed. */
@@ -83,8 +85,6 @@ class SocketStream implements Stream {
   #destroyed = false;
   #failure: string | null = null;
   #closed = false;
-  #sentCount = 0;
-  #sentScheduled = false;
 
   constructor(handle: object, peer: string) {
     this.peer = peer;
@@ -117,7 +117,7 @@ class SocketStream implements Stream {
       process.nextTick(() => reader.closed(this.#failure));
       return;
     }
-    if (this.#sentCount > 0) this.#scheduleSent();
+    this.#sent.start(reader);
     if (!this.#paused && !this.#destroyed) this.#socket.resume();
   }
 
@@ -136,35 +136,15 @@ class SocketStream implements Stream {
 
   write(bytes: Uint8Array): void {
     if (this.#ended) return;
-    this.#socket.write(bytes, this.#onWritten);
+    this.#socket.write(bytes, this.#sent.written);
   }
 
   writeAll(pieces: readonly Uint8Array[]): void {
     if (this.#ended) return;
     this.#socket.cork();
-    for (const piece of pieces) this.#socket.write(piece, this.#onWritten);
+    for (const piece of pieces) this.#socket.write(piece, this.#sent.written);
     this.#socket.uncork();
   }
-
-  readonly #onWritten = (error: Error | null | undefined): void => {
-    if (error) return; // "error" and "close" tell it
-    this.#sentCount += 1;
-    this.#scheduleSent();
-  };
-
-  #scheduleSent(): void {
-    if (this.#sentScheduled || this.#reader === null) return;
-    this.#sentScheduled = true;
-    process.nextTick(this.#reportSent);
-  }
-
-  readonly #reportSent = (): void => {
-    this.#sentScheduled = false;
-    if (this.#destroyed || this.#closed) return;
-    const count = this.#sentCount;
-    this.#sentCount = 0;
-    this.#reader!.sent(count);
-  };
 
   pause(): void {
     if (this.#paused) return;
@@ -190,6 +170,7 @@ class SocketStream implements Stream {
     assert(this.#paused);
     const gone = this.#destroyed || this.#closed;
     this.#destroyed = this.#ended = this.#closed = true;
+    this.#sent.stop();
     return gone ? null : takeHandle(this.#socket);
   }
 
@@ -197,6 +178,7 @@ class SocketStream implements Stream {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#ended = true;
+    this.#sent.stop();
     this.#failure ??= "closed by this side";
     this.#socket.destroy();
   }
@@ -205,6 +187,7 @@ class SocketStream implements Stream {
     if (this.#closed) return;
     this.#closed = true;
     this.#ended = true;
+    this.#sent.stop();
     this.#reader?.closed(this.#failure);
   }
 }

@@ -13,10 +13,12 @@ import type { TLSSocket } from "node:tls";
 import { assert } from "../../base/assert.ts";
 import type { Stream, StreamReader } from "../net.ts";
 import { failureText } from "./net-failure.ts";
+import { SentReports } from "./sent-reports.ts";
 
 export class TlsStream implements Stream {
   readonly peer: string;
   readonly #socket: TLSSocket;
+  readonly #sent: SentReports = new SentReports();
   #reader: StreamReader | null = null;
   /** Decrypted, and not yet taken. */
   #left: Uint8Array = NOTHING;
@@ -31,8 +33,6 @@ export class TlsStream implements Stream {
   #gone = false;
   #closed = false;
   #failure: string | null = null;
-  #sentCount = 0;
-  #sentScheduled = false;
 
   /** @param socket established and paused: the reader's memory is not known yet */
   constructor(socket: TLSSocket, peer: string) {
@@ -62,7 +62,7 @@ export class TlsStream implements Stream {
       this.#deliver();
     });
     if (!this.#paused) this.#socket.resume();
-    if (this.#sentCount > 0) this.#scheduleSent();
+    this.#sent.start(reader);
     if (this.#gone) process.nextTick(() => this.#maybeClosed());
   }
 
@@ -84,35 +84,15 @@ export class TlsStream implements Stream {
 
   write(bytes: Uint8Array): void {
     if (this.#ended) return;
-    this.#socket.write(bytes, this.#onWritten);
+    this.#socket.write(bytes, this.#sent.written);
   }
 
   writeAll(pieces: readonly Uint8Array[]): void {
     if (this.#ended) return;
     this.#socket.cork();
-    for (const piece of pieces) this.#socket.write(piece, this.#onWritten);
+    for (const piece of pieces) this.#socket.write(piece, this.#sent.written);
     this.#socket.uncork();
   }
-
-  readonly #onWritten = (error: Error | null | undefined): void => {
-    if (error) return; // "error" and "close" tell it
-    this.#sentCount += 1;
-    this.#scheduleSent();
-  };
-
-  #scheduleSent(): void {
-    if (this.#sentScheduled || this.#reader === null) return;
-    this.#sentScheduled = true;
-    process.nextTick(this.#reportSent);
-  }
-
-  readonly #reportSent = (): void => {
-    this.#sentScheduled = false;
-    if (this.#destroyed || this.#closed) return;
-    const count = this.#sentCount;
-    this.#sentCount = 0;
-    this.#reader!.sent(count);
-  };
 
   pause(): void {
     if (this.#paused) return;
@@ -146,6 +126,7 @@ export class TlsStream implements Stream {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#ended = true;
+    this.#sent.stop();
     this.#left = NOTHING;
     this.#failure ??= "closed by this side";
     this.#socket.destroy();
@@ -156,6 +137,7 @@ export class TlsStream implements Stream {
     // A paused reader takes the rest first: what was received whole is applied.
     if (this.#left.length > 0) return;
     this.#closed = true;
+    this.#sent.stop();
     this.#reader.closed(this.#failure);
   }
 }
