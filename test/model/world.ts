@@ -472,6 +472,9 @@ export class World {
       } else this.#acked[cell] = this.#flushed[cell]!;
     }
     if (this.#keeper !== null) this.entitled.delete(node);
+    // async: what a FLUSH has promised is stable on the primary, and there only.
+    const promised = this.mode !== "async" || node === this.#lastLeader;
+    if (!promised && this.#lacks(node) >= 0) this.entitled.delete(node);
   }
 
   /** Has a stale primary that lives what was acknowledged here? Its peer's power may take the other copy. */
