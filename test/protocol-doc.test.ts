@@ -31,7 +31,7 @@ function hexOf(bytes: Uint8Array): string {
 }
 
 test("docs/protocol.md shows the P1 we send", () => {
-  const p1 = encodeP1({ resource: "shared", version: 2, extensions: 0n });
+  const p1 = encodeP1({ resource: "shared", version: 2, extensions: 0n, term: 0n });
   expect.equal(example("P1 for the resource `shared`"), hexOf(p1));
 });
 

@@ -25,7 +25,7 @@ import { ConfigurationInUse, type Loaded } from "../daemon/reload.ts";
 import type { Probed } from "../daemon/resource.ts";
 import { daemonSettings } from "../daemon/settings.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
-import { explainMetadata, type Metadata, MetadataError, stateOf } from "../metadata/block.ts";
+import { copyWorth, explainMetadata, type Metadata, MetadataError } from "../metadata/block.ts";
 import { findMetadata } from "../metadata/copies.ts";
 import { ComponentError, componentAdvice } from "../platform/component.ts";
 import type { Log, LogDestination } from "../platform/log.ts";
@@ -374,8 +374,7 @@ async function probe(settings: WorkerSettings): Promise<Probed> {
   for (let attempt = 0; ; attempt++) {
     try {
       const metadata = await readMetadata(settings);
-      const copy = { state: stateOf(metadata), forced: metadata.forced ?? null };
-      return { kind: "usable", copy };
+      return { kind: "usable", copy: copyWorth(metadata) };
     } catch (error) {
       if (error instanceof ComponentError) {
         if (error.code === "component-locked" && attempt < LOCK_RETRIES) {

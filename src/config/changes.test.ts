@@ -62,6 +62,7 @@ const TABLE: readonly [string, string, string, string, "live" | "restarted"][] =
   ["exectimeout", "60", "exectimeout 5", "5", "live"],
   ["gate", "none", "gate /gate", "/gate", "live"],
   ["metaflush", "on", "metaflush off", "off", "restarted"],
+  ["arbiter", "off", "arbiter on", "on", "live"],
 ];
 
 for (const [keyword, before, statement, after, primary] of TABLE) {

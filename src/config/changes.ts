@@ -6,7 +6,8 @@
  *   name, local, export, exporttls, device                   restart           restart
  *   remote from or to none, metaflush from on to off         restart           restart
  *   remote, source, replication, checksum, compression,
- *   timeout, exec, exectimeout, gate, metaflush, tlspeer     restart           live
+ *   timeout, exec, exectimeout, gate, metaflush, tlspeer,    restart           live
+ *   arbiter
  *   control, control…, pidfile, user, listen, tlsdir         live              live
  *
  * A restart takes the role away, and gives it back under the new settings: all of them, those that
@@ -93,6 +94,8 @@ const SETTINGS: Readonly<Record<ResourceSetting, { keyword: string; live: Live }
   exporttls: { keyword: "exporttls", live: false },
   tlspeer: { keyword: "tlspeer", live: true },
   device: { keyword: "device", live: false },
+  // One that was promoted without goes on so, until an agent takes it over.
+  arbiter: { keyword: "arbiter", live: true },
 };
 
 const DAEMON_SETTINGS: readonly DaemonSetting[] = [

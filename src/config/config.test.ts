@@ -78,6 +78,7 @@ test("everything left out has the original's default (behaviour §15)", () => {
         export: "unix:///run/hast/r0.sock",
         exporttls: "auto",
         device: "auto",
+        arbiter: false,
         tlspeer: null,
       },
     ],

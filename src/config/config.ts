@@ -76,6 +76,8 @@ export interface ResourceConfig {
   readonly export: string;
   readonly exporttls: ExportTls;
   readonly device: Device;
+  /** Somebody beside hastd decides who is primary, and how long. */
+  readonly arbiter: boolean;
   /** "sha256:" and the fingerprint of the peer's certificate; null = an authority vouches for it. */
   readonly tlspeer: string | null;
 }
@@ -240,6 +242,7 @@ function resolveResource(view: View, report: Report): ResourceConfig | null {
     export: exported.value,
     exporttls: strongest(layers, "exporttls")?.value ?? "auto",
     device: strongest(layers, "device")?.value ?? "auto",
+    arbiter: strongest(layers, "arbiter")?.value ?? false,
     tlspeer: pinned(strongest(layers, "tlspeer")?.value),
   });
 }

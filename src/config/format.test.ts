@@ -16,7 +16,7 @@ const FULL = `
   control /c controlowner ops controlgroup staff controlmode 640 pidfile /p user nobody
   listen 10.0.0.1 on alpha { listen 10.0.0.9:99 }
   exec /hook gate /gate exectimeout 7 timeout 3 checksum sha256 export tcp://127.0.0.1
-  resource r { compression lzf replication async metaflush off device fuse
+  resource r { compression lzf replication async metaflush off device fuse arbiter on
     on alpha { name n local /d remote fd00::1 source fd00::2 } }`;
 
 test("a configuration written out and read again is the same", () => {

@@ -44,6 +44,7 @@ function resourceLines(resource: ResourceConfig, node: string): string[] {
     `        export ${resource.export}`,
     `        exporttls ${resource.exporttls}`,
     `        device ${resource.device}`,
+    `        arbiter ${resource.arbiter ? "on" : "off"}`,
     `        tlspeer ${resource.tlspeer ?? "none"}`,
     "    }",
     "}",

@@ -20,11 +20,11 @@ test("parseSyntax() builds the tree of the whole grammar (behaviour §15)", () =
     listen tcp4://0.0.0.0:8457
     listen [::]:8457
     replication async checksum crc32 compression lzf timeout 5 exec /sbin/hook metaflush off
-    export tcp://0.0.0.0 device nbd
+    export tcp://0.0.0.0 device nbd arbiter on
     on alpha { control uds:///a pidfile /b listen 10.0.0.1 export unix:///c device fuse }
     resource r0 {
       replication fullsync checksum sha256 compression none timeout 7 exec /h metaflush on
-      name n0 local /dev/a remote none export /e device none
+      name n0 local /dev/a remote none export /e device none arbiter off
       on alpha { name n1 local /dev/b remote hast2 source 10.0.0.1 metaflush off export /f device auto }
     }
   `;
@@ -50,6 +50,7 @@ test("parseSyntax() builds the tree of the whole grammar (behaviour §15)", () =
     metaflush: false,
     export: "tcp://0.0.0.0",
     device: "nbd",
+    arbiter: true,
   });
   assert.equal(tree.nodes.length, 1);
   assert.equal(tree.nodes[0]!.node, "alpha");
@@ -76,6 +77,7 @@ test("parseSyntax() builds the tree of the whole grammar (behaviour §15)", () =
     remote: "none",
     export: "/e",
     device: "none",
+    arbiter: false,
   });
   assert.equal(resource!.nodes[0]!.node, "alpha");
   assert.deepEqual(values(resource!.nodes[0]!.settings), {
@@ -103,6 +105,7 @@ test("parseSyntax() accepts each statement where the table says, and nowhere els
     controlgroup: "x",
     controlmode: "660",
     metaflush: "on",
+    arbiter: "on",
     device: "auto",
     name: "x",
     control: "/x",
@@ -160,7 +163,7 @@ resource r1 {
 test("an unknown statement is named together with what is possible there, and costs one complaint", () => {
   assert.deepEqual(inResource("lokal /dev/x on"), [
     '2:1 unknown statement "lokal"; in a resource section there can be replication, checksum, ' +
-      "compression, timeout, exec, exectimeout, gate, metaflush, name, local, remote, export, exporttls, device, tlspeer or on",
+      "compression, timeout, exec, exectimeout, gate, metaflush, name, local, remote, export, exporttls, device, arbiter, tlspeer or on",
   ]);
   assert.equal(
     complaints("ressource r0 {\n local /x\n on a { remote none }\n}\ntimeout 5").length,

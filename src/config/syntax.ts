@@ -58,6 +58,7 @@ export interface Settings {
   export?: Setting<string>;
   exporttls?: Setting<ExportTls>;
   device?: Setting<Device>;
+  arbiter?: Setting<boolean>;
   tlsdir?: Setting<string>;
   /** "sha256:" and 64 lower-case hexadecimal digits, or "none". */
   tlspeer?: Setting<string>;
@@ -110,6 +111,7 @@ export const STATEMENTS: Readonly<Record<Keyword, readonly Level[]>> = {
   export: ["global", "node", "resource", "resource-node"],
   exporttls: ["global", "node", "resource", "resource-node"],
   device: ["global", "node", "resource", "resource-node"],
+  arbiter: ["global", "resource", "resource-node"],
   tlsdir: ["global", "node"],
   tlspeer: ["global", "node", "resource", "resource-node"],
 };
@@ -325,9 +327,10 @@ class Parser {
         if (value !== null) settings[keyword] = { value, at };
         break;
       }
+      case "arbiter":
       case "metaflush": {
         const value = this.#choice(keyword, token, ["on", "off"]);
-        if (value !== null) settings.metaflush = { value: value === "on", at };
+        if (value !== null) settings[keyword] = { value: value === "on", at };
         break;
       }
       case "replication": {
@@ -499,7 +502,8 @@ function isKeyword(word: string): word is Keyword {
 
 /** Whether the value of `keyword` was forgotten, and `token` begins the next statement. */
 function isNextStatement(keyword: Token, token: Token): boolean {
-  if (keyword.text === "metaflush" && token.text === "on") return false;
+  const isSwitch = keyword.text === "metaflush" || keyword.text === "arbiter";
+  if (isSwitch && token.text === "on") return false;
   if (token.text !== "on" && token.text !== "resource" && !isKeyword(token.text)) return false;
   return RESERVED.has(token.text) || token.at.line !== keyword.at.line;
 }

@@ -22,8 +22,11 @@ import {
   decodeControlRequest,
   encodeControlError,
   encodeDeedReply,
+  encodeLeaseReply,
   encodeSetRoleReply,
   encodeStatusReply,
+  type Lease,
+  type LeaseEntry,
   type SetRoleEntry,
   type StatusEntry,
 } from "../wire/control.ts";
@@ -122,6 +125,8 @@ export class ControlServer {
         const entries = await Promise.all(names.map((name) => this.#setRole(name, request)));
         return encodeSetRoleReply({ error: CONTROL_OK, entries }, request.extended);
       }
+      case "lease":
+        return await this.#lease(request);
       case "discard-local": {
         const { dryRun } = request;
         const deed = (resource: Resource) => resource.discardLocal(dryRun);
@@ -141,6 +146,44 @@ export class ControlServer {
       default:
         return unreachable(request);
     }
+  }
+
+  /** Answers at once where there is news, else when there is some, or after `waitMs`. */
+  async #lease({ resources, lease, confirmed, waitMs }: LeaseRequest): Promise<Uint8Array> {
+    const { clock } = this.#parts;
+    const due = clock.now() + waitMs;
+    for (;;) {
+      const entries = resources.map((name, index) => this.#renew(name, lease, confirmed[index]!));
+      const leftMs = due - clock.now();
+      if (leftMs <= 0 || entries.some((entry, index) => hasNews(entry, confirmed[index]!))) {
+        return encodeLeaseReply({ error: CONTROL_OK, entries });
+      }
+      await this.#leaseNews(resources, leftMs);
+    }
+  }
+
+  #renew(name: string, lease: Lease, confirmed: number): LeaseEntry {
+    const resource = this.#parts.resources().get(name);
+    if (resource === undefined) {
+      const outcome = { kind: "failed", error: CONTROL_NO_SUCH_RESOURCE } as const;
+      return { resource: name, outcome, errmsg: noSuchResource(name) };
+    }
+    const renewed = resource.renewLease(lease, confirmed);
+    if ("kind" in renewed) return { resource: name, outcome: renewed, errmsg: null };
+    const outcome = { kind: "failed", error: CONTROL_INVALID } as const;
+    return { resource: name, outcome, errmsg: renewed.reason };
+  }
+
+  #leaseNews(names: readonly string[], withinMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const told = () => {
+        timer.cancel();
+        for (const end of ends) end();
+        resolve();
+      };
+      const ends = names.map((name) => this.#parts.resources().get(name)!.watchLease(told));
+      const timer = this.#parts.clock.after(withinMs, told);
+    });
   }
 
   async #deed(name: string, deed: (resource: Resource) => Promise<Resolution>): Promise<DeedEntry> {
@@ -185,7 +228,7 @@ export class ControlServer {
     };
   }
 
-  async #setRole(name: string, { role, force }: SetRole): Promise<SetRoleEntry> {
+  async #setRole(name: string, { role, force, lease }: SetRole): Promise<SetRoleEntry> {
     const resource = this.#parts.resources().get(name);
     if (resource === undefined) {
       return {
@@ -195,7 +238,8 @@ export class ControlServer {
         notes: [],
       };
     }
-    const change = await resource.changeRole(role, force ? "by force" : "by the rules");
+    const how = force ? "by force" : "by the rules";
+    const change = await resource.changeRole(role, how, lease);
     if (change.kind === "done") {
       const outcome = { kind: "done", previousRole: change.previousRole } as const;
       return { resource: name, outcome, errmsg: null, notes: [] };
@@ -208,6 +252,13 @@ export class ControlServer {
 /** An answer about the daemon itself. */
 function doneEntry(notes: readonly string[]): DeedEntry {
   return { resource: DAEMON, outcome: { kind: "done" }, errmsg: null, notes };
+}
+
+type LeaseRequest = Extract<ControlRequest, { kind: "lease" }>;
+
+function hasNews({ outcome }: LeaseEntry, confirmed: number): boolean {
+  if (outcome.kind === "failed" || outcome.role !== "primary") return true;
+  return outcome.wish !== null && outcome.wish.number !== confirmed;
 }
 
 type SetRole = Extract<ControlRequest, { kind: "set-role" }>;

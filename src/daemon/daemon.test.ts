@@ -148,7 +148,7 @@ test("both doors lead to the resources", async () => {
 
   const socket = new FakeSocket("10.0.0.2");
   world.peer(socket);
-  socket.feed(encodeP1({ resource: "r1", version: 2, extensions: 0n }));
+  socket.feed(encodeP1({ resource: "r1", version: 2, extensions: 0n, term: 0n }));
   await settle();
   assert.equal(socket.state, "ended");
   assert(world.log.says("[r1] (init) Connection from tcp://10.0.0.2:40000 refused"));

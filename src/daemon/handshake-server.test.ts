@@ -70,7 +70,7 @@ function clientHello(name: string): Uint8Array {
 
 const PIN = `sha256:${"ab".repeat(32)}`;
 
-const P1 = encodeP1({ resource: "r0", version: 2, extensions: 0n });
+const P1 = encodeP1({ resource: "r0", version: 2, extensions: 0n, term: 0n });
 
 class World {
   readonly clock = new FakeClock();
@@ -167,7 +167,7 @@ test("a resource whose old worker hangs holds up no other resource's handshake (
   stuck.processes.last.obedient = false;
   const again = await connect(P1);
   assert.equal(again.written.length, 0, "waits for the old worker");
-  const next = await connect(encodeP1({ resource: "r1", version: 2, extensions: 0n }));
+  const next = await connect(encodeP1({ resource: "r1", version: 2, extensions: 0n, term: 0n }));
   assert.equal(decodeS1(next.written.subarray(FRAME_HEADER_SIZE)).kind, "accepted");
 });
 
@@ -186,7 +186,7 @@ test("a silent name server delays a stranger only, and within a deadline", async
 
 test("a refused host is warned of once an hour, however often it comes", async () => {
   const world = new World();
-  const p1 = encodeP1({ resource: "no\n[ERROR] such", version: 2, extensions: 0n });
+  const p1 = encodeP1({ resource: "no\n[ERROR] such", version: 2, extensions: 0n, term: 0n });
   const warnings = (): string[] => world.log.lines.filter((line) => /^WARNING/.test(line));
   for (let count = 0; count < 20; count++) await world.connect(p1);
   assert.equal(warnings().length, 1);
@@ -273,7 +273,7 @@ test("any bytes leave the daemon serving, and leave no timer behind", async () =
       const other = world.make("r1", "tcp4://10.0.0.3");
       world.resources.set("r1", other);
       await other.changeRole("secondary");
-      const p1 = encodeP1({ resource: "r1", version: 2, extensions: 0n });
+      const p1 = encodeP1({ resource: "r1", version: 2, extensions: 0n, term: 0n });
       const a = await world.connect(p1, "10.0.0.3");
       const p2 = encodeP2(2, { ...hello, resource: "r1", token });
       const b = await world.connect(p2, "10.0.0.3");
@@ -310,7 +310,9 @@ test("close() ends what is unfinished and refuses what comes", async () => {
 test("strangers that come again and again do not fill the log", async () => {
   const world = new World();
   for (let count = 0; count < 500; count++) {
-    await world.connect(encodeP1({ resource: `no\n[ERROR] ${count}`, version: 2, extensions: 0n }));
+    await world.connect(
+      encodeP1({ resource: `no\n[ERROR] ${count}`, version: 2, extensions: 0n, term: 0n }),
+    );
   }
   const lines = world.log.lines.filter((line) => /^WARNING/.test(line));
   assert.equal(lines.length, 20);
@@ -412,7 +414,9 @@ test("inside the TLS of one resource no other is served", async () => {
   world.resources.set("r1", world.make("r1", "tls://hast2"));
   await world.resources.get("r1")!.changeRole("secondary");
   await world.connect(clientHello("r0"));
-  const plain = await world.tls.accept(encodeP1({ resource: "r1", version: 2, extensions: 0n }));
+  const plain = await world.tls.accept(
+    encodeP1({ resource: "r1", version: 2, extensions: 0n, term: 0n }),
+  );
   assert.match(
     JSON.stringify(decodeS1(plain.written.subarray(FRAME_HEADER_SIZE))),
     /another resource/,

@@ -230,6 +230,7 @@ export class HandshakeServer {
       this.#refuse(socket, refuse("TLS was agreed upon for another resource."));
       return;
     }
+    if (hello.kind === "p1") resource.heardTerm(hello.term);
     const role = resource.announcedRole;
     if (role !== "secondary") {
       resource.log.debug(1, `Connection from ${socket.peer} refused: the role here is ${role}.`);

@@ -57,7 +57,13 @@ class World {
   /** A primary connects. */
   async connect(): Promise<void> {
     const a = new FakeSocket("10.0.0.2");
-    await this.resource.firstStep(a, { kind: "p1", resource: "r0", version: 2, extensions: 0n });
+    await this.resource.firstStep(a, {
+      kind: "p1",
+      resource: "r0",
+      version: 2,
+      extensions: 0n,
+      term: 0n,
+    });
     const answer = decodeS1(a.written.subarray(FRAME_HEADER_SIZE));
     assert(answer.kind === "accepted");
     const refusal = this.resource.secondStep(new FakeSocket("10.0.0.2", 40001), {
@@ -135,7 +141,7 @@ test("S-11: a secondary that is disconnected while its primary connects again, o
     await world.connect();
     world.processes.last.exit({ kind: "code", code: 75 });
     const a = new FakeSocket("10.0.0.2");
-    const p1 = { kind: "p1", resource: "r0", version: 2, extensions: 0n } as const;
+    const p1 = { kind: "p1", resource: "r0", version: 2, extensions: 0n, term: 0n } as const;
     if (connecting) await world.resource.firstStep(a, p1);
     assert.match(await world.order({ kind: "disconnect" }), /^disconnected from the primary/);
     await world.resource.changeRole("primary");

@@ -63,7 +63,13 @@ class World {
 
   /** A primary's first connection. */
   async p1(socket = new FakeSocket("10.0.0.2"), version = 2): Promise<FakeSocket> {
-    void this.resource.firstStep(socket, { kind: "p1", resource: "r0", version, extensions: 0n });
+    void this.resource.firstStep(socket, {
+      kind: "p1",
+      resource: "r0",
+      version,
+      extensions: 0n,
+      term: 0n,
+    });
     await settle();
     return socket;
   }

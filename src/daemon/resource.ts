@@ -40,7 +40,15 @@ import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log, LogDestination } from "../platform/log.ts";
 import type { Processes } from "../platform/process.ts";
 import { isTls, remoteHost } from "../wire/address.ts";
-import type { Order, ResourceStatus, Role, StatusEntry } from "../wire/control.ts";
+import type {
+  Lease,
+  LeaseEntry,
+  Order,
+  ResourceStatus,
+  Role,
+  StatusEntry,
+  Wish,
+} from "../wire/control.ts";
 import { EXTENSIONS } from "../wire/extensions.ts";
 import {
   encodeS1,
@@ -86,6 +94,12 @@ const PRIMARY_POLL_MS = 100;
  */
 export const REFUSAL_REMEMBERED_MS = 60_000;
 
+/**
+ * A primary that an arbiter has chosen answers nothing once its lease has run out. So long after that hastd
+ * itself takes the role away: nobody is left to do it, and programs hang.
+ */
+export const LEASE_LOST_MS = 20_000;
+
 const STOPPING = "hastd is stopping.";
 /** What the primary says of it is in engine/peer-trouble.ts. */
 const DISCONNECTED = "Remote node was disconnected by an operator.";
@@ -122,6 +136,7 @@ interface Attempt {
   readonly socket: HandshakeSocket;
   readonly version: number;
   readonly extensions: bigint;
+  readonly term: bigint;
   /** When its P1 came, by the monotonic clock. */
   readonly at: number;
   /** Null until S1 has been sent: the old worker still lives. */
@@ -167,6 +182,16 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #disconnectedAt = 0;
   /** The next worker of a secondary throws this copy away, and this hears of it. */
   #invalidation: ((resolution: Resolution) => void) | null = null;
+  /** What an arbiter has granted this primary. */
+  #lease: Lease | null = null;
+  #leaseEnd: Timer | null = null;
+  /** The highest term that this node has heard of; 0n = none. */
+  #term = 0n;
+  /** The present worker's last, in numbers that go on from worker to worker. */
+  #wish: Wish | null = null;
+  /** What the present worker's own numbers begin after. */
+  #wishBase: number;
+  readonly #leaseWatchers = new Set<() => void>();
   /** Events raised while a role is being entered, for its hooks. */
   readonly #heldEvents: WorkerEvent[] = [];
   /** Resolves when every role change asked for so far has ended. */
@@ -176,6 +201,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#settings = settings;
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
+    // Nothing that was confirmed to an earlier hastd counts for this one.
+    this.#wishBase = Math.floor(surroundings.clock.wallTime());
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#attachment = new Attachment(this, surroundings.clock, {
       ...surroundings.devices,
@@ -230,12 +257,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    * Resolves when the role works, or with the reason why not.
    * @param how "by force": to primary, an operator knows that this copy is the one to serve, whatever the
    *   rules say; from primary, the device is detached although it is used
+   * @param lease to primary, an arbiter has chosen this node
    */
   async changeRole(
     wanted: Role,
     how: "by the rules" | "by force" = "by the rules",
+    lease: Lease | null = null,
   ): Promise<RoleChange> {
-    const change = this.#changes.then(() => this.#changeRole(wanted, how === "by force"));
+    const change = this.#changes.then(() => this.#changeRole(wanted, how === "by force", lease));
     // A failure is this caller's to hear; the next change only waits for the end.
     this.#changes = change.catch(() => undefined);
     return await change;
@@ -289,6 +318,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       const left = this.#left;
       const vouched = this.#vouched;
       const orders = this.#orders;
+      const lease = this.#lease;
       const { local } = this.#settings;
       failure ??= await this.#enterRole("init", false);
       this.#setRole("init");
@@ -297,7 +327,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#orders = orders;
       // A primary has heard all there was to hear of its copy; and its peer may be away (S-2).
       if (role === "primary" && local === this.#settings.local) this.#vouched = vouched;
-      if (failure === null) failure = await this.#enterRole(role, false);
+      if (failure === null) failure = await this.#enterRole(role, false, lease);
       // The same disk, and nobody else has had it: what is known of its cache still is (S-9).
       const known = failure === null && role === "secondary" && local === this.#settings.local;
       if (known && this.#worker === null) this.#left = left;
@@ -318,14 +348,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return reason;
   }
 
-  async #changeRole(wanted: Role, forced: boolean): Promise<RoleChange> {
+  async #changeRole(wanted: Role, forced: boolean, lease: Lease | null): Promise<RoleChange> {
     const previousRole = this.#role;
     if (this.#stopping) return { kind: "failed", previousRole, reason: STOPPING };
-    if (wanted === previousRole) return await this.#keepRole(wanted);
+    if (wanted === previousRole) return await this.#keepRole(wanted, lease);
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
     if (wanted === "primary" && !forced) {
-      const reason = await this.#promotionRefusal();
+      const reason = this.#arbiterRefusal(lease) ?? (await this.#promotionRefusal(lease !== null));
       if (reason !== null) {
         this.#log.error(`Role primary refused: ${reason}`);
         return { kind: "failed", previousRole, reason };
@@ -348,7 +378,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#forgetOrders();
     let failure: string | Refused | null;
     try {
-      failure = await this.#enterRole(wanted, forced);
+      failure = await this.#enterRole(wanted, forced, lease);
     } finally {
       this.#target = null;
     }
@@ -375,19 +405,40 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return { kind: "failed", previousRole, reason };
   }
 
-  /** Why this node must not become primary, or null. The role stays as it is. */
-  async #promotionRefusal(): Promise<string | null> {
+  /** Why this node is not to be primary in the arbiter's name, or without; or null. */
+  #arbiterRefusal(lease: Lease | null): string | null {
+    const { name } = this;
+    if (this.#settings.arbiter !== true) {
+      return lease === null
+        ? null
+        : `hast.conf does not say \`arbiter on\` for ${name}. Say so on both nodes; then: hastctl reload`;
+    }
+    if (lease === null) {
+      return (
+        "hast.conf says `arbiter on`: hast-failover decides who is primary. To see why it is not this node: " +
+        `hast-failover status. To go on without it, in spite of all rules: hastctl role --force primary ${name}`
+      );
+    }
+    if (lease.term >= this.#term) return null;
+    return `the arbiter's term is ${lease.term}, and this node has heard of ${this.#term}. See: hast-failover status`;
+  }
+
+  /**
+   * Why this node must not become primary, or null. The role stays as it is.
+   * @param granted an arbiter has chosen it, and tells the other one so
+   */
+  async #promotionRefusal(granted: boolean): Promise<string | null> {
     const alive =
       `the primary at ${this.settings.remote} is connected and alive, so this node stays secondary. ` +
       `Demote that one first; there: hastctl role secondary ${this.name}`;
-    if (await this.#hasLivePrimary()) return alive;
+    if (!granted && (await this.#hasLivePrimary())) return alive;
     if (!this.#hooks.hasGate) return null;
     const refusal = await this.#hooks.mayPromote(this.#role);
     if (refusal !== null) {
       return `${refusal}. When it would agree: hastctl role primary ${this.name}`;
     }
     // The gate may have taken long enough for the other node to come back.
-    return (await this.#hasLivePrimary()) ? alive : null;
+    return !granted && (await this.#hasLivePrimary()) ? alive : null;
   }
 
   /**
@@ -438,13 +489,17 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   }
 
   /** Takes the resource there, or says why that cannot be. */
-  async #enterRole(wanted: Role, forced: boolean): Promise<string | Refused | null> {
+  async #enterRole(
+    wanted: Role,
+    forced: boolean,
+    lease: Lease | null = null,
+  ): Promise<string | Refused | null> {
     if (wanted === "primary") {
       const prepared = await this.#attachment.prepare(this.#deviceWanted);
       if (prepared.kind === "failed") return { refusal: prepared.reason };
       this.#attachSocket = prepared.socket;
     }
-    const failure = await this.#enterPreparedRole(wanted, forced);
+    const failure = await this.#enterPreparedRole(wanted, forced, lease);
     // A worker may still be there, where the device is what failed.
     if (failure !== null && wanted === "primary") {
       await this.#attachment.detach("at once");
@@ -453,7 +508,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return failure;
   }
 
-  async #enterPreparedRole(wanted: Role, forced: boolean): Promise<string | Refused | null> {
+  async #enterPreparedRole(
+    wanted: Role,
+    forced: boolean,
+    lease: Lease | null,
+  ): Promise<string | Refused | null> {
     const stuck = await this.#retireWorker();
     if (stuck !== null) return stuck;
     switch (wanted) {
@@ -465,6 +524,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         const probed = await this.#probe();
         if (probed.kind === "unusable") return probed.reason;
         this.#copy = probed.copy;
+        this.#heard(probed.copy.term);
         if (this.#stopping) return STOPPING;
         this.#setRole("secondary");
         return null;
@@ -473,7 +533,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
-        const worker = this.#startPrimary(forced ? "forced" : this.#trust);
+        if (lease !== null) this.#takeLease(lease);
+        const trust = lease === null ? this.#trust : "granted";
+        const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
         if (failure !== null) return failure;
         const detached = await this.#attachment.attach(worker.sectorSize);
@@ -486,8 +548,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   }
 
   /** Asked for the role it has: true already, unless a primary is between two workers. */
-  async #keepRole(role: Role): Promise<RoleChange> {
+  async #keepRole(role: Role, lease: Lease | null): Promise<RoleChange> {
     if (role === "primary") {
+      const refused = lease === null ? null : await this.#underLease(lease);
+      if (refused !== null) return { kind: "failed", previousRole: role, reason: refused };
       if (this.#worker === null) {
         this.#cancelRestart();
         this.#startPrimary(this.#trust);
@@ -503,6 +567,20 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       if (lost !== null) return { kind: "failed", previousRole: role, reason: lost };
     }
     return { kind: "done", previousRole: role };
+  }
+
+  /** A primary that was none of the arbiter's, or of an earlier term: its next worker is. @returns why not, or null */
+  async #underLease(lease: Lease): Promise<string | null> {
+    const refused = this.#arbiterRefusal(lease);
+    if (refused !== null || this.#lease?.term === lease.term) return refused;
+    this.#target = "primary";
+    try {
+      const stuck = await this.#retireWorker();
+      if (stuck === null) this.#takeLease(lease);
+      return stuck;
+    } finally {
+      this.#target = null;
+    }
   }
 
   async #retireWorker(): Promise<string | null> {
@@ -547,6 +625,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   #setRole(role: Role): void {
     this.#role = role;
+    if (role !== "primary") this.#endLease();
     // Deaf from now on: whoever goes on without us, or is promoted, cannot tell; and disks are swapped.
     if (role === "init") this.#vouched = false;
     // From here on the copy may change by other hands than a secondary's worker.
@@ -558,6 +637,99 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   /** They were given in another role, and for the time before; a rate is given to this node. */
   #forgetOrders(): void {
     this.#orders = { ...this.#orders, connected: true, resyncPaused: false };
+  }
+
+  // --- An arbiter's lease.
+
+  #takeLease(lease: Lease): void {
+    this.#lease = lease;
+    this.#term = lease.term;
+    this.#watchLease();
+  }
+
+  #watchLease(): void {
+    const lease = this.#lease;
+    if (this.#leaseEnd !== null || lease === null) return;
+    const { clock } = this.#surroundings;
+    const leftMs = Math.max(0, lease.deadlineMs + LEASE_LOST_MS - clock.now());
+    this.#leaseEnd = clock.after(leftMs, () => {
+      this.#leaseEnd = null;
+      const now = this.#lease;
+      if (now === null) return;
+      if (clock.now() < now.deadlineMs + LEASE_LOST_MS) this.#watchLease();
+      else {
+        this.#deposed(
+          `The lease of term ${now.term} ran out ${LEASE_LOST_MS / 1000} s ago, and hast-failover has not renewed it`,
+        );
+      }
+    });
+  }
+
+  #endLease(): void {
+    this.#lease = null;
+    this.#leaseEnd?.cancel();
+    this.#leaseEnd = null;
+    this.#leaseNews();
+  }
+
+  /** Programs that use it have got no answer for a while; now they get errors. */
+  #deposed(why: string): void {
+    this.#log.error(`${why}: this node gives up the role.`);
+    void this.changeRole("secondary", "by force").then(() => {
+      if (this.#role !== "primary") {
+        this.#note = `${sentence(why)}\nWho is primary now, and why: hast-failover status`;
+      }
+    });
+  }
+
+  #leaseNotes(): string[] {
+    const lease = this.#lease;
+    if (lease === null) return [];
+    const overMs = this.#surroundings.clock.now() - lease.deadlineMs;
+    if (overMs < 0) return [];
+    return [
+      `the lease of term ${lease.term} ran out ${Math.round(overMs / 1000)} s ago: until hast-failover renews it nothing ` +
+        "is answered here. Why it does not: hast-failover status",
+    ];
+  }
+
+  /** The lease goes on. @param confirmed the number of the last wish that the arbiter has on record; 0 = none */
+  renewLease(lease: Lease, confirmed: number): LeaseEntry["outcome"] | { readonly reason: string } {
+    if (this.#role !== "primary") return { kind: "known", role: this.#role, wish: null };
+    const known = this.#lease;
+    if (known?.term !== lease.term) {
+      const own = known === null ? "no lease" : `the lease of term ${known.term}`;
+      return { reason: `this primary has ${own}, not that of term ${lease.term}` };
+    }
+    const deadlineMs = Math.max(known.deadlineMs, lease.deadlineMs);
+    this.#lease = { term: lease.term, deadlineMs };
+    const number = Math.max(0, confirmed - this.#wishBase);
+    if (this.#worker?.wanted) this.#worker.renewLease(deadlineMs, number);
+    return { kind: "known", role: "primary", wish: this.#wish };
+  }
+
+  /** Calls `told` at every change of the role, and of what the arbiter is to put on record. @returns ends that */
+  watchLease(told: () => void): () => void {
+    this.#leaseWatchers.add(told);
+    return () => this.#leaseWatchers.delete(told);
+  }
+
+  #leaseNews(): void {
+    for (const told of [...this.#leaseWatchers]) told();
+  }
+
+  workerWishes(worker: Worker, { number, whole }: Wish): void {
+    assert(worker === this.#worker);
+    this.#wish = { number: this.#wishBase + number, whole };
+    this.#leaseNews();
+  }
+
+  /** A primary has said P1. One of a later term than ours means that ours is over. */
+  heardTerm(term: bigint): void {
+    if (this.#role !== "primary" || this.#lease === null || term <= this.#lease.term) return;
+    this.#deposed(
+      `The other node is primary in the arbiter's term ${term}, and this one's is ${this.#lease.term}`,
+    );
   }
 
   // --- Workers.
@@ -586,6 +758,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         ...(role === "primary" && this.#attachSocket !== null
           ? { attach: this.#attachSocket }
           : {}),
+        ...(role === "primary" && this.#lease !== null ? { lease: this.#lease } : {}),
       },
       this,
       { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
@@ -621,6 +794,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerCopy(worker: Worker, copy: CopyWorth): void {
     assert(worker === this.#worker);
     this.#copy = copy;
+    this.#heard(copy.term);
     if (worker.ready && worker.identity.role === "primary") {
       this.#vouched = !this.#leansOnPeer(worker);
     }
@@ -672,6 +846,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#invalidation?.(resolution);
   }
 
+  #heard(term: bigint | undefined): void {
+    if (term !== undefined && term > this.#term) this.#term = term;
+  }
+
   #forgetDivergence(): void {
     this.#divergence = null;
     this.#splitBrainTold = false;
@@ -680,6 +858,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerGone(worker: Worker, end: WorkerEnd): void {
     assert(worker === this.#worker);
     this.#worker = null;
+    if (this.#wish !== null) this.#wishBase = this.#wish.number;
+    this.#wish = null;
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
     // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
@@ -790,11 +970,19 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   async firstStep(socket: HandshakeSocket, p1: P1): Promise<void> {
     assert(this.announcedRole === "secondary");
+    if (p1.term !== 0n && p1.term < this.#term) {
+      const errmsg = `A primary of the arbiter's term ${this.#term} has been here, and this one's is ${p1.term}.`;
+      this.#log.warning(`Connection from ${socket.peer} refused: ${errmsg}`);
+      socket.write(encodeS1(refuse(errmsg)));
+      socket.end();
+      return;
+    }
     this.#dropAttempt(`replaced by ${socket.peer}`);
     const attempt: Attempt = {
       socket,
       version: Math.min(p1.version === 0 ? VERSION_MIN : p1.version, VERSION_MAX),
       extensions: p1.extensions & EXTENSIONS,
+      term: p1.term,
       at: this.#surroundings.clock.now(),
       token: null,
       expiry: null,
@@ -879,9 +1067,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         left: this.#left,
         whole: p2.whole,
         invalidate: this.#invalidation !== null,
+        ...(attempt.term === 0n ? {} : { term: attempt.term }),
       },
       "unknown",
     );
+    this.#heard(attempt.term);
     // One that ends without a word, as when it is killed, leaves nothing.
     this.#left = null;
     worker.handOver("a", attempt.socket);
@@ -1319,7 +1509,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     else if (this.#divergence !== null && this.#role !== "primary") {
       notes.push(...divergenceNotes(this.#divergence, this.name));
     }
-    notes.push(...this.#copyNotes(copy));
+    notes.push(...this.#leaseNotes(), ...this.#copyNotes(copy));
     notes.push(...this.#attachment.notes());
     const device = this.#attachment.status;
     if (report !== null) notes.push(...report.notes);

@@ -43,5 +43,6 @@ export function workerSettings(resource: ResourceConfig): WorkerSettings {
     exportTls: exportNeedsTls(resource),
     tlspeer: resource.tlspeer,
     device: resource.device,
+    arbiter: resource.arbiter,
   };
 }

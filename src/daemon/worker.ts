@@ -26,6 +26,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
 import type { Log } from "../platform/log.ts";
 import type { ProcessExit, Processes, WorkerIdentity, WorkerProcess } from "../platform/process.ts";
+import type { Wish } from "../wire/control.ts";
 
 /** How long a status request may take before its entry does without the worker's part. */
 export const STATUS_TIMEOUT_MS = 1000;
@@ -55,6 +56,8 @@ export interface WorkerOwner {
   /** What its local copy is worth: before it is ready, and whenever that changes. */
   workerCopy(worker: Worker, copy: CopyWorth): void;
   workerDiverged(worker: Worker, divergence: Divergence): void;
+  /** What the arbiter is to put on record, in this worker's own numbers. */
+  workerWishes(worker: Worker, wish: Wish): void;
   /** A secondary's was to throw this copy away. */
   workerInvalidated(worker: Worker, resolution: Resolution): void;
   /** May a resync overwrite this node's copy? To be answered with answerResync(). */
@@ -176,6 +179,11 @@ export class Worker {
     this.#send({ kind: "orders", orders });
   }
 
+  /** A primary's: its lease goes on. @param confirmed the worker's own number; 0 = none */
+  renewLease(deadlineMs: number, confirmed: number): void {
+    this.#send({ kind: "lease", deadlineMs, confirmed });
+  }
+
   /** Has the worker carry out a command, one at a time. @returns when that is on record, or why it is not */
   async command(
     message: Extract<ToWorker, { kind: "sync" | "invalidate" | "outdate" }>,
@@ -269,6 +277,9 @@ export class Worker {
         return;
       case "copy":
         this.#owner.workerCopy(this, message.copy);
+        return;
+      case "wish":
+        this.#owner.workerWishes(this, message.wish);
         return;
       case "event":
         this.#owner.workerEvent(this, message.event);

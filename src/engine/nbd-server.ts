@@ -100,6 +100,8 @@ export class NbdServer {
   #nowMs = 0;
   readonly #noticeQuota = new LineQuota();
   #accepting = true;
+  /** Replies stay here until it is false again, and flush() is called. */
+  holding = false;
 
   // Commands.
   readonly #connection: (Connection | null)[] = new Array(COMMAND_COUNT).fill(null);
@@ -691,7 +693,7 @@ class Connection implements StreamReader, NbdSink {
   }
 
   #maybeEnd(): void {
-    if (this.inFlight > 0 || this.gone || this.#ended) return;
+    if (this.inFlight > 0 || this.gone || this.#ended || this.#server.holding) return;
     this.#ended = true;
     this.outgoing.flush();
     // A client need not hang up by itself.
@@ -774,6 +776,7 @@ class Connection implements StreamReader, NbdSink {
   }
 
   flush(): void {
+    if (this.#server.holding) return;
     this.outgoing.flush();
     if (this.#finishing) this.#maybeEnd();
   }

@@ -132,6 +132,8 @@ export interface PeerLinkOptions {
   readonly hashes: Hashes;
   readonly dataSize: number;
   readonly extentSize: number;
+  /** What an arbiter has granted, or 0n. */
+  readonly term: bigint;
 }
 
 type State = "idle" | "connecting" | "hello" | "counters" | "second" | "answer" | "leave" | "up";
@@ -301,6 +303,7 @@ export class PeerLink {
         resource: this.#settings.resource,
         version: 2,
         extensions: EXTENSIONS,
+        term: this.#options.term,
       }),
     );
     this.#startTimer("the peer does not answer the handshake");

@@ -15,6 +15,7 @@ import {
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import type { Trust } from "../replication/promotion.ts";
+import type { Lease } from "../wire/control.ts";
 import {
   CMD_STATE,
   EXT_ALIVE,
@@ -43,6 +44,8 @@ interface Setup extends WorldOptions {
   readonly lives?: (life: number) => Partial<SecondaryOptions>;
   /** Nobody answers connection attempts. */
   readonly alone?: boolean;
+  /** From an arbiter. */
+  readonly lease?: Lease;
 }
 
 class Led {
@@ -91,7 +94,17 @@ class Led {
       return peer.connect();
     };
     const { settings, disk, environment, host } = world;
-    const engine = await world.until(PrimaryEngine.open(settings, disk, environment, host));
+    const lease = setup.lease ?? null;
+    const opened = PrimaryEngine.open(
+      settings,
+      disk,
+      environment,
+      host,
+      lease === null ? "known" : "granted",
+      lease,
+    );
+    const engine = await world.until(opened);
+    if (lease !== null) expect.equal(await world.until(engine.admit()), true);
     await world.until(engine.start());
     const nbd = new NbdClient(world.events, world.net.dial(settings.export));
     expect.ok(await nbd.begin());
@@ -1151,6 +1164,7 @@ class Aspirant {
     metadata: Partial<Metadata>,
     peer: Partial<SecondaryOptions> | string,
     settings: Partial<WorkerSettings> = {},
+    lease: Lease | null = null,
   ): Promise<Aspirant> {
     const entropy = [new Uint8Array(8).fill(9), new Uint8Array(1)];
     const world = new World({ arena: ARENA, settings, entropy });
@@ -1169,7 +1183,7 @@ class Aspirant {
       return last.connect();
     };
     const { disk, environment, host } = world;
-    const opened = PrimaryEngine.open(world.settings, disk, environment, host, trust);
+    const opened = PrimaryEngine.open(world.settings, disk, environment, host, trust, lease);
     const aspirant = new Aspirant(world, await world.until(opened), () => last);
     await world.events.settle();
     return aspirant;
@@ -1294,6 +1308,140 @@ test("S-2: where the other node is silent or cannot judge, it is refused at once
   );
   split.refused(/Split-brain.*Decide.*hastctl role --force primary r0$/);
   expect.deepEqual(split.metadata.localcnt, 1n);
+});
+
+test("a refused promotion that is stopped while its end is put on record ends as refused", async () => {
+  const world = new World({ arena: ARENA, settings: { metaflush: false } });
+  const { settings, disk, environment, host } = world;
+  createComponent(disk, { resuid: RESUID, state: "uptodate", sequence: 1n });
+  world.net.onConnect = () => {
+    disk.completion = "held";
+    return "connection refused";
+  };
+  const opened = PrimaryEngine.open(settings, disk, environment, host, "unknown");
+  const engine = await world.until(opened);
+  expect.equal(await world.until(engine.admit()), false);
+  expect.equal(host.exit === null, true, "the mark of metaflush off is being taken back");
+  engine.stop(10_000);
+  while (disk.release() > 0) await world.events.settle();
+  expect.equal(host.exit?.code, 77);
+});
+
+// ---- an arbiter -----------------------------------------------------------------------------------
+
+/** The pretended clock begins at 1,000,000. */
+const LEASE: Lease = { term: 7n, deadlineMs: 1_010_000 };
+const CHOSEN = { peer: { extensions: EXT_STATE }, lease: LEASE } as const;
+
+/** Puts what the engine wants on record, as an arbiter does. */
+function grant(led: Led): void {
+  const { number } = led.world.host.wishes.at(-1)!;
+  led.engine.renewLease(LEASE.deadlineMs, number);
+}
+
+test("S-17: with both nodes in step the arbiter hears so, and nothing waits for it", async () => {
+  const led = await Led.start(CHOSEN);
+  await led.settle();
+  expect.equal(led.world.host.wishes.at(-1)?.whole, "both");
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  expect.equal(led.metadata.term, 7n);
+  await led.stop();
+});
+
+test("S-17: going on alone is on the arbiter's record before it is on this disk, and before any answer", async () => {
+  const led = await Led.start(CHOSEN);
+  await led.settle();
+  grant(led);
+  led.isolate();
+  led.peer.leave();
+  await led.settle();
+  const before = led.metadata.localcnt;
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.world.clock.pass(4_000);
+  expect.equal(led.nbd.answer(write), null);
+  expect.equal(led.world.host.wishes.at(-1)?.whole, "local");
+  expect.equal(led.metadata.localcnt, before, "the other node may be chosen: no split-brain then");
+  grant(led);
+  await led.settle();
+  expect.equal(led.nbd.answer(write)?.error, 0);
+  expect.equal(led.metadata.localcnt, before + 1n);
+  await led.stop();
+});
+
+test("S-17: a demotion that nobody agrees to ends without an answer and without a mark", async () => {
+  const led = await Led.start(CHOSEN);
+  await led.settle();
+  grant(led);
+  led.isolate();
+  led.peer.leave();
+  await led.settle();
+  const before = led.metadata.localcnt;
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.settle();
+  led.engine.stop(10_000);
+  await led.world.clock.pass(1_000);
+  led.exited(0);
+  expect.equal(led.nbd.answer(write), null);
+  expect.equal(led.metadata.localcnt, before);
+});
+
+test("S-17: without a lease nothing is answered, reads neither; with the next one all is", async () => {
+  const led = await Led.start(CHOSEN);
+  await led.settle();
+  await led.world.clock.pass(10_000);
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  const read = led.nbd.send({ type: NBD_READ, offset: 4096, length: 512 });
+  await led.settle();
+  expect.equal(led.nbd.answer(write), null);
+  expect.equal(led.nbd.answer(read), null);
+  led.engine.renewLease(LEASE.deadlineMs + 10_000, 0);
+  await led.settle();
+  expect.equal(led.nbd.answer(write)?.error, 0);
+  expect.equal(led.nbd.answer(read)?.error, 0);
+  await led.stop();
+});
+
+test("S-17: what is not answered when the lease has run out never is, if the role goes", async () => {
+  const led = await Led.start(CHOSEN);
+  await led.settle();
+  await led.world.clock.pass(10_000);
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await led.settle();
+  await led.stop();
+  expect.equal(led.nbd.answer(write), null);
+});
+
+test("S-17: one whose peer is away serves when it alone is on record, and not before", async () => {
+  const led = await Led.start({ lease: LEASE, alone: true });
+  const read = led.nbd.send({ type: NBD_READ, offset: 0, length: 512 });
+  await led.world.clock.pass(5_000);
+  expect.equal(led.nbd.answer(read), null);
+  grant(led);
+  await led.settle();
+  expect.equal(led.nbd.answer(read)?.error, 0);
+  await led.stop();
+});
+
+test("S-17: a copy that has seen a later term is not served under an earlier one", async () => {
+  const aspirant = await Aspirant.start("granted", { term: 8n }, "connection refused", {}, LEASE);
+  aspirant.refused(/term is 7, and this copy has seen 8.*hast-failover seed --force$/);
+});
+
+test("an arbiter's word stands for the other node's, but not for a copy that is not whole", async () => {
+  const chosen = await Aspirant.start("granted", {}, "connection refused", {}, LEASE);
+  expect.equal(chosen.admitted, true);
+  for (const state of ["outdated", "inconsistent"] as const) {
+    for (const prevrole of ["primary", "secondary"] as const) {
+      const refused = await Aspirant.start(
+        "granted",
+        { state, prevrole },
+        "connection refused",
+        {},
+        LEASE,
+      );
+      refused.refused(new RegExp(state));
+    }
+  }
 });
 
 test("S-2: a host that does not answer holds a promotion up for one timeout, and no longer", async () => {

@@ -8,7 +8,7 @@
  */
 
 import { assert } from "../base/assert.ts";
-import { type Metadata, type Synced, stateOf } from "../metadata/block.ts";
+import { copyWorth, type Metadata, type Synced, stateOf } from "../metadata/block.ts";
 import { EXTENT_SIZE_DEFAULT } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
@@ -29,9 +29,11 @@ import {
   type ToldState,
 } from "../replication/primary.ts";
 import { type Admission, admission, type Trust } from "../replication/promotion.ts";
+import type { Lease, Wish } from "../wire/control.ts";
 import { errnoText } from "../wire/errno.ts";
 import { type CopyRemarks, type PrimaryLife, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import type { Hashes } from "../wire/payload.ts";
+import { Arbitration } from "./arbitration.ts";
 import { Component, type ComponentHandler } from "./component.ts";
 import { divergenceNotes } from "./divergence.ts";
 import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
@@ -109,6 +111,8 @@ export interface EngineHost {
   warning(text: string): void;
   error(text: string): void;
   debug(level: number, text: string): void;
+  /** What the arbiter is to put on record. */
+  wish(wish: Wish): void;
   /** What the local copy is worth, whenever that changes. */
   copy(copy: CopyWorth): void;
   /**
@@ -123,6 +127,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   readonly #environment: EngineEnvironment;
   readonly #host: EngineHost;
   readonly #trust: Trust;
+  /** Null where no arbiter has chosen this primary. */
+  readonly #arbitration: Arbitration | null;
   readonly #memory: Memory;
   readonly #component: Component;
   readonly #core: Primary;
@@ -165,10 +171,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #orders: Orders = { connected: true, resyncPaused: false, resyncRate: 0 };
   /** Until copies may go on that are limited. */
   #pace: Timer | null = null;
+  /** "Went on alone" is not put on record before the arbiter agrees: it may choose the other node instead. */
+  #markHeld: Partial<Metadata> | null = null;
 
   /**
    * Opens the metadata and the map of `disk`.
    * @param trust "forced": leaves a mark that says so, and takes the copy for whole
+   * @param lease what an arbiter has granted: nothing is answered when that has run out
    * @throws MetadataError, or Error with what could not be read
    */
   static async open(
@@ -177,6 +186,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     environment: EngineEnvironment,
     host: EngineHost,
     trust: Trust = "known",
+    lease: Lease | null = null,
   ): Promise<PrimaryEngine> {
     const memory = new Memory(environment.arena);
     const component = new Component(disk, memory);
@@ -199,7 +209,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       });
     }
     const onDisk = await component.loadMap();
-    return new PrimaryEngine(settings, component, onDisk, memory, environment, host, trust);
+    return new PrimaryEngine(settings, component, onDisk, memory, environment, host, trust, lease);
   }
 
   private constructor(
@@ -210,9 +220,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     environment: EngineEnvironment,
     host: EngineHost,
     trust: Trust,
+    lease: Lease | null,
   ) {
     this.#settings = settings;
     this.#trust = trust;
+    this.#arbitration = lease === null ? null : new Arbitration(lease, (wish) => host.wish(wish));
     this.#environment = environment;
     this.#host = host;
     this.#memory = memory;
@@ -276,6 +288,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
               hashes: environment.hashes,
               dataSize: metadata.datasize,
               extentSize: metadata.extentsize,
+              term: lease?.term ?? 0n,
             },
             this,
           );
@@ -317,6 +330,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       this.#end(EXIT_PROMOTION_REFUSED, refusalOf(verdict.because, this.#peering));
       return false;
     }
+    if (!(await this.#noteTerm())) return false;
     if (verdict.kind === "go" || link === null) return true;
     if (!this.#orders.connected) {
       this.#end(
@@ -375,6 +389,27 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     } else {
       this.#end(EXIT_PROMOTION_REFUSED, text);
     }
+  }
+
+  /**
+   * Before anything is served: a primary of an earlier term is refused from here on.
+   * @returns false where the engine has ended instead
+   * @throws Error with the errno of a failed write
+   */
+  async #noteTerm(): Promise<boolean> {
+    if (this.#arbitration === null) return true;
+    const { term } = this.#arbitration;
+    const known = this.#component.metadata.term ?? 0n;
+    if (known > term) {
+      this.#end(
+        EXIT_PROMOTION_REFUSED,
+        `the arbiter's term is ${term}, and this copy has seen ${known}: the arbiter's memory has gone back in ` +
+          "time. To count on from there, once you know which node has the newest data: hast-failover seed --force",
+      );
+      return false;
+    }
+    if (known < term) await this.#component.storeRecord({ term });
+    return !this.#ended;
   }
 
   /** Before the map is written for the first time, which follows from a connection or a request (S-21). */
@@ -452,6 +487,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       seen = ++this.#events;
       this.#nbd.pump();
       this.#core.pump(this);
+      this.#releaseMark();
       this.#link?.flush();
       this.#component.disk.submit();
       if (this.#disconnectReason !== null) {
@@ -460,11 +496,26 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         this.#link?.disconnect(reason);
       }
     } while (seen !== this.#events && !this.#ended);
-    this.#nbd.flush();
+    this.#sendAnswers();
     this.#link?.flush();
     this.#inTurn = false;
     this.#answerInvalidate();
     this.#keepPace();
+  }
+
+  /** To the clients: what is in line for them, if it may leave. */
+  #sendAnswers(): void {
+    if (this.#arbitration !== null) {
+      const now = this.#environment.clock.now();
+      this.#nbd.holding = !this.#arbitration.allows(this.#core.holders, now);
+    }
+    this.#nbd.flush();
+  }
+
+  /** An arbiter's lease goes on. @see Arbitration.renew() */
+  renewLease(deadlineMs: number, confirmed: number): void {
+    this.#arbitration?.renew(deadlineMs, confirmed);
+    this.turn();
   }
 
   /** Copies that are limited go on when there is credit for them. */
@@ -663,7 +714,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
    * @param graceMs after this long the peer is no longer waited for
    */
   stop(graceMs: number): void {
-    if (this.#stopping || this.#ended) return;
+    if (this.#stopping || this.#ended || this.#lastWords !== null) return;
     this.#stopping = true;
     for (const listener of this.#listeners) listener.close();
     this.#nbd.stop();
@@ -715,7 +766,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   diskless(what: string, errno: number): void {
     this.#disklessWhy = `writing ${what}: ${errnoText(errno)}`;
     // The disk may not have taken it: hastd must know in any case, should this worker die (S-1).
-    this.#host.copy({ state: "inconsistent", forced: this.#component.metadata.forced ?? null });
+    this.#host.copy({ ...copyWorth(this.#component.metadata), state: "inconsistent" });
     const { local } = this.#settings;
     this.#host.error(
       `the local component ${local} failed: ${this.#disklessWhy}. The resource goes on over the ` +
@@ -749,7 +800,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#breath?.cancel();
     this.#pace?.cancel();
     for (const listener of this.#listeners) listener.close();
-    this.#nbd.flush();
+    this.#sendAnswers();
     this.#nbd.destroy();
     this.#link?.stop();
     this.#close = () => this.#component.close(() => this.#host.ended(exitCode, reason, null));
@@ -758,7 +809,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /** A mark under way is finished first: what async has acknowledged may be here only (S-4). */
   #maybeClose(): void {
-    if (this.#core.lastRecordPending) this.#component.disk.submit();
+    if (this.#core.lastRecordPending && this.#markHeld === null) this.#component.disk.submit();
     else this.#close();
   }
 
@@ -838,14 +889,30 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const aloneSince = alone ? (before ?? Math.floor(this.#environment.clock.wallTime())) : null;
     // A copy that was promoted by force turns "uptodate" only at the end of a synchronization.
     const settled = record.state === "uptodate" ? { forced: undefined } : {};
-    this.#component.writeRecord({ ...record, ...settled, aloneSince, prevrole: "primary" });
+    const changes = { ...record, ...settled, aloneSince, prevrole: "primary" } as const;
+    const agreed = !alone || before !== null || this.#arbitration?.agrees("local") !== false;
+    if (agreed) this.#component.writeRecord(changes);
+    else this.#markHeld = changes;
+  }
+
+  /** The arbiter may have agreed by now. */
+  #releaseMark(): void {
+    if (this.#markHeld === null) return;
+    if (this.#arbitration!.agrees("local")) {
+      this.#component.writeRecord(this.#markHeld);
+      this.#markHeld = null;
+      this.#events++;
+    } else if (this.#stopping) {
+      // What waits for the mark was never answered, and never will be.
+      this.#end(0, "stopped, without the arbiter's leave to go on alone");
+    }
   }
 
   #tellCopy(): void {
     const { metadata } = this.#component;
     // A disk that has failed does not say itself what it is worth.
-    const state = this.#core.diskless ? "inconsistent" : stateOf(metadata);
-    this.#host.copy({ state, forced: metadata.forced ?? null });
+    const worth = copyWorth(metadata);
+    this.#host.copy(this.#core.diskless ? { ...worth, state: "inconsistent" } : worth);
   }
 
   /** At the end of the batch, so that nothing is torn down under the core's feet. */

@@ -10,7 +10,13 @@
 
 import { assert } from "../base/assert.ts";
 import { printable } from "../base/printable.ts";
-import { METADATA_SIZE, type Metadata, type Synced, stateOf } from "../metadata/block.ts";
+import {
+  copyWorth,
+  METADATA_SIZE,
+  type Metadata,
+  type Synced,
+  stateOf,
+} from "../metadata/block.ts";
 import type { Timer } from "../platform/clock.ts";
 import type { Disk } from "../platform/disk.ts";
 import type { Entropy } from "../platform/entropy.ts";
@@ -292,8 +298,16 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     // A FreeBSD primary never says when both are in step, so what was noted for that day is void.
     const aloneSince = this.#states ? metadata.aloneSince : null;
-    if (judgement.record !== null || aloneSince !== metadata.aloneSince) {
-      const errno = await this.#storeRecord({ ...own, ...judgement.record, aloneSince });
+    const { term } = this.#hello;
+    // A primary of an earlier term is not accepted any more, whatever becomes of this hastd.
+    const newTerm = term !== undefined && term > (metadata.term ?? 0n) ? { term } : null;
+    if (judgement.record !== null || aloneSince !== metadata.aloneSince || newTerm !== null) {
+      const errno = await this.#storeRecord({
+        ...own,
+        ...judgement.record,
+        ...newTerm,
+        aloneSince,
+      });
       if (errno !== 0) {
         this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(errno)}`);
         return;
@@ -405,7 +419,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   #tellCopy(): void {
     const { metadata } = this.#component;
-    this.#host.copy({ state: stateOf(metadata), forced: metadata.forced ?? null });
+    this.#host.copy(copyWorth(metadata));
   }
 
   /** The gate has said no: nothing is wrong with either copy. */

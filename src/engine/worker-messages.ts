@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** What the main daemon and a resource's worker say to each other, over the worker's IPC channel. */
 
-import type { CopyState, Forced } from "../metadata/block.ts";
+import type { CopyState, CopyWorth } from "../metadata/block.ts";
 import type { LogDestination } from "../platform/log.ts";
 import type { DiscardPlan } from "../replication/discard.ts";
 import type { Trust } from "../replication/promotion.ts";
+import type { Lease, Wish } from "../wire/control.ts";
 import type { CopyRemarks, PrimaryLife, S2Refused } from "../wire/handshake.ts";
 
 export type Replication = "fullsync" | "memsync" | "async";
@@ -36,6 +37,8 @@ export interface WorkerSettings {
   readonly tlspeer: string | null;
   /** How the main daemon makes /dev/hast/<provname> of it; left out, it does not. */
   readonly device?: "auto" | "nbd" | "ublk" | "fuse" | "none";
+  /** An arbiter decides who is primary. */
+  readonly arbiter?: boolean;
 }
 
 /** What is known of one node's copy. */
@@ -81,6 +84,8 @@ export interface PeerHello {
   readonly whole: boolean;
   /** An operator throws this copy away, if the primary's is whole. */
   readonly invalidate: boolean;
+  /** What an arbiter has granted the primary; left out where it asks none. */
+  readonly term?: bigint;
 }
 
 /** What became of a command. */
@@ -139,6 +144,8 @@ export type ToWorker =
       readonly orders: Orders;
       /** A primary: the address at which a device of this machine is served besides; null for none. */
       readonly attach?: string | null;
+      /** A primary that an arbiter has chosen: it answers while this runs. */
+      readonly lease?: Lease;
     }
   /** Each comes with a socket handle: request channel A, then reply channel B. */
   | { readonly kind: "socket"; readonly channel: "a" | "b"; readonly peer: string }
@@ -149,6 +156,8 @@ export type ToWorker =
   | { readonly kind: "settings"; readonly settings: WorkerSettings }
   /** A primary: other orders than before. */
   | { readonly kind: "orders"; readonly orders: Orders }
+  /** A primary: its lease goes on. @see Arbitration.renew() */
+  | { readonly kind: "lease"; readonly deadlineMs: number; readonly confirmed: number }
   /** A primary: copy every extent to the peer. */
   | { readonly kind: "sync" }
   /**
@@ -171,17 +180,10 @@ export type WorkerEvent =
   | "syncintr"
   | "split-brain";
 
-/** What the metadata say of the local copy. */
-export interface CopyWorth {
-  readonly state: CopyState;
-  /** An operator made it primary against the rules, and no synchronization has ended since. */
-  readonly forced: Forced | null;
-}
-
 /** Exit code of a primary worker whose promotion the rules forbid; the resource keeps its role. */
 export const EXIT_PROMOTION_REFUSED = 77;
 
-export type { CopyState, Trust };
+export type { CopyState, CopyWorth, Trust };
 
 export type FromWorker =
   /** Before `ready`, and whenever it changes. */
@@ -195,6 +197,8 @@ export type FromWorker =
   /** The role cannot work; the worker exits with `exitCode` (spec: behaviour §2.1) right after. */
   | { readonly kind: "failed"; readonly exitCode: number; readonly message: string }
   | { readonly kind: "event"; readonly event: WorkerEvent }
+  /** What the arbiter is to put on record; the number is the worker's own. */
+  | { readonly kind: "wish"; readonly wish: Wish }
   /** The two copies do not fit together. A secondary's worker fails right after. */
   | { readonly kind: "diverged"; readonly divergence: Divergence }
   /** What there was to give up, or that there was nothing; the worker exits with 0 right after. */

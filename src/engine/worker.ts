@@ -107,6 +107,11 @@ export class ResourceWorker {
         this.#start = { ...this.#start, orders: message.orders };
         if (this.#engine instanceof PrimaryEngine) this.#engine.obey(message.orders);
         return;
+      case "lease":
+        if (this.#engine instanceof PrimaryEngine) {
+          this.#engine.renewLease(message.deadlineMs, message.confirmed);
+        }
+        return;
       case "sync":
         if (this.#engine instanceof PrimaryEngine) {
           this.#engine.fullSync((resolution) => this.#host.tell({ kind: "answer", resolution }));
@@ -152,7 +157,8 @@ export class ResourceWorker {
     try {
       const { environment } = this.#host;
       const host = this.#engineHost();
-      engine = await PrimaryEngine.open(start.settings, disk, environment, host, start.trust);
+      const { settings, trust, lease } = start;
+      engine = await PrimaryEngine.open(settings, disk, environment, host, trust, lease ?? null);
       engine.obey(this.#start?.orders ?? start.orders);
     } catch (error) {
       this.#fail(EXIT_COMPONENT, textOf(error, start.settings));
@@ -278,6 +284,7 @@ export class ResourceWorker {
     const log = this.#log!;
     return {
       event: (event) => host.tell({ kind: "event", event }),
+      wish: (wish) => host.tell({ kind: "wish", wish }),
       copy: (copy) => host.tell({ kind: "copy", copy }),
       diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
       invalidated: (resolution) => host.tell({ kind: "invalidated", resolution }),

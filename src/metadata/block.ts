@@ -6,7 +6,7 @@
  *   resuid u64, localcnt u64, remotecnt u64, prevrole                     FreeBSD's nine
  *   state, sequence u64, crc u32                                          ours; FreeBSD drops them
  *   synced, alone u64                                                     ours, where known
- *   forced, forcedat u64, unflushed u8                                    ours, before crc, where true
+ *   forced, forcedat u64, unflushed u8, term u64                          ours, before crc, where true
  *   features                                                              ours, see {@link FEATURES}
  *
  * `crc` is the CRC-32 of all bytes before its own entry. With resource names of up to 127 characters the
@@ -70,6 +70,8 @@ export interface Metadata {
   readonly forced?: Forced | undefined;
   /** Written with `metaflush off`, and not closed in good order since: no map can be relied upon (S-21). */
   readonly unflushed?: true | undefined;
+  /** The highest that an arbiter has granted, to this node or to a primary that it has accepted; > 0. */
+  readonly term?: bigint | undefined;
 }
 
 /** `hastctl role --force primary`: what the copy was worth then, and when. */
@@ -82,6 +84,21 @@ export interface Forced {
 /** What the copy says it is worth. Of one that FreeBSD wrote last, its counters are all we know. */
 export function stateOf(metadata: Metadata): CopyState {
   return metadata.state ?? (metadata.resuid === 0n ? "new" : "consistent");
+}
+
+/** What a copy says of itself, for hastd. */
+export interface CopyWorth {
+  readonly state: CopyState;
+  /** An operator made it primary against the rules, and no synchronization has ended since. */
+  readonly forced: Forced | null;
+  /** The highest that an arbiter is known to have granted; left out where there was none. */
+  readonly term?: bigint;
+}
+
+export function copyWorth(metadata: Metadata): CopyWorth {
+  const { forced, term } = metadata;
+  const state = stateOf(metadata);
+  return { state, forced: forced ?? null, ...(term === undefined ? {} : { term }) };
 }
 
 /** Stable; docs/errors.md has a row for each. */
@@ -149,12 +166,13 @@ export function encodeMetadata(metadata: Metadata): Uint8Array {
     .u64("remotecnt", metadata.remotecnt)
     .string("prevrole", metadata.prevrole);
   if (metadata.state !== null && metadata.sequence !== null) {
-    const { forced, unflushed } = metadata;
+    const { forced, unflushed, term } = metadata;
     nv.string("state", metadata.state).u64("sequence", metadata.sequence);
     if (metadata.synced !== null) nv.string("synced", metadata.synced);
     if (metadata.aloneSince !== null) nv.u64("alone", metadata.aloneSince);
     if (forced !== undefined) nv.string("forced", forced.state).u64("forcedat", forced.at);
     if (unflushed === true) nv.u8("unflushed", 1);
+    if (term !== undefined) nv.u64("term", term);
     nv.u32("crc", crc32(nv.finish()));
   }
   assert(nv.size < COPY_SIZE_MAX);
@@ -216,13 +234,15 @@ function checkFeatures(list: NvList): void {
   }
 }
 
-function marksOf(list: NvList): Pick<Metadata, "forced" | "unflushed"> {
+function marksOf(list: NvList): Pick<Metadata, "forced" | "unflushed" | "term"> {
   // Without ours before them they are not ours either.
   const state = list.string("state") === null ? null : list.string("forced");
   if (state !== null && !isCopyState(state)) throw unknownWord("forced", state);
+  const term = list.u64("term");
   return {
     ...(state === null ? {} : { forced: { state, at: size64(list, "forcedat") } }),
     ...(list.u8("unflushed") === 1 ? { unflushed: true } : {}),
+    ...(term === null || term === 0n ? {} : { term }),
   };
 }
 

@@ -7,7 +7,7 @@ export interface Timer {
 }
 
 export interface Clock {
-  /** Milliseconds since an arbitrary start; never steps back. */
+  /** Milliseconds since an arbitrary start, the same one for all processes of a machine; never steps back. */
   now(): number;
   /** Milliseconds since the Unix epoch; for people to read, never for decisions. */
   wallTime(): number;

@@ -31,6 +31,7 @@
 
 import { assert } from "../base/assert.ts";
 import type { Synced } from "../metadata/block.ts";
+import type { Whole } from "../wire/control.ts";
 import type { Activemap } from "./activemap.ts";
 import type { Side } from "./sync-verdict.ts";
 
@@ -350,6 +351,8 @@ export class Primary {
   #marking = false;
   /** Something was acknowledged that the peer turned out to lack. */
   #owes = false;
+  /** The peer has everything that was acknowledged: both were in step, and nothing has gone on without it since. */
+  #peerIn = false;
 
   // Activemap on disk.
   #mapWriting = false;
@@ -1038,6 +1041,7 @@ export class Primary {
     if (this.#marked || this.#marking || this.#handshaking) return;
     assert(!this.#stale);
     this.#marking = true;
+    this.#peerIn = false;
     this.#setRecord({ ...this.#record, localcnt: this.#record.localcnt + 1n, alone: true }, out);
   }
 
@@ -1428,6 +1432,8 @@ export class Primary {
       record = { ...record, localcnt, remotecnt: 0n };
     }
     if (peer.map !== null) this.map.merge(peer.map);
+    // Until they are in step: it may be another disk, or lack what its cache has lost.
+    if (peer.virgin || this.map.resyncCount > 0) this.#peerIn = false;
     const whole = this.map.resyncCount === this.map.extentCount;
     // Both new: whatever was ever written is marked.
     if (peer.virgin && !whole) record = { ...record, synced: "written" };
@@ -1898,6 +1904,7 @@ export class Primary {
       this.#syncActive = false;
       this.#marked = false;
       this.#owes = false;
+      this.#peerIn = true;
       return;
     }
     this.#syncEnding = "flush";
@@ -1936,6 +1943,7 @@ export class Primary {
     this.#repairRounds = 0;
     this.#owes = false;
     this.#marked = false;
+    this.#peerIn = true;
     this.#syncEnding = "record";
     const { resuid } = this.#record;
     const remotecnt = this.#peerLocal;
@@ -1981,6 +1989,12 @@ export class Primary {
       if (overtaken || this.map.resyncCount > 0) this.#syncEnding = "no";
       else this.#recordInStep(this.#record.localcnt, out);
     }
+  }
+
+  /** Who has every byte that was acknowledged, and that is about to be. */
+  get holders(): Whole {
+    if (this.#stale) return "remote";
+    return this.#peerIn ? "both" : "local";
   }
 
   // ---- a failing disk ------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ import type { DataState } from "./primary.ts";
 
 /**
  * What hastd adds to the metadata: "known", this very instance of it was primary, or was secondary
- * when the link was lost; "forced", an operator knows better.
+ * when the link was lost; "granted", an arbiter has it on record that this copy has everything; "forced", an
+ * operator knows better.
  */
-export type Trust = "known" | "unknown" | "forced";
+export type Trust = "known" | "unknown" | "granted" | "forced";
 
 export type Admission =
   | { readonly kind: "go" }
@@ -49,10 +50,13 @@ export function admission(candidate: Candidate): Admission {
   if (trust === "forced") return { kind: "go" };
   if (state === "outdated") return { kind: "refuse", because: state };
   if (state === "inconsistent") {
+    // Nobody has everything by halves; what an arbiter has on record is of before.
+    if (trust === "granted") return { kind: "refuse", because: state };
     // What is missing is read from the peer, and nothing goes on without it (S-6).
     if (!wasPrimary || !hasRemote) return { kind: "refuse", because: state };
     return trust === "known" ? { kind: "go" } : { kind: "ask", needs: "agreement" };
   }
+  if (trust === "granted") return { kind: "go" };
   // What this hastd knows is of another component, if this one was created meanwhile.
   if ((trust === "known" && !unused) || !hasRemote) return { kind: "go" };
   // A primary without a disk can go on over this copy only.

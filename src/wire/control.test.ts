@@ -6,12 +6,15 @@ import {
   type ControlReply,
   type ControlRequest,
   decodeControlRequest,
+  decodeLeaseReply,
   decodeSetRoleReply,
   decodeStatusReply,
   encodeControlError,
   encodeControlRequest,
+  encodeLeaseReply,
   encodeSetRoleReply,
   encodeStatusReply,
+  type LeaseEntry,
   type Order,
   roleCode,
   type SetRoleEntry,
@@ -330,7 +333,7 @@ test("orders survive encoding and decoding; one without its word or number is re
     const decoded = decodeControlRequest(message.subarray(FRAME_HEADER_SIZE));
     expect.deepEqual(decoded, { kind: "order", order, resources });
   }
-  for (const cmd of [72, 73, 74]) {
+  for (const cmd of [72, 73, 74, 75]) {
     for (const nv of [
       new NvWriter().u8("cmd", cmd).string("resource0", "r0"),
       new NvWriter()
@@ -342,4 +345,32 @@ test("orders survive encoding and decoding; one without its word or number is re
       expect.deepEqual(decodeControlRequest(nv.finish()), { kind: "refused", error: 2 });
     }
   }
+});
+
+test("a lease, and what comes of it, survives encoding and decoding", () => {
+  const lease = { term: 2n ** 60n, deadlineMs: 123_456_789 };
+  const requests: ControlRequest[] = [
+    { kind: "lease", resources: ["r0", "r1"], lease, confirmed: [0, 17], waitMs: 10_000 },
+    { kind: "set-role", role: "primary", resources: ["r0"], extended: true, lease },
+  ];
+  for (const request of requests) {
+    expect.deepEqual(decodeControlRequest(nvOf(encodeControlRequest(request))), request);
+  }
+  const reply: ControlReply<LeaseEntry> = {
+    error: 0,
+    entries: [
+      {
+        resource: "r0",
+        outcome: { kind: "known", role: "primary", wish: { number: 18, whole: "remote" } },
+        errmsg: null,
+      },
+      {
+        resource: "r1",
+        outcome: { kind: "known", role: "init", wish: null },
+        errmsg: null,
+      },
+      { resource: "r2", outcome: { kind: "failed", error: 1 }, errmsg: "There is none." },
+    ],
+  };
+  expect.deepEqual(decodeLeaseReply(nvOf(encodeLeaseReply(reply))), reply);
 });

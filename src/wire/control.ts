@@ -15,6 +15,12 @@
  * u8, 0 or 1; sync-full; reload; config, whose notes are a hast.conf; and the orders, of which invalidate
  * and outdate need `dryrun`, and resync-rate `rate` u64. Reload and config name no resource, and are
  * answered with the one entry `hastd`.
+ *
+ * An arbiter's agent sets the role primary with `term` u64 and `deadline` u64, and renews its lease with
+ *
+ *   lease    term, deadline, wait u64, resource<i>, confirmed<i> u64
+ *   reply    resource<i>, role<i>, number<i> u64, whole<i>, or error<i> and errmsg<i>
+ *
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
  * Source: FreeBSD sbin/hastd/control.c and sbin/hastctl/hastctl.c; wire protocol §12.
  */
@@ -25,6 +31,20 @@ import { encodeFrame, PROTOCOL_VERSION } from "./frame.ts";
 import { decodeNv, type NvList, NvWriter } from "./nv.ts";
 
 export type Role = "init" | "primary" | "secondary";
+
+/** What an arbiter has granted to a primary (docs/decisions/0009). */
+export interface Lease {
+  /** Grows with every election: of two primaries the one with the higher term counts. */
+  readonly term: bigint;
+  /** Until when it may answer, ms of CLOCK_MONOTONIC. */
+  readonly deadlineMs: number;
+}
+
+/** Which nodes have every byte that was acknowledged. */
+export type Whole = "both" | "local" | "remote";
+
+/** How long a request for a lease may wait for news, ms. */
+export const LEASE_WAIT_MAX_MS = 10_000;
 
 export const CONTROL_OK = 0;
 export const CONTROL_NO_SUCH_RESOURCE = 1;
@@ -42,6 +62,8 @@ export type ControlRequest =
       readonly extended: boolean;
       /** Primary in spite of the rules of promotion. */
       readonly force?: true;
+      /** Primary by the word of an arbiter. */
+      readonly lease?: Lease;
     }
   | { readonly kind: "status"; readonly resources: readonly string[]; readonly extended: boolean }
   /** Ours: `hastctl resolve --discard-local`. */
@@ -56,6 +78,19 @@ export type ControlRequest =
   | { readonly kind: "reload" }
   /** Ours: the configuration in use, for `hastctl config diff`. */
   | { readonly kind: "config" }
+  /**
+   * Ours, for an arbiter's agent: the lease goes on. Answered when a resource's {@link LeaseEntry} has news, that
+   * is, another number than the one confirmed, or another role than primary; or after `waitMs`.
+   */
+  | {
+      readonly kind: "lease";
+      readonly resources: readonly string[];
+      readonly lease: Lease;
+      /** Per resource: the number whose `whole` the arbiter has on record; 0 = none. */
+      readonly confirmed: readonly number[];
+      /** 0 to {@link LEASE_WAIT_MAX_MS} */
+      readonly waitMs: number;
+    }
   /** Ours: `hastctl connect` and the like. */
   | { readonly kind: "order"; readonly order: Order; readonly resources: readonly string[] };
 
@@ -92,6 +127,26 @@ export interface DeedEntry {
   readonly errmsg: string | null;
   /** What was done, or would be. */
   readonly notes: readonly string[];
+}
+
+export interface LeaseEntry {
+  readonly resource: string;
+  readonly outcome:
+    | {
+        readonly kind: "known";
+        readonly role: Role;
+        /** What the arbiter is to put on record; null where the worker has not said yet. */
+        readonly wish: Wish | null;
+      }
+    | { readonly kind: "failed"; readonly error: number };
+  readonly errmsg: string | null;
+}
+
+/** Until it is on record and its number confirmed, a primary answers nothing that it would make untrue. */
+export interface Wish {
+  /** > 0; grows. */
+  readonly number: number;
+  readonly whole: Whole;
 }
 
 /** Field names as in the worker's report, to which it is assignable. */
@@ -176,6 +231,7 @@ const ORDER_CODES: Readonly<Record<Order["kind"], number>> = {
   invalidate: 73,
   outdate: 74,
 };
+const CMD_LEASE = 75;
 const ROLE_CODES: Readonly<Record<Role, number>> = { init: 1, primary: 2, secondary: 3 };
 
 /** Keys of a worker's part of a status entry: uint64 each, in the order sent. */
@@ -226,11 +282,14 @@ export function decodeControlRequest(nv: Uint8Array): ControlRequest | ControlRe
     if (order === null) return { kind: "refused", error: CONTROL_INVALID };
     return { kind: "order", order, resources };
   }
+  if (cmd === CMD_LEASE) return leaseRequestOf(list, resources);
   const extended = list.u8("ext") === 1;
   if (cmd === CMD_SET_ROLE) {
     const role = roleOfCode(list.u8("role") ?? 0);
-    if (role === null) return { kind: "refused", error: CONTROL_INVALID };
-    return { kind: "set-role", role, resources, extended, ...forceOf(list) };
+    const lease = list.exists("term") ? leaseOf(list) : undefined;
+    if (role === null || lease === null) return { kind: "refused", error: CONTROL_INVALID };
+    const granted = lease === undefined ? {} : { lease };
+    return { kind: "set-role", role, resources, extended, ...forceOf(list), ...granted };
   }
   if (cmd === CMD_STATUS) return { kind: "status", resources, extended };
   return { kind: "refused", error: CONTROL_UNIMPLEMENTED };
@@ -256,6 +315,32 @@ function orderOf(kind: Order["kind"], list: NvList): Order | null {
     default:
       return { kind };
   }
+}
+
+function leaseOf(list: NvList): Lease | null {
+  const term = list.u64("term");
+  const deadline = list.u64("deadline");
+  if (term === null || term === 0n || deadline === null) return null;
+  return deadline > Number.MAX_SAFE_INTEGER ? null : { term, deadlineMs: Number(deadline) };
+}
+
+function leaseRequestOf(
+  list: NvList,
+  resources: readonly string[],
+): ControlRequest | ControlRefusal {
+  const lease = leaseOf(list);
+  const wait = list.u64("wait");
+  const confirmed = resources.map((_, index) => list.u64(`confirmed${index}`));
+  if (lease === null || wait === null || wait > LEASE_WAIT_MAX_MS || confirmed.includes(null)) {
+    return { kind: "refused", error: CONTROL_INVALID };
+  }
+  return {
+    kind: "lease",
+    resources,
+    lease,
+    confirmed: confirmed.map(Number),
+    waitMs: Number(wait),
+  };
 }
 
 function forceOf(list: NvList): { readonly force?: true } {
@@ -285,6 +370,12 @@ export function encodeControlRequest(request: ControlRequest): Uint8Array {
     case "config":
       nv.u8("cmd", CMD_CONFIG);
       break;
+    case "lease":
+      nv.u8("cmd", CMD_LEASE).u64("wait", request.waitMs);
+      for (const [index, number] of request.confirmed.entries()) {
+        nv.u64(`confirmed${index}`, number);
+      }
+      break;
     case "order":
       nv.u8("cmd", ORDER_CODES[request.order.kind]);
       if ("dryRun" in request.order) nv.u8("dryrun", request.order.dryRun ? 1 : 0);
@@ -299,6 +390,9 @@ export function encodeControlRequest(request: ControlRequest): Uint8Array {
   }
   if ("extended" in request && request.extended) nv.u8("ext", 1);
   if (request.kind === "set-role" && request.force === true) nv.u8("force", 1);
+  if ("lease" in request && request.lease !== undefined) {
+    nv.u64("term", request.lease.term).u64("deadline", request.lease.deadlineMs);
+  }
   return encodeFrame(PROTOCOL_VERSION, nv.finish());
 }
 
@@ -342,6 +436,22 @@ export function encodeDeedReply(reply: ControlReply<DeedEntry>): Uint8Array {
     nv.string(`resource${index}`, entry.resource);
     if (entry.outcome.kind === "failed") nv.i16(`error${index}`, entry.outcome.error);
     encodeRemarks(nv, index, entry);
+  }
+  return encodeReply(nv, reply.error);
+}
+
+export function encodeLeaseReply(reply: ControlReply<LeaseEntry>): Uint8Array {
+  const nv = new NvWriter();
+  for (const [index, { resource, outcome, errmsg }] of reply.entries.entries()) {
+    nv.string(`resource${index}`, resource);
+    if (outcome.kind === "failed") nv.i16(`error${index}`, outcome.error);
+    else {
+      nv.string(`role${index}`, outcome.role);
+      if (outcome.wish !== null) {
+        nv.u64(`number${index}`, outcome.wish.number).string(`whole${index}`, outcome.wish.whole);
+      }
+    }
+    encodeRemarks(nv, index, { errmsg, notes: [] });
   }
   return encodeReply(nv, reply.error);
 }
@@ -417,6 +527,31 @@ export function decodeDeedReply(nv: Uint8Array): ControlReply<DeedEntry> {
       ...decodeRemarks(list, index),
     };
   });
+}
+
+/** @throws WireError */
+export function decodeLeaseReply(nv: Uint8Array): ControlReply<LeaseEntry> {
+  return decodeReply(nv, (list, index): LeaseEntry => {
+    const error = list.i16(`error${index}`) ?? CONTROL_OK;
+    return {
+      resource: required(list, `resource${index}`),
+      outcome:
+        error === CONTROL_OK
+          ? { kind: "known", role: roleOf(list, `role${index}`), wish: wishOf(list, index) }
+          : { kind: "failed", error },
+      errmsg: list.string(`errmsg${index}`),
+    };
+  });
+}
+
+function wishOf(list: NvList, index: number): Wish | null {
+  const number = list.u64(`number${index}`);
+  if (number === null) return null;
+  const whole = required(list, `whole${index}`);
+  if (whole !== "both" && whole !== "local" && whole !== "remote") {
+    throw invalid(`whole${index} is ${JSON.stringify(whole)}`);
+  }
+  return { number: Number(number), whole };
 }
 
 /** @throws WireError */

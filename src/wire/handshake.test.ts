@@ -73,7 +73,7 @@ function hole(): OutgoingPayload {
 const EXAMPLES: readonly [what: string, message: Uint8Array, hex: string][] = [
   [
     "P1",
-    encodeP1({ resource: "shared", version: 2, extensions: 0n }),
+    encodeP1({ resource: "shared", version: 2, extensions: 0n, term: 0n }),
     `01340000001109070000007265736f757263650000000000000000736861726564000002080100000076657273
      696f6e000200000000000000`,
   ],
@@ -148,10 +148,11 @@ const remarks = fc.option(
 
 test("P1 and P2 survive encoding and decoding", () => {
   fc.assert(
-    fc.property(text, fc.nat({ max: 255 }), u64, (resource, version, extensions) => {
-      const message = encodeP1({ resource, version, extensions });
+    fc.property(text, fc.nat({ max: 255 }), u64, u64, (resource, version, extensions, term) => {
+      const message = encodeP1({ resource, version, extensions, term });
       expect.equal(message[0], 1); // so that a version 1 peer reads on
-      expect.deepEqual(decodeHello(nvOf(message)), { kind: "p1", resource, version, extensions });
+      const p1 = { kind: "p1", resource, version, extensions, term };
+      expect.deepEqual(decodeHello(nvOf(message)), p1);
     }),
   );
   const record = fc.record({

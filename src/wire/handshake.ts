@@ -64,6 +64,8 @@ export interface P1 {
   readonly version: number;
   /** Offered extensions; 0n from a FreeBSD peer. */
   readonly extensions: bigint;
+  /** What an arbiter has granted this primary; 0n where it asks none. */
+  readonly term: bigint;
 }
 
 export interface P2 {
@@ -151,6 +153,7 @@ export function decodeHello(nv: Uint8Array): P1 | P2 {
       resource,
       version: list.u8("version") ?? 0,
       extensions: list.u64("ext") ?? 0n,
+      term: list.u64("term") ?? 0n,
     };
   }
   return {
@@ -181,6 +184,7 @@ export function decodeRefusal(nv: Uint8Array): string | null {
 export function encodeP1(hello: Omit<P1, "kind">): Uint8Array {
   const nv = new NvWriter().string("resource", hello.resource).u8("version", hello.version);
   if (hello.extensions !== 0n) nv.u64("ext", hello.extensions);
+  if (hello.term !== 0n) nv.u64("term", hello.term);
   return encodeFrame(1, nv.finish());
 }
 

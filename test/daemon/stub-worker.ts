@@ -76,6 +76,7 @@ process.on("message", (unchecked, handle) => {
     case "sync":
     case "settings":
     case "orders":
+    case "lease":
     case "invalidate":
     case "outdate":
     case "resync-answer":

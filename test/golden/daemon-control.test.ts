@@ -104,6 +104,7 @@ test("the captured requests get the captured replies, byte for byte", async () =
     resource: "r0",
     version: 2,
     extensions: 0n,
+    term: 0n,
   });
   await settle();
   beta.resource.secondStep(new FakeSocket("127.0.1.1"), {

@@ -14,6 +14,7 @@ import type {
 import { encodeMetadata, type Metadata } from "../../src/metadata/block.ts";
 import { freebsdLayout } from "../../src/metadata/layout.ts";
 import { nodeHashes } from "../../src/platform/node/hashes.ts";
+import type { Wish } from "../../src/wire/control.ts";
 import { PretendClock } from "./clock.ts";
 import { PretendDisk } from "./disk.ts";
 import { FixedEntropy } from "./entropy.ts";
@@ -33,6 +34,11 @@ export class RecordingHost implements EngineHost {
   /** What it leaves to the next engine. */
   left: Left | null = null;
 
+  /** What it wants the arbiter to put on record. */
+  readonly wishes: Wish[] = [];
+  wish(wish: Wish): void {
+    this.wishes.push(wish);
+  }
   copy(copy: CopyWorth): void {
     this.copies.push(copy);
   }

@@ -133,7 +133,7 @@ class RealDaemon {
 
   /** Both connections of a primary, and what came of them. */
   async connect(resource: string): Promise<{ a: Socket; b: Socket }> {
-    const a = await this.dial(encodeP1({ resource, version: 2, extensions: 0n }));
+    const a = await this.dial(encodeP1({ resource, version: 2, extensions: 0n, term: 0n }));
     const answer = decodeS1((await read(a)).subarray(FRAME_HEADER_SIZE));
     assert(answer.kind === "accepted");
     const b = await this.dial(
@@ -261,7 +261,7 @@ test("a new first step ends the old worker before it is answered", async (t) => 
 test("a peer that sends more than P1 before its answer is closed", async (t) => {
   const real = await RealDaemon.start(t, "r0");
   await real.role("secondary", "r0");
-  const p1 = encodeP1({ resource: "r0", version: 2, extensions: 0n });
+  const p1 = encodeP1({ resource: "r0", version: 2, extensions: 0n, term: 0n });
   for (const surplus of [1, 100, 100_000]) {
     const together = await real.dial(Buffer.concat([p1, new Uint8Array(surplus)]));
     await closed(together);
