@@ -9,7 +9,7 @@
 
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { World } from "./model/world.ts";
+import { anySetting, World } from "./model/world.ts";
 
 const STEPS = 600;
 const SECONDS = Number(process.env["HAST_MODEL_SECONDS"] ?? 10);
@@ -22,8 +22,13 @@ const ONCE_FAILED: readonly number[] = [
 ];
 const FIRST = Number(process.env["HAST_MODEL_FIRST"] ?? 1);
 
-function play(seed: number, lines: number): World {
-  const world = new World(seed);
+function play(seed: number, lines: number, arbiter = false): World {
+  const setting = anySetting(seed);
+  // async promises a failover less than an arbiter does.
+  const mode = setting.mode === "async" ? "memsync" : setting.mode;
+  const world = new World(
+    arbiter ? { ...setting, mode, states: true, zeroes: true, version: 2, arbiter } : setting,
+  );
   try {
     world.run(STEPS);
   } catch (error) {
@@ -50,5 +55,26 @@ test("no history of faults loses an acknowledged write, goes back in time or get
   }
   console.log(`${runs} histories: ${JSON.stringify(total)}`);
   // A world in which nothing happens would prove nothing.
+  delete total["seeds"];
   for (const [what, count] of Object.entries(total)) expect.ok(count > 0, `no ${what}`);
+});
+
+test("S-17: whom an arbiter has on record lacks nothing that was answered, and no pair gets stuck", () => {
+  if (SEED !== undefined) {
+    console.log(play(Number(SEED), Number.POSITIVE_INFINITY, true).story.join("\n"));
+    return;
+  }
+  const until = performance.now() + (SECONDS * 1000) / 2;
+  let runs = 0;
+  let promotions = 0;
+  let seeds = 0;
+  for (let seed = FIRST; performance.now() < until || runs < RUNS_MIN / 2; seed++, runs++) {
+    const { counts } = play(seed, 60, true);
+    promotions += counts.promotions;
+    seeds += counts.seeds;
+  }
+  console.log(
+    `${runs} histories with an arbiter: ${promotions} promotions, ${seeds} by an operator`,
+  );
+  expect.ok(promotions > runs);
 });

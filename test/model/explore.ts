@@ -71,6 +71,7 @@ export function explore(extent: Extent): Tally {
       diskless: 0,
       masked: 0,
       kept: 0,
+      seeds: 0,
       faults: 0,
     },
   };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /** Stand-in for the primary's engine, around the real core. */
 
+import { Arbitration } from "../../src/engine/arbitration.ts";
 import type { Synced } from "../../src/metadata/block.ts";
 import { Activemap } from "../../src/replication/activemap.ts";
 import {
@@ -47,6 +48,11 @@ export class Leader implements PrimaryOutbox {
   readonly data: Map<number, number[]> = new Map();
   #memoryTop = 0;
   readonly client: Map<number, ClientOp> = new Map();
+  /** Answers that wait for the arbiter. */
+  readonly held: ClientOp[] = [];
+  readonly arbitration: Arbitration | null;
+  /** A record that says "went on alone", which waits for it as well. */
+  #markHeld: Stored | null = null;
   wire: Wire | null = null;
   phase: "idle" | "counters" | "answer" | "up" = "idle";
   virgin = false;
@@ -88,6 +94,10 @@ export class Leader implements PrimaryOutbox {
       record: { resuid, localcnt, remotecnt, state, synced, alone },
       hasRemote: true,
     });
+    const { arbiter } = world;
+    const forever = { term: 1n, deadlineMs: Number.POSITIVE_INFINITY };
+    this.arbitration =
+      arbiter === null ? null : new Arbitration(forever, (wish) => arbiter.wished(this, wish));
     this.core.onTick(world.nowMs, this);
   }
 
@@ -95,6 +105,8 @@ export class Leader implements PrimaryOutbox {
     this.needsPump = false;
     if (this.done) return;
     this.core.pump(this);
+    this.#askArbiter();
+    if (this.done) return;
     if (this.disconnectWanted) {
       this.disconnectWanted = false;
       const wire = this.wire;
@@ -103,6 +115,22 @@ export class Leader implements PrimaryOutbox {
         this.lost();
       }
     }
+  }
+
+  /** As the engine does. */
+  #askArbiter(): void {
+    if (this.arbitration === null) return;
+    if (this.#markHeld !== null && this.arbitration.agrees("local")) {
+      const record = this.#markHeld;
+      this.#markHeld = null;
+      this.#storeRecord(record);
+    } else if (this.#markHeld !== null && this.stopping) {
+      this.world.note(`${this.node.name}: ends without leave`);
+      this.done = true;
+      return;
+    }
+    if (!this.arbitration.agrees(this.core.holders)) return;
+    for (const op of this.held.splice(0)) this.world.told(op);
   }
 
   decide(): void {
@@ -144,6 +172,9 @@ export class Leader implements PrimaryOutbox {
     this.world.must(op !== undefined, `slot ${slot} is answered twice or never was the client's`);
     this.client.delete(slot);
     this.world.answered(this, op!, errno, this.#dataOf(slot));
+    if (this.arbitration === null || errno !== 0) return;
+    this.held.push(op!);
+    this.needsPump = true;
   }
 
   release(slot: number): void {
@@ -220,7 +251,14 @@ export class Leader implements PrimaryOutbox {
 
   writeRecord(record: PrimaryRecord): void {
     this.#mustHaveDisk();
-    this.#store({ ...record, prevrole: "primary" }, (errno) => {
+    const stored: Stored = { ...record, prevrole: "primary" };
+    const fresh = record.alone && !this.node.disk.record.alone;
+    if (fresh && this.arbitration?.agrees("local") === false) this.#markHeld = stored;
+    else this.#storeRecord(stored);
+  }
+
+  #storeRecord(record: Stored): void {
+    this.#store(record, (errno) => {
       this.core.recordWritten(errno, this);
       if (this.phase === "counters") this.greet();
     });
@@ -248,7 +286,11 @@ export class Leader implements PrimaryOutbox {
   /** The engine finishes a record that is under way, unless something cuts it short. */
   finishRecord(): void {
     const { disk } = this.node;
-    while (this.core.lastRecordPending && this.world.random.chance(0.9)) {
+    while (
+      this.core.lastRecordPending &&
+      this.#markHeld === null &&
+      this.world.random.chance(0.9)
+    ) {
       const op = disk.ops.find(({ what }) => /record/.test(what))!;
       disk.complete(op, disk.fails(op) ? EIO : 0);
     }

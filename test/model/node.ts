@@ -18,6 +18,8 @@ export class Node {
   held: Held | null = null;
   /** The name of this node's cache, where its daemon can vouch that it has lost nothing. */
   cache: bigint | null = null;
+  /** It has lost its memory or its cache since it was last in step. */
+  lossy = false;
   /** Writes that this node, as secondary, has told its primary to rely on. */
   readonly received: Set<number> = new Set();
 

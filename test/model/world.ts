@@ -21,6 +21,7 @@ import {
   ZERO,
 } from "../../src/replication/primary.ts";
 import { equal } from "../../src/replication/secondary.ts";
+import { Arbiter } from "./arbiter.ts";
 import {
   CELL,
   CELLS,
@@ -55,9 +56,11 @@ export interface Setting {
   readonly keeps: boolean;
   /** How many of the faults are disks that break. */
   readonly diskFaultRate: number;
+  /** An arbiter decides who is primary (S-17). */
+  readonly arbiter?: boolean;
 }
 
-function anySetting(seed: number): Setting {
+export function anySetting(seed: number): Setting {
   const random = new Random(seed);
   const mode = random.pick(["fullsync", "memsync", "async"] as const);
   const states = random.chance(0.6);
@@ -79,6 +82,8 @@ export class World {
   readonly faultRate: number;
   readonly diskFaultRate: number;
   readonly nodes: readonly [Node, Node];
+  /** Null where nobody is asked. */
+  readonly arbiter: Arbiter | null;
   wires: Wire[] = [];
   nowMs = 1000;
   faults = true;
@@ -97,6 +102,8 @@ export class World {
     masked: 0,
     /** A secondary was the source because it had kept its cache. */
     kept: 0,
+    /** Nobody whom the arbiter has on record could be primary. */
+    seeds: 0,
     faults: 0,
   };
 
@@ -108,6 +115,9 @@ export class World {
   #acked: number[] = new Array(CELLS).fill(0);
   /** Acknowledged before a FLUSH that was acknowledged. */
   #flushed: number[] = new Array(CELLS).fill(0);
+  /** The same, of answers that an arbiter has let go. */
+  #told: number[] = new Array(CELLS).fill(0);
+  #toldFlushed: number[] = new Array(CELLS).fill(0);
   /** Nodes that must hold everything that is required. */
   readonly entitled: Set<Node>;
   /** It has what the other one lost with its power, although that was acknowledged. */
@@ -152,6 +162,7 @@ export class World {
     this.diskFaultRate = setting.diskFaultRate;
     this.nodes = [new Node("A", new PretendDisk(random)), new Node("B", new PretendDisk(random))];
     this.entitled = new Set(this.nodes);
+    this.arbiter = setting.arbiter ? new Arbiter(this.nodes) : null;
     this.note(
       `${this.mode}, states ${this.states}, zeroes ${this.zeroes}, version ${this.version}`,
     );
@@ -188,6 +199,19 @@ export class World {
       if (node.disk.cell(cell) < this.#required(cell)) return cell;
     }
     return -1;
+  }
+
+  /** An answer that waited for the arbiter has left. */
+  told(op: ClientOp): void {
+    if (op.kind === READ) return;
+    if (op.kind === FLUSH) {
+      for (let cell = 0; cell < CELLS; cell++) {
+        this.#toldFlushed[cell] = Math.max(this.#toldFlushed[cell]!, op.floor[cell]!);
+      }
+    }
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      this.#told[cell] = Math.max(this.#told[cell]!, op.id);
+    }
   }
 
   // ---- what the leader tells ---------------------------------------------------------------------
@@ -393,17 +417,37 @@ export class World {
     this.disclaim(node);
     disk.broken = SOUND;
     node.role = "primary";
+    if (this.arbiter?.record.has(node)) this.#mustHaveWhatWasTold(node);
     node.leader = new Leader(this, node);
+    if (this.arbiter?.record.has(node) === false) this.counts.seeds++;
+    this.arbiter?.promoted(node.leader);
     this.#lastLeader = node;
     this.#lastDied = false;
+  }
+
+  /** S-17: whom the arbiter has on record lacks nothing that a client has been told. */
+  #mustHaveWhatWasTold(node: Node): void {
+    for (let cell = 0; cell < CELLS; cell++) {
+      const flushed = Math.min(this.#toldFlushed[cell]!, this.#flushed[cell]!);
+      const told = Math.min(this.#told[cell]!, this.#required(cell));
+      const owed = node.lossy ? flushed : Math.max(told, flushed);
+      this.must(
+        node.disk.cell(cell) >= owed,
+        `the arbiter chooses ${node.name}, whose cell ${cell} is ${node.disk.cell(cell)} where ${owed} was answered`,
+      );
+    }
   }
 
   /** Who may become primary, the likeliest first. */
   #candidates(): Node[] {
     const fresh = this.nodes.every((node) => node.disk.record.resuid === 0n);
+    const { arbiter } = this;
+    // Where none of these can be, each having failed in its turn, an operator decides.
+    const chosen = arbiter === null ? null : [...arbiter.record].filter((node) => node.promotable);
     const able = this.nodes.filter((node) => {
       const { record } = node.disk;
       if (!node.promotable) return false;
+      if (chosen !== null && chosen.length > 0) return chosen.includes(node);
       if (fresh || this.entitled.has(node)) return true;
       // A component that has never been paired, or never got its first copy, is nobody's choice.
       return record.resuid !== 0n && !this.#neverWhole(node);
@@ -443,7 +487,10 @@ export class World {
       this.#forgetHeld(leader);
       this.#died(node);
     }
-    if (follower !== null) this.entitled.delete(node);
+    if (follower !== null) {
+      this.entitled.delete(node);
+      node.lossy = true;
+    }
     if (leader === null && this.leader?.phase === "up") this.#peerFault = true;
   }
 
@@ -458,6 +505,7 @@ export class World {
 
   #powerCut(node: Node): void {
     this.#kill(node);
+    node.lossy = true;
     const other = this.other(node);
     const vouches = other.held !== null || other.follower?.vouches === true;
     node.disk.powerCut();
@@ -566,6 +614,7 @@ export class World {
         actions.push([this.faults ? 0.5 : 5, () => this.#wantPrimary(node)]);
       }
     }
+    if (this.arbiter !== null) actions.push(...this.arbiter.actions(random));
     if (this.faults) actions.push([this.faultRate * 20, () => this.#fault()]);
     // Time passes by itself only when nothing else can happen.
     if (actions.length === 0) this.#tick(1000);
@@ -757,7 +806,11 @@ export class World {
       leader.map.assertInvariants();
       const { core } = leader;
       if (core.connected && !core.resyncing && core.map.resyncCount === 0 && !this.#peerFault) {
-        for (const each of this.nodes) if (this.#lacks(each) < 0) this.entitled.add(each);
+        for (const each of this.nodes) {
+          if (this.#lacks(each) >= 0) continue;
+          this.entitled.add(each);
+          each.lossy = false;
+        }
       }
     }
     this.#checkCoverage();
@@ -803,6 +856,7 @@ export class World {
   #why(): string {
     const leader = this.leader;
     if (leader === null) return "no primary";
+    if (leader.held.length > 0) return `${leader.held.length} answers are held`;
     if (leader.client.size > 0)
       return `${leader.client.size} requests are not answered: ${[...leader.client.values()].map(describe)}`;
     if (!leader.core.connected) return "not connected";

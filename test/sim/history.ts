@@ -951,12 +951,11 @@ class Marker {
     this.#unflushed = records.every(({ unflushed }) => unflushed === true);
   }
 
-  /** Do the two have nothing to do with each other? */
+  /** Do the two have nothing to do with each other, whatever a power cut leaves? */
   isStrangerTo(other: Marker): boolean {
     this.#refresh();
     other.#refresh();
-    const ids = new Set([...this.#resuids, ...other.#resuids]);
-    return this.#resuids.size === 1 && other.#resuids.size === 1 && ids.size === 2;
+    return [...this.#resuids].every((id) => !other.#resuids.has(id));
   }
 
   get localLeast(): bigint {
