@@ -80,7 +80,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "hastd is not told that the disk has failed",
     defect: "S-1",
     ...PRIMARY_ENGINE,
-    find: `    this.#host.copy({ state: "inconsistent", forced: this.#component.metadata.forced ?? null });
+    find: `    this.#host.copy({ ...copyWorth(this.#component.metadata), state: "inconsistent" });
 `,
     replace: "",
   },

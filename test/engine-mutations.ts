@@ -315,7 +315,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "S2 is sent before the resource's id is stored",
     defect: "S-13",
     ...SECONDARY_ENGINE,
-    find: `    if (judgement.record !== null || aloneSince !== metadata.aloneSince) {`,
+    find: `    if (judgement.record !== null || aloneSince !== metadata.aloneSince || newTerm !== null) {`,
     replace: `    if (this.#paused && aloneSince !== metadata.aloneSince) {`,
   },
   {
@@ -406,7 +406,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a failed disk ends the resource before its mark is made",
     defect: "S-4",
     ...PRIMARY_ENGINE,
-    find: `    if (this.#core.lastRecordPending) this.#component.disk.submit();
+    find: `    if (this.#core.lastRecordPending && this.#markHeld === null) this.#component.disk.submit();
     else this.#close();`,
     replace: `    this.#close();`,
   },
@@ -506,7 +506,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a node is promoted under a live primary",
     defect: "S-11",
     ...RESOURCE,
-    find: `    if (await this.#hasLivePrimary()) return alive;`,
+    find: `    if (!granted && (await this.#hasLivePrimary())) return alive;`,
     replace: `    if (this.#stopping && (await this.#hasLivePrimary())) return alive;`,
   },
   {

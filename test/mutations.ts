@@ -15,6 +15,7 @@
 
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { ARBITER_MUTATIONS } from "./arbiter-mutations.ts";
 import { COPY_MUTATIONS } from "./copy-mutations.ts";
 import { ENGINE_MUTATIONS } from "./engine-mutations.ts";
 
@@ -43,7 +44,8 @@ export type Suite =
   | "nbd"
   | "daemon"
   | "wire"
-  | "simulator";
+  | "simulator"
+  | "arbiter";
 
 /** Test files, in the order in which they are tried: close to the subject first, slow ones last. */
 export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
@@ -89,6 +91,12 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   daemon: ["src/daemon/resource.test.ts"],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
   simulator: ["test/simulator.test.ts"],
+  arbiter: [
+    "src/engine/arbitration.test.ts",
+    "src/daemon/lease.test.ts",
+    "src/engine/primary-engine.test.ts",
+    "test/replication-model.test.ts",
+  ],
 };
 
 /** The files of a suite that exist below `root`, each pattern's in order. */
@@ -1173,5 +1181,6 @@ const CORE_MUTATIONS: readonly Mutation[] = [
 export const MUTATIONS: readonly Mutation[] = [
   ...CORE_MUTATIONS,
   ...ENGINE_MUTATIONS,
+  ...ARBITER_MUTATIONS,
   ...COPY_MUTATIONS,
 ];
