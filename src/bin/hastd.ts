@@ -24,6 +24,7 @@ import { type Options, parseOptions, USAGE } from "../daemon/options.ts";
 import { ConfigurationInUse, type Loaded } from "../daemon/reload.ts";
 import type { Probed } from "../daemon/resource.ts";
 import { daemonSettings } from "../daemon/settings.ts";
+import { keepWatch, WATCHDOG_MIN_MS } from "../daemon/watchdog.ts";
 import type { WorkerSettings } from "../engine/worker-messages.ts";
 import { copyWorth, explainMetadata, type Metadata, MetadataError } from "../metadata/block.ts";
 import { findMetadata } from "../metadata/copies.ts";
@@ -47,11 +48,13 @@ import { nodeNet } from "../platform/node/net.ts";
 import { Pidfile, PidfileBusyError } from "../platform/node/pidfile.ts";
 import type { WorkerUser } from "../platform/node/privileges.ts";
 import { NodeProcesses, type NodeProcessesOptions } from "../platform/node/process.ts";
+import { takeSupervisor } from "../platform/node/supervisor.ts";
 import { nodeSystem } from "../platform/node/system.ts";
 import { readTextFile } from "../platform/node/text-file.ts";
 import { readTlsFiles, type TlsFiles, TlsFilesError } from "../platform/node/tls-files.ts";
 import { NodeTlsTerminator } from "../platform/node/tls-terminator.ts";
 import { nodePrograms } from "../platform/node/watched-program.ts";
+import type { Supervisor } from "../platform/supervisor.ts";
 import { isTls } from "../wire/address.ts";
 
 type Given = Extract<Options, { kind: "run" }>;
@@ -105,6 +108,7 @@ async function serve(given: Given): Promise<void> {
   // Until the daemon is up, the terminal hears about it.
   const terminal = createLog(foreground ? destination : "stdio", logOptions);
   const held: Held = { pidfile: null, workerUser: null, tls: null };
+  const supervisor = takeSupervisor(process.env, (text) => terminal.warning(text));
   try {
     const config = loadConfig(options);
     held.pidfile = openPidfile(options, config, terminal);
@@ -116,6 +120,7 @@ async function serve(given: Given): Promise<void> {
       config,
       () => load(options, held, processes, log),
       log,
+      supervisor,
     );
     const daemon = new Daemon(daemonSettings(config, controlRights(config)), {
       clock: nodeClock,
@@ -136,7 +141,7 @@ async function serve(given: Given): Promise<void> {
       configuration,
     });
     configuration.governs(daemon);
-    const end = obeySignals(configuration, daemon, held, log);
+    const end = obeySignals(configuration, daemon, held, log, supervisor);
     const completeDetach = foreground ? () => undefined : beginDetach(end);
     await daemon.open();
     if (held.pidfile !== null) writePid(held.pidfile, terminal);
@@ -149,7 +154,16 @@ async function serve(given: Given): Promise<void> {
     log.notice(
       `Started (${versionLine("hastd")}), ${count(config.resources.length)} in role init.`,
     );
+    supervisor.ready();
     completeDetach();
+    const { watchdogMs } = supervisor;
+    if (watchdogMs !== null && watchdogMs < WATCHDOG_MIN_MS) {
+      log.warning(
+        `WatchdogSec=${watchdogMs / 1000} is too short: while a worker hangs, hastd may be taken for dead. ` +
+          `Say at least ${WATCHDOG_MIN_MS / 1000} in: systemctl edit hastd`,
+      );
+    }
+    await keepWatch(nodeClock, supervisor, () => daemon.watch());
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
     for (const line of error.message.split("\n")) terminal.error(line);
@@ -346,12 +360,14 @@ function obeySignals(
   daemon: Daemon,
   held: Held,
   log: Log,
+  supervisor: Supervisor,
 ): () => void {
   let stopping = false;
   const end = () => {
     if (stopping) return;
     stopping = true;
     log.debug(1, "Stopping.");
+    supervisor.stopping();
     void daemon.stop().then(() => {
       held.pidfile?.remove();
       process.exit(EX_OK);

@@ -12,6 +12,7 @@ import {
   NO_DEVICES,
   NO_HOOKS,
   NO_TLS,
+  QUIET_REPORT,
   settingsOf,
   settle,
   USABLE,
@@ -22,6 +23,7 @@ import { decodeStatusReply, encodeControlRequest } from "../wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { encodeP1 } from "../wire/handshake.ts";
 import { Daemon, type DaemonSettings, SHUTDOWN_GRACE_MS, StartError } from "./daemon.ts";
+import { STATUS_TIMEOUT_MS } from "./worker.ts";
 
 class World {
   readonly clock = new FakeClock();
@@ -160,6 +162,16 @@ test("events of workers are logged under their resource and role", async () => {
   await world.daemon.resource("r0")!.changeRole("primary");
   world.processes.last.says({ kind: "event", event: "syncdone" });
   assert(world.log.says("INFO [r0] (primary) Event: syncdone."));
+});
+
+test("watch() says who has which role, and costs a second where one worker hangs", async () => {
+  const world = new World({ resources: ["r0", "r1", "r2"].map((name) => settingsOf(name)) });
+  assert.equal(await world.daemon.watch(), "init: r0 r1 r2");
+  for (const name of ["r0", "r2"]) await world.daemon.resource(name)!.changeRole("primary");
+  world.processes.last.report = { ...QUIET_REPORT, status: "degraded" };
+  const watched = world.daemon.watch();
+  await world.clock.advance(STATUS_TIMEOUT_MS);
+  assert.equal(await watched, "primary: r0 (does not answer) r2 (degraded); init: r1");
 });
 
 test("stop() closes the sockets at once and ends all workers in parallel", async () => {

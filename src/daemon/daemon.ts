@@ -129,6 +129,11 @@ export class Daemon {
     await opening;
   }
 
+  /** Resolves when open() has ended, well or not: SIGHUP may come early. */
+  async opened(): Promise<void> {
+    await this.#opening;
+  }
+
   async #open(): Promise<void> {
     try {
       this.#control = await this.#openControl(this.#doors);
@@ -145,7 +150,6 @@ export class Daemon {
    * @throws StartError, and the doors are as before
    */
   async moveDoors(next: Doors): Promise<void> {
-    await this.#opening; // SIGHUP may come early
     const before = this.#doors;
     const listeners = await this.#openListeners(next, this.#listeners);
     try {
@@ -205,6 +209,25 @@ export class Daemon {
 
   resource(name: string): Resource | undefined {
     return this.#resources.get(name);
+  }
+
+  /**
+   * Looks after the workers. To be called every few seconds, when the last call has ended.
+   * @returns roles and names, in one line: "primary: disk1 disk2 (degraded); init: disk3"
+   */
+  async watch(): Promise<string> {
+    const words = await Promise.all(
+      [...this.#resources.values()].map(async (resource) => {
+        const trouble = await resource.watch();
+        const name = trouble === "" ? resource.name : `${resource.name} (${trouble})`;
+        return { role: resource.role, name };
+      }),
+    );
+    const roles = (["primary", "secondary", "init"] as const).flatMap((role) => {
+      const names = words.filter((each) => each.role === role).map(({ name }) => name);
+      return names.length === 0 ? [] : [`${role}: ${names.join(" ")}`];
+    });
+    return roles.length === 0 ? "no resources" : roles.join("; ");
   }
 
   /** Closes the sockets, then ends every worker; within {@link SHUTDOWN_GRACE_MS} and a little more. */

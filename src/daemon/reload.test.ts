@@ -18,6 +18,7 @@ import {
 import { formatComplaint } from "../config/complaint.ts";
 import { readConfig } from "../config/config.ts";
 import { NetError, type SocketAccess, type Stream } from "../platform/net.ts";
+import { NO_SUPERVISOR, type Supervisor } from "../platform/supervisor.ts";
 import { decodeDeedReply, encodeControlRequest } from "../wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import type { Reloaded } from "./control-server.ts";
@@ -52,6 +53,17 @@ class World {
   control: (stream: Stream, user: number | null) => void = () => assert.fail();
   file: string;
   adopted = 0;
+  /** What the service manager has heard. */
+  readonly told: string[] = [];
+  readonly supervisor: Supervisor = {
+    ...NO_SUPERVISOR,
+    ready: () => this.told.push("ready"),
+    reloading: () => {
+      // Or its end would say that we serve.
+      assert(this.open.length > 0);
+      this.told.push("reloading");
+    },
+  };
   /** What the process says it has taken over. */
   news: readonly string[] = [];
   readonly configuration: ConfigurationInUse;
@@ -70,7 +82,12 @@ class World {
       return { address, close: () => this.open.splice(this.open.indexOf(address), 1) };
     };
     const { config, settings } = this.load();
-    this.configuration = new ConfigurationInUse(config, () => this.load(), this.log);
+    this.configuration = new ConfigurationInUse(
+      config,
+      () => this.load(),
+      this.log,
+      this.supervisor,
+    );
     this.daemon = new Daemon(settings, {
       clock: this.clock,
       entropy: { fill: () => undefined },
@@ -156,6 +173,16 @@ test("a reload while hastd still starts comes after that: neither finds the othe
   await opening;
   assert.equal(reloaded.kind, "done");
   assert.equal(world.open.length, new Set(world.open).size);
+});
+
+test("the service manager hears when a reload begins and when it has ended, well or not", async () => {
+  const world = new World(fileOf("r0"));
+  const opening = world.daemon.open();
+  assert.equal((await world.reload("bogus")).kind, "failed");
+  await opening;
+  assert.deepEqual(world.told, ["reloading", "ready"]);
+  assert.equal((await world.reload(fileOf("r0"))).kind, "done");
+  assert.deepEqual(world.told, ["reloading", "ready", "reloading", "ready"]);
 });
 
 test("a primary is told what may change live, and keeps its worker", async () => {

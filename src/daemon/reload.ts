@@ -21,6 +21,7 @@ import {
 import type { Config, ResourceConfig } from "../config/config.ts";
 import { formatConfig, NODE_IN_USE } from "../config/format.ts";
 import type { Log } from "../platform/log.ts";
+import type { Supervisor } from "../platform/supervisor.ts";
 import type { Role } from "../wire/control.ts";
 import type { Configuration, Reloaded } from "./control-server.ts";
 import { type Daemon, type DaemonSettings, StartError } from "./daemon.ts";
@@ -40,14 +41,16 @@ export class ConfigurationInUse implements Configuration {
   #config: Config;
   readonly #load: () => Loaded;
   readonly #log: Log;
+  readonly #supervisor: Supervisor;
   #daemon: Daemon | null = null;
   #last: Promise<unknown> = Promise.resolve();
 
   /** @param load reads hast.conf again; throws StartError, whose lines say what is wrong */
-  constructor(config: Config, load: () => Loaded, log: Log) {
+  constructor(config: Config, load: () => Loaded, log: Log, supervisor: Supervisor) {
     this.#config = config;
     this.#load = load;
     this.#log = log;
+    this.#supervisor = supervisor;
   }
 
   /** Before the first reload. */
@@ -61,15 +64,23 @@ export class ConfigurationInUse implements Configuration {
 
   /** Resolves when everything is as the new file says, or nothing is. */
   async reload(): Promise<Reloaded> {
-    const reload = this.#last.then(() => this.#reload());
+    const reload = this.#last.then(async () => {
+      const daemon = this.#daemon;
+      assert(daemon !== null);
+      await daemon.opened();
+      this.#supervisor.reloading();
+      try {
+        return await this.#reload(daemon);
+      } finally {
+        this.#supervisor.ready();
+      }
+    });
     // A failure is this caller's to hear; the next reload only waits for the end.
     this.#last = reload.catch(() => undefined);
     return await reload;
   }
 
-  async #reload(): Promise<Reloaded> {
-    const daemon = this.#daemon;
-    assert(daemon !== null);
+  async #reload(daemon: Daemon): Promise<Reloaded> {
     let next: Loaded;
     try {
       next = this.#load();

@@ -19,7 +19,15 @@ import type { WorkerEvent } from "../engine/worker-messages.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, type P2, type S1 } from "../wire/handshake.ts";
 import type { HookSettings } from "./hooks.ts";
-import { type Probed, READY_TIMEOUT_MS, Resource, STOP_GRACE_MS } from "./resource.ts";
+import {
+  type Probed,
+  READY_TIMEOUT_MS,
+  RESTART_DELAY_MIN_MS,
+  Resource,
+  SILENT_ROUNDS_MAX,
+  STOP_GRACE_MS,
+} from "./resource.ts";
+import { STATUS_TIMEOUT_MS } from "./worker.ts";
 
 class World {
   readonly clock = new FakeClock();
@@ -503,6 +511,65 @@ test("a worker that does not answer costs its own entry one second and no more (
   assert.equal(outcome.status.worker, null);
   assert.equal(outcome.status.workerpid, 100);
   assert.deepEqual(notes, ["The worker (pid 100) does not answer."]);
+});
+
+/** One round after the other. @returns what the last one said */
+async function rounds(world: World, count: number): Promise<string> {
+  let said = "";
+  for (let round = 0; round < count; round++) {
+    const watched = world.resource.watch();
+    await world.clock.advance(STATUS_TIMEOUT_MS);
+    said = await watched;
+  }
+  return said;
+}
+
+test("a worker that has hung for too many rounds is killed, and started again as after a crash", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const worker = world.processes.last;
+  assert.equal(await rounds(world, SILENT_ROUNDS_MAX - 1), "does not answer");
+  const [question] = worker.sent.filter(({ kind }) => kind === "status").slice(-1);
+  assert(question?.kind === "status");
+  worker.says({ kind: "status", id: question.id, report: QUIET_REPORT });
+  worker.report = { ...QUIET_REPORT, status: "degraded" };
+  assert.equal(await rounds(world, 1), "degraded");
+  worker.report = null;
+  assert.equal(await rounds(world, SILENT_ROUNDS_MAX - 1), "does not answer");
+  assert.deepEqual(worker.kills, []);
+  await rounds(world, 1);
+  assert.deepEqual(worker.kills, ["SIGKILL"]);
+  assert(world.log.says("ERROR [r0] (primary) The worker (pid 100) has not answered for a minute"));
+  await world.clock.advance(RESTART_DELAY_MIN_MS);
+  assert.equal(world.resource.role, "primary");
+  assert.notEqual(world.processes.last, worker);
+});
+
+test("a worker that hangs in the kernel is killed once, and what it waits for is said", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const worker = world.processes.last;
+  worker.killable = false;
+  await rounds(world, 3 * SILENT_ROUNDS_MAX);
+  assert.deepEqual(worker.kills, ["SIGKILL"]);
+  assert(
+    world.log.says("ERROR [r0] (primary) The worker (pid 100) cannot be killed; it probably waits"),
+  );
+});
+
+test("a worker that starts, or was told to stop, is not watched: others have their eyes on it", async () => {
+  const world = new World();
+  world.processes.born = () => undefined;
+  void world.resource.changeRole("primary");
+  await settle();
+  assert.equal(await rounds(world, SILENT_ROUNDS_MAX), "");
+  world.processes.last.says({ kind: "ready" });
+  await settle();
+  world.processes.last.obedient = false;
+  void world.resource.changeRole("init");
+  await settle();
+  await rounds(world, SILENT_ROUNDS_MAX);
+  assert.deepEqual(world.processes.last.kills, []);
 });
 
 test("a worker that does not answer is asked once, however often status is wanted", async () => {

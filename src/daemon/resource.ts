@@ -75,6 +75,8 @@ export const RESTART_DELAY_MIN_MS = 1000;
 export const RESTART_DELAY_MAX_MS = 10_000;
 /** A worker that lived this long did not die of its start. */
 export const RESTART_FORGIVEN_MS = 60_000;
+/** A worker that has not answered so many questions in a row, some 6 s apart, is killed. */
+export const SILENT_ROUNDS_MAX = 10;
 /** A worker that dies of this exit code is started again: lost contact, no memory. */
 const EX_TEMPFAIL = 75;
 /** A secondary's worker that refuses its primary: split-brain, another resource. */
@@ -175,6 +177,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #attempt: Attempt | null = null;
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
+  /** Questions of watch() in a row that the worker has not answered. */
+  #silentRounds = 0;
   #stopping = false;
   /** What operators have ordered. */
   #orders: Orders = { connected: true, resyncPaused: false, resyncRate: 0 };
@@ -960,6 +964,36 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     if ((await worker.stop(graceMs)) === "stuck") {
       this.#log.error(`The worker (pid ${worker.pid}) cannot be killed and is left behind.`);
     }
+  }
+
+  /**
+   * Asked every few seconds: does the worker live? One that has been silent for {@link SILENT_ROUNDS_MAX}
+   * rounds serves nobody and is in the way of its successor, so it is killed, and no other resource hears of
+   * it. Rounds are counted, not seconds: after a pause of the whole machine, all have been silent for long.
+   * @returns a word for the service manager's status, or ""
+   */
+  async watch(): Promise<"" | "degraded" | "does not answer"> {
+    const worker = this.#worker;
+    const isWatched = () => worker === this.#worker && !this.#stopping && worker?.wanted;
+    const report = worker?.ready && isWatched() ? await worker.report() : null;
+    if (worker === null || report !== null || !worker.ready || !isWatched()) {
+      this.#silentRounds = 0;
+      return report?.status === "degraded" ? "degraded" : "";
+    }
+    this.#silentRounds++;
+    if (this.#silentRounds === SILENT_ROUNDS_MAX) {
+      this.#log.error(
+        `The worker (pid ${worker.pid}) has not answered for a minute and is killed; ` +
+          "applications get their answers from the next one.",
+      );
+      worker.kill();
+    } else if (this.#silentRounds === SILENT_ROUNDS_MAX + 1) {
+      this.#log.error(
+        `The worker (pid ${worker.pid}) cannot be killed; it probably waits for a disk that does not answer. ` +
+          `Look: cat /proc/${worker.pid}/wchan; dmesg`,
+      );
+    }
+    return "does not answer";
   }
 
   // --- Handshake.

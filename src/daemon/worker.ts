@@ -221,6 +221,11 @@ export class Worker {
     return await answer;
   }
 
+  /** Ends it as a crash would; what follows is what follows that. */
+  kill(): void {
+    this.#process.kill("SIGKILL");
+  }
+
   /**
    * Asks the worker to finish what it accepted and to go; kills it after `graceMs`.
    *

@@ -47,6 +47,7 @@ import type {
   WorkerIdentity,
   WorkerProcess,
 } from "../../src/platform/process.ts";
+import { NO_SUPERVISOR } from "../../src/platform/supervisor.ts";
 import { NO_DEVICES, NO_HOOKS, NO_TLS } from "../daemon/fakes.ts";
 import type { Random } from "../model/disk.ts";
 import { PretendDisk, type RunningRequest } from "../pretend/disk.ts";
@@ -485,7 +486,7 @@ export class SimDaemon implements Owner, Processes {
     const net = new ProcessNet(network, this, clock);
     const log = new SimLog(machine, watcher, "");
     const { config, settings } = machine.loadConfig();
-    this.#configuration = new ConfigurationInUse(config, () => this.#load(), log);
+    this.#configuration = new ConfigurationInUse(config, () => this.#load(), log, NO_SUPERVISOR);
     this.#daemon = new Daemon(settings, {
       clock,
       entropy: new SimEntropy(random),

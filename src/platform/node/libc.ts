@@ -202,13 +202,15 @@ export function socketPair(): readonly [number, number] | number {
   return result < 0 ? result : [ends.readInt32LE(0), ends.readInt32LE(4)];
 }
 
-/** struct sockaddr_un of a path of at most 107 bytes. */
+/** struct sockaddr_un of a path of at most 107 bytes; or of "@name", a name in the abstract namespace. */
 export function unixAddress(path: string): Uint8Array {
   const name = Buffer.from(path);
   const address = Buffer.alloc(110);
   address.writeUInt16LE(AF_UNIX);
   address.set(name, 2);
-  return address.subarray(0, 2 + name.length + 1);
+  if (!path.startsWith("@")) return address.subarray(0, 2 + name.length + 1);
+  address[2] = 0;
+  return address.subarray(0, 2 + name.length);
 }
 
 /** Sends one datagram, if that is possible without waiting. @returns how many bytes, or -errno */

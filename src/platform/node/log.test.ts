@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
+import { listenForDatagrams } from "../../../test/datagrams.ts";
 import { sendDatagram, unixAddress, unixDatagramSocket } from "./libc.ts";
 import { stderrIsJournal, truncateUtf8 } from "./log.ts";
 
@@ -174,47 +174,6 @@ test("JSON lines have the resource and the role by themselves, and are one line 
   );
 });
 
-/** A datagram socket at a path, bound by a program that prints each datagram as a JSON string. */
-async function listener(t: TestContext): Promise<{ path: string; heard: () => Promise<string[]> }> {
-  const directory = fs.mkdtempSync(path.join(tmpdir(), "hast-log-"));
-  const at = path.join(directory, "log");
-  const child = spawn(
-    "python3",
-    [
-      "-c",
-      `import json, socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.bind(sys.argv[1])
-print("bound", flush=True)
-sys.stdin.readline()
-s.setblocking(False)
-try:
-    while True: print(json.dumps(s.recv(100000).decode("latin-1")), flush=True)
-except BlockingIOError: pass`,
-      at,
-    ],
-    { stdio: ["pipe", "pipe", "inherit"] },
-  );
-  t.after(() => {
-    child.kill("SIGKILL");
-    fs.rmSync(directory, { recursive: true });
-  });
-  let text = "";
-  child.stdout.on("data", (bytes) => {
-    text += bytes;
-  });
-  await new Promise((resolve) => child.stdout.once("data", resolve));
-  return {
-    path: at,
-    heard: async () => {
-      child.stdin.write("\n");
-      await new Promise((resolve) => child.once("close", resolve));
-      const lines = text.trimEnd().split("\n").slice(1);
-      return lines.map((line) => Buffer.from(JSON.parse(line), "latin1").toString());
-    },
-  };
-}
-
 function sendTo(at: string, sink: "syslogSink" | "journalSink", body: string): void {
   const source = `
     import { ${sink} } from ${JSON.stringify(path.join(import.meta.dirname, "log.ts"))};
@@ -229,7 +188,7 @@ function sendTo(at: string, sink: "syslogSink" | "journalSink", body: string): v
 }
 
 test("syslog gets facility, level, time, name and process id, one line each and 1023 bytes at most", async (t) => {
-  const syslog = await listener(t);
+  const syslog = await listenForDatagrams(t);
   sendTo(
     syslog.path,
     "syslogSink",
@@ -244,7 +203,7 @@ test("syslog gets facility, level, time, name and process id, one line each and 
 });
 
 test("the journal gets the resource and the role as fields", async (t) => {
-  const journal = await listener(t);
+  const journal = await listenForDatagrams(t);
   sendTo(journal.path, "journalSink", `line("WARNING", "one\\ntwo"); line("INFO", "plain", "");`);
   const [one, two] = await journal.heard();
   const field = (name: string, value: string) =>
@@ -262,7 +221,7 @@ test("the journal gets the resource and the role as fields", async (t) => {
 });
 
 test("a syslog that takes nothing, or is not there, is not waited for", async (t) => {
-  const syslog = await listener(t); // which reads nothing before it is asked
+  const syslog = await listenForDatagrams(t); // which reads nothing before it is asked
   sendTo(
     syslog.path,
     "syslogSink",
