@@ -103,7 +103,13 @@ test("kernel NBD is preferred where it is, and the first free device taken", asy
   assert.equal(await machine.attach(), null);
   assert.equal(machine.target("/dev/hast/r0"), "/dev/nbd1");
   const client = machine.tools.get(machine.pidOf("nbd-client"))!;
-  assert.deepEqual(client.argv.slice(1, 4), ["-unix", `${PLACE}/kit1`, "/dev/nbd1"]);
+  assert.deepEqual(client.argv.slice(5, 10), [
+    "/run/lock/hast-nbd1",
+    "/bin/nbd-client",
+    "-unix",
+    `${PLACE}/kit1`,
+    "/dev/nbd1",
+  ]);
   // The client keeps its own device open, and does not count.
   machine.files.set(`/proc/${client.pid}/fd/9`, "-> /dev/nbd1");
   assert.equal(await machine.wait(machine.attachment.detach("unless used")), null);
@@ -114,6 +120,26 @@ test("kernel NBD is preferred where it is, and the first free device taken", asy
     "kill nbd-client",
   ]);
   assert.equal(machine.target("/dev/hast/r0"), null);
+});
+
+test("two that want a device at the same time get one each, and the third hears that there are no more", async () => {
+  const machine = new Machine();
+  machine.installed.add("nbd-client");
+  machine.usable.add("/dev/nbd0");
+  for (const name of ["nbd0", "nbd1"]) machine.files.set(`/sys/block/${name}/size`, "0");
+  const names = ["r0", "r1", "r2"];
+  const attachments = names.map((name) => machine.another(name));
+  for (const [index, attachment] of attachments.entries()) {
+    const wanted = { provname: names[index]!, device: "nbd" } as const;
+    assert.equal((await machine.wait(attachment.prepare(wanted))).kind, "ready");
+  }
+  const failures = await machine.wait(
+    Promise.all(attachments.map((attachment) => attachment.attach(512))),
+  );
+  assert.deepEqual(failures.slice(0, 2), [null, null]);
+  assert.match(failures[2]!, /could not be made \(device nbd\): every \/dev\/nbdN is in use/);
+  assert.equal(machine.target("/dev/hast/r0"), "/dev/nbd0");
+  assert.equal(machine.target("/dev/hast/r1"), "/dev/nbd1");
 });
 
 test("a tool that fails, or is never ready, is why there is no device; nothing is left of it", async () => {

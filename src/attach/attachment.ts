@@ -56,6 +56,9 @@ const CONNECTIONS = 8;
 /** Attempts to reach a worker, a second apart; then the request fails. */
 const RETRIES = 60;
 
+/** flock's answer where another hastd, or another resource of this one, has the device. */
+const TAKEN = 99;
+
 /** Our tools, as /proc/PID/comm has them. */
 const TOOLS = new Set(["nbdkit", "nbdfuse", "nbd-client", "nbdublk"]);
 const TOKEN = /^\.[0-9a-f]{16}$/;
@@ -362,27 +365,41 @@ export class Attachment {
     return this.#made(session, ran.output.trim());
   }
 
+  /**
+   * Two nbd-clients that set up one device at the same time break it for both: the second one's first step
+   * clears the sockets of the first, and what they end with is a mixture. So each is locked for as long as its
+   * nbd-client lives, against other resources and other hastds. The device itself is no place for the lock:
+   * udev looks at no device that is locked.
+   */
   async #makeNbd(session: Session, kit: string): Promise<string | null> {
     const { system } = this.#parts;
-    const number = freeNumber(system, "nbd");
-    if (number === null) return "every /dev/nbdN is in use (modprobe nbd nbds_max=64)";
-    const node = `/dev/nbd${number}`;
-    // Not by netlink: this way the device lasts as long as the process, which we can watch and end.
-    const failure = await this.#startTool(
-      session,
-      [
-        programPath(system, "nbd-client"),
-        ...["-unix", kit, node, "-nonetlink", "-nofork"],
-        ...["-connections", `${CONNECTIONS}`, "-block-size", `${session.sectorSize}`],
-      ],
-      () => sizeOf(system, `nbd${number}`) > 0,
-    );
-    return failure ?? this.#made(session, node);
+    for (const number of freeNumbers(system)) {
+      const node = `/dev/nbd${number}`;
+      // Not by netlink: this way the device lasts as long as the process, which we can watch and end.
+      const failure = await this.#startTool(
+        session,
+        [
+          programPath(system, "flock"),
+          ...["--nonblock", "--no-fork", "--conflict-exit-code", `${TAKEN}`],
+          `/run/lock/hast-nbd${number}`,
+          programPath(system, "nbd-client"),
+          ...["-unix", kit, node, "-nonetlink", "-nofork"],
+          ...["-connections", `${CONNECTIONS}`, "-block-size", `${session.sectorSize}`],
+        ],
+        // Until flock has made way for nbd-client, the size may be another's.
+        (pid) =>
+          system.text(`/proc/${pid}/comm`)?.trim() === "nbd-client" &&
+          sizeOf(system, `nbd${number}`) > 0,
+      );
+      if (failure === null) return this.#made(session, node);
+      if (!failure.startsWith(`nbd-client: exit code ${TAKEN}`)) return failure;
+    }
+    return "every /dev/nbdN is in use (modprobe nbd nbds_max=64)";
   }
 
   async #makeUblk(session: Session, uri: string): Promise<string | null> {
     const { system } = this.#parts;
-    const number = freeNumber(system, "ublkb") ?? 0;
+    const number = unusedNumber(system);
     const node = `/dev/ublkb${number}`;
     const failure = await this.#startTool(
       session,
@@ -408,10 +425,10 @@ export class Attachment {
   async #startTool(
     session: Session,
     argv: readonly string[],
-    isReady: () => boolean,
+    isReady: (pid: number) => boolean,
   ): Promise<string | null> {
     const { programs } = this.#parts;
-    const name = argv[0]!.replace(/.*\//, "");
+    const name = argv.map((word) => word.replace(/.*\//, "")).find((word) => TOOLS.has(word));
     const number = session.count;
     const { log } = this.#owner;
     const said: string[] = [];
@@ -435,7 +452,7 @@ export class Attachment {
     );
     session.tools.add(tool);
     log.debug(1, `Started (pid ${tool.pid}): ${argv.join(" ")}`);
-    const ready = await this.#until(() => end !== null || isReady(), READY_TIMEOUT_MS);
+    const ready = await this.#until(() => end !== null || isReady(tool.pid), READY_TIMEOUT_MS);
     if (end !== null) return end;
     return ready ? null : `${name} is not ready after ${READY_TIMEOUT_MS / 1000} s${quote(said)}`;
   }
@@ -660,18 +677,21 @@ function sizeOf(system: System, name: string): number {
   return Number(system.text(`/sys/block/${name}/size`) ?? 0);
 }
 
-/** A device that nobody has attached: there are a fixed number of /dev/nbdN, and ublkbN come when asked for. */
-function freeNumber(system: System, prefix: "nbd" | "ublkb"): number | null {
-  const taken = new Set<number>();
-  const there = system.names("/sys/block").filter((name) => name.startsWith(prefix));
-  for (const name of there) {
-    const attached = system.text(`/sys/block/${name}/pid`) !== null || sizeOf(system, name) > 0;
-    if (prefix === "ublkb" || attached) taken.add(Number(name.slice(prefix.length)));
-  }
-  const numbers = there.map((name) => Number(name.slice(prefix.length))).toSorted((a, b) => a - b);
-  if (prefix === "nbd") return numbers.find((number) => !taken.has(number)) ?? null;
+/** Those of the fixed number of /dev/nbdN that nobody has attached, in order. */
+function freeNumbers(system: System): number[] {
+  return system
+    .names("/sys/block")
+    .filter((name) => /^nbd\d+$/.test(name))
+    .filter((name) => system.text(`/sys/block/${name}/pid`) === null && sizeOf(system, name) === 0)
+    .map((name) => Number(name.slice("nbd".length)))
+    .toSorted((a, b) => a - b);
+}
+
+/** /dev/ublkbN come when they are asked for. */
+function unusedNumber(system: System): number {
+  const names = new Set(system.names("/sys/block"));
   let number = 0;
-  while (taken.has(number)) number++;
+  while (names.has(`ublkb${number}`)) number++;
   return number;
 }
 
