@@ -55,6 +55,12 @@ export const RENEW_DELAY_MS = 2_000;
 const CONNECTIONS = 8;
 /** Attempts to reach a worker, a second apart; then the request fails. */
 const RETRIES = 60;
+/**
+ * Seconds, more than a week: when the kernel gives an NBD connection up. It then sends the request again on another
+ * one, while nbdkit may still bring the first one through, later, over what was written meanwhile. Zero means 30 s
+ * where there are several connections. How long a request may take is for nbdkit to say, see RETRIES.
+ */
+const KERNEL_TIMEOUT_S = 1_000_000;
 
 /** flock's answer where another hastd, or another resource of this one, has the device. */
 const TAKEN = 99;
@@ -385,6 +391,7 @@ export class Attachment {
           programPath(system, "nbd-client"),
           ...["-unix", kit, node, "-nonetlink", "-nofork"],
           ...["-connections", `${CONNECTIONS}`, "-block-size", `${session.sectorSize}`],
+          ...["-timeout", `${KERNEL_TIMEOUT_S}`],
         ],
         // Until flock has made way for nbd-client, the size may be another's.
         (pid) =>
@@ -537,7 +544,11 @@ export class Attachment {
     provname,
   }: Pick<Session, "directory" | "token" | "provname">): Promise<string | null> {
     const { system } = this.#parts;
-    const nodes = [...this.#loops(token), ...this.#nodesOfTools(token)];
+    const nodes = [
+      ...this.#loops(token),
+      ...this.#nodesOfTools(token),
+      ...this.#nodesOfNobody(place),
+    ];
     const uses = nodes.map((node) => usersOf(system, node, new Set()));
     const link = `${this.#parts.directory}/${provname}`;
     // It may be another's device by now.
@@ -611,14 +622,31 @@ export class Attachment {
     return lines.flatMap((line) => line.match(/\/dev\/(?:nbd|ublkb)\d+(?=\0|$)/g) ?? []);
   }
 
+  /**
+   * What the device was, where its tool has ended and nobody's else has it by now: file systems are still
+   * mounted on it.
+   */
+  #nodesOfNobody(place: string): string[] {
+    const node = this.#parts.system.text(`${place}/node`) ?? "";
+    if (!/^\/dev\/(?:nbd|ublkb)\d+$/.test(node)) return [];
+    const isTaken = this.#pidsOfTools().some((pid) =>
+      this.#commandLine(pid).split("\0").includes(node),
+    );
+    return isTaken ? [] : [node];
+  }
+
   #toolPids(token: string): number[] {
+    return this.#pidsOfTools().filter((pid) => this.#commandLine(pid).includes(token));
+  }
+
+  /** Ours, and those of others that are the same programs. */
+  #pidsOfTools(): number[] {
     const { system } = this.#parts;
     return system
       .names("/proc")
       .filter((name) => /^\d+$/.test(name))
       .filter((pid) => TOOLS.has(system.text(`/proc/${pid}/comm`)?.trim() ?? ""))
-      .map(Number)
-      .filter((pid) => this.#commandLine(pid).includes(token));
+      .map(Number);
   }
 
   /** With zeroes between the words; empty for one that has ended. */

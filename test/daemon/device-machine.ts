@@ -155,7 +155,13 @@ export class DeviceMachine implements System, Programs {
         return true;
       }
       case "nbd-client":
-        if (argv.includes("-d")) return false;
+        if (argv.includes("-d")) {
+          // The one that holds the device hears of it, and ends.
+          for (const [other, { argv: words }] of this.tools) {
+            if (words.includes(argv.at(-1)!)) this.dies(other);
+          }
+          return false;
+        }
         this.#appears(name, argv, pid);
         // Each step of its own takes a while.
         this.clock.after(100, () => {
@@ -201,8 +207,8 @@ export class DeviceMachine implements System, Programs {
   }
 
   /** Somebody mounts the device. */
-  mount(): void {
-    this.mounts.push("60 21 7:5 / /data rw - ext4 /dev/hast/r0 rw");
+  mount(source = "/dev/hast/r0"): void {
+    this.mounts.push(`60 21 7:5 / /data rw - ext4 ${source} rw`);
   }
 
   /** Runs the clock until the promise has resolved. */
