@@ -103,17 +103,77 @@ test("kernel NBD is preferred where it is, and the first free device taken", asy
   assert.equal(await machine.attach(), null);
   assert.equal(machine.target("/dev/hast/r0"), "/dev/nbd1");
   const client = machine.tools.get(machine.pidOf("nbd-client"))!;
-  assert.deepEqual(client.argv.slice(1, 4), ["-unix", `${PLACE}/kit1`, "/dev/nbd1"]);
+  assert.deepEqual(client.argv.slice(5, 10), [
+    "/run/lock/hast-nbd1",
+    "/bin/nbd-client",
+    "-unix",
+    `${PLACE}/kit1`,
+    "/dev/nbd1",
+  ]);
   // The client keeps its own device open, and does not count.
   machine.files.set(`/proc/${client.pid}/fd/9`, "-> /dev/nbd1");
   assert.equal(await machine.wait(machine.attachment.detach("unless used")), null);
-  assert.deepEqual(machine.ran, [
-    "sync /dev/nbd1",
-    "nbd-client -d /dev/nbd1",
-    "kill nbdkit",
-    "kill nbd-client",
-  ]);
+  assert.deepEqual(machine.ran, ["sync /dev/nbd1", "nbd-client -d /dev/nbd1", "kill nbdkit"]);
   assert.equal(machine.target("/dev/hast/r0"), null);
+});
+
+test("by force from kernel NBD: the file system is unmounted although nbd-client has ended by then", async () => {
+  const machine = new Machine();
+  machine.installed.add("nbd-client");
+  machine.usable.add("/dev/nbd0");
+  machine.files.set("/sys/block/nbd0/size", "0");
+  assert.equal(await machine.attach(), null);
+  machine.mount("/dev/nbd0");
+  assert.equal(await machine.wait(machine.attachment.detach("by force")), null);
+  assert.deepEqual(machine.ran, [
+    "sync -f /data",
+    "nbd-client -d /dev/nbd0",
+    "kill nbdkit",
+    "umount --lazy /data",
+  ]);
+});
+
+test("what a killed hastd left mounted is unmounted, unless the device is another's by now", async () => {
+  for (const taken of [false, true]) {
+    const machine = new Machine();
+    machine.installed.add("nbd-client");
+    machine.usable.add("/dev/nbd0");
+    machine.files.set("/sys/block/nbd0/size", "0");
+    assert.equal(await machine.attach(), null);
+    // nbdkit ends with its hastd, and so nbd-client.
+    machine.dies(machine.pidOf("nbd-client"));
+    machine.dies(machine.pidOf("nbdkit"));
+    machine.mount("/dev/nbd0");
+    if (taken) {
+      machine.files.set("/proc/900/comm", "nbd-client");
+      machine.files.set("/proc/900/cmdline", "nbd-client\0elsewhere\0/dev/nbd0\0");
+    }
+    machine.files.set("/proc/self/stat", stat(77, "hastd: main", 9000));
+    machine.files.set("/proc/77/stat", stat(77, "hastd: main", 9000));
+    machine.ran.length = 0;
+    assert.equal(await machine.wait(machine.another().clearLeftovers("r0")), null);
+    assert.deepEqual(machine.ran, taken ? [] : ["umount --lazy /data"]);
+  }
+});
+
+test("two that want a device at the same time get one each, and the third hears that there are no more", async () => {
+  const machine = new Machine();
+  machine.installed.add("nbd-client");
+  machine.usable.add("/dev/nbd0");
+  for (const name of ["nbd0", "nbd1"]) machine.files.set(`/sys/block/${name}/size`, "0");
+  const names = ["r0", "r1", "r2"];
+  const attachments = names.map((name) => machine.another(name));
+  for (const [index, attachment] of attachments.entries()) {
+    const wanted = { provname: names[index]!, device: "nbd" } as const;
+    assert.equal((await machine.wait(attachment.prepare(wanted))).kind, "ready");
+  }
+  const failures = await machine.wait(
+    Promise.all(attachments.map((attachment) => attachment.attach(512))),
+  );
+  assert.deepEqual(failures.slice(0, 2), [null, null]);
+  assert.match(failures[2]!, /could not be made \(device nbd\): every \/dev\/nbdN is in use/);
+  assert.equal(machine.target("/dev/hast/r0"), "/dev/nbd0");
+  assert.equal(machine.target("/dev/hast/r1"), "/dev/nbd1");
 });
 
 test("a tool that fails, or is never ready, is why there is no device; nothing is left of it", async () => {

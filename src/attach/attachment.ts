@@ -55,6 +55,15 @@ export const RENEW_DELAY_MS = 2_000;
 const CONNECTIONS = 8;
 /** Attempts to reach a worker, a second apart; then the request fails. */
 const RETRIES = 60;
+/**
+ * Seconds, more than a week: when the kernel gives an NBD connection up. It then sends the request again on another
+ * one, while nbdkit may still bring the first one through, later, over what was written meanwhile. Zero means 30 s
+ * where there are several connections. How long a request may take is for nbdkit to say, see RETRIES.
+ */
+const KERNEL_TIMEOUT_S = 1_000_000;
+
+/** flock's answer where another hastd, or another resource of this one, has the device. */
+const TAKEN = 99;
 
 /** Our tools, as /proc/PID/comm has them. */
 const TOOLS = new Set(["nbdkit", "nbdfuse", "nbd-client", "nbdublk"]);
@@ -362,27 +371,42 @@ export class Attachment {
     return this.#made(session, ran.output.trim());
   }
 
+  /**
+   * Two nbd-clients that set up one device at the same time break it for both: the second one's first step
+   * clears the sockets of the first, and what they end with is a mixture. So each is locked for as long as its
+   * nbd-client lives, against other resources and other hastds. The device itself is no place for the lock:
+   * udev looks at no device that is locked.
+   */
   async #makeNbd(session: Session, kit: string): Promise<string | null> {
     const { system } = this.#parts;
-    const number = freeNumber(system, "nbd");
-    if (number === null) return "every /dev/nbdN is in use (modprobe nbd nbds_max=64)";
-    const node = `/dev/nbd${number}`;
-    // Not by netlink: this way the device lasts as long as the process, which we can watch and end.
-    const failure = await this.#startTool(
-      session,
-      [
-        programPath(system, "nbd-client"),
-        ...["-unix", kit, node, "-nonetlink", "-nofork"],
-        ...["-connections", `${CONNECTIONS}`, "-block-size", `${session.sectorSize}`],
-      ],
-      () => sizeOf(system, `nbd${number}`) > 0,
-    );
-    return failure ?? this.#made(session, node);
+    for (const number of freeNumbers(system)) {
+      const node = `/dev/nbd${number}`;
+      // Not by netlink: this way the device lasts as long as the process, which we can watch and end.
+      const failure = await this.#startTool(
+        session,
+        [
+          programPath(system, "flock"),
+          ...["--nonblock", "--no-fork", "--conflict-exit-code", `${TAKEN}`],
+          `/run/lock/hast-nbd${number}`,
+          programPath(system, "nbd-client"),
+          ...["-unix", kit, node, "-nonetlink", "-nofork"],
+          ...["-connections", `${CONNECTIONS}`, "-block-size", `${session.sectorSize}`],
+          ...["-timeout", `${KERNEL_TIMEOUT_S}`],
+        ],
+        // Until flock has made way for nbd-client, the size may be another's.
+        (pid) =>
+          system.text(`/proc/${pid}/comm`)?.trim() === "nbd-client" &&
+          sizeOf(system, `nbd${number}`) > 0,
+      );
+      if (failure === null) return this.#made(session, node);
+      if (!failure.startsWith(`nbd-client: exit code ${TAKEN}`)) return failure;
+    }
+    return "every /dev/nbdN is in use (modprobe nbd nbds_max=64)";
   }
 
   async #makeUblk(session: Session, uri: string): Promise<string | null> {
     const { system } = this.#parts;
-    const number = freeNumber(system, "ublkb") ?? 0;
+    const number = unusedNumber(system);
     const node = `/dev/ublkb${number}`;
     const failure = await this.#startTool(
       session,
@@ -408,10 +432,10 @@ export class Attachment {
   async #startTool(
     session: Session,
     argv: readonly string[],
-    isReady: () => boolean,
+    isReady: (pid: number) => boolean,
   ): Promise<string | null> {
     const { programs } = this.#parts;
-    const name = argv[0]!.replace(/.*\//, "");
+    const name = argv.map((word) => word.replace(/.*\//, "")).find((word) => TOOLS.has(word));
     const number = session.count;
     const { log } = this.#owner;
     const said: string[] = [];
@@ -435,7 +459,7 @@ export class Attachment {
     );
     session.tools.add(tool);
     log.debug(1, `Started (pid ${tool.pid}): ${argv.join(" ")}`);
-    const ready = await this.#until(() => end !== null || isReady(), READY_TIMEOUT_MS);
+    const ready = await this.#until(() => end !== null || isReady(tool.pid), READY_TIMEOUT_MS);
     if (end !== null) return end;
     return ready ? null : `${name} is not ready after ${READY_TIMEOUT_MS / 1000} s${quote(said)}`;
   }
@@ -520,7 +544,11 @@ export class Attachment {
     provname,
   }: Pick<Session, "directory" | "token" | "provname">): Promise<string | null> {
     const { system } = this.#parts;
-    const nodes = [...this.#loops(token), ...this.#nodesOfTools(token)];
+    const nodes = [
+      ...this.#loops(token),
+      ...this.#nodesOfTools(token),
+      ...this.#nodesOfNobody(place),
+    ];
     const uses = nodes.map((node) => usersOf(system, node, new Set()));
     const link = `${this.#parts.directory}/${provname}`;
     // It may be another's device by now.
@@ -594,14 +622,31 @@ export class Attachment {
     return lines.flatMap((line) => line.match(/\/dev\/(?:nbd|ublkb)\d+(?=\0|$)/g) ?? []);
   }
 
+  /**
+   * What the device was, where its tool has ended and nobody's else has it by now: file systems are still
+   * mounted on it.
+   */
+  #nodesOfNobody(place: string): string[] {
+    const node = this.#parts.system.text(`${place}/node`) ?? "";
+    if (!/^\/dev\/(?:nbd|ublkb)\d+$/.test(node)) return [];
+    const isTaken = this.#pidsOfTools().some((pid) =>
+      this.#commandLine(pid).split("\0").includes(node),
+    );
+    return isTaken ? [] : [node];
+  }
+
   #toolPids(token: string): number[] {
+    return this.#pidsOfTools().filter((pid) => this.#commandLine(pid).includes(token));
+  }
+
+  /** Ours, and those of others that are the same programs. */
+  #pidsOfTools(): number[] {
     const { system } = this.#parts;
     return system
       .names("/proc")
       .filter((name) => /^\d+$/.test(name))
       .filter((pid) => TOOLS.has(system.text(`/proc/${pid}/comm`)?.trim() ?? ""))
-      .map(Number)
-      .filter((pid) => this.#commandLine(pid).includes(token));
+      .map(Number);
   }
 
   /** With zeroes between the words; empty for one that has ended. */
@@ -660,18 +705,21 @@ function sizeOf(system: System, name: string): number {
   return Number(system.text(`/sys/block/${name}/size`) ?? 0);
 }
 
-/** A device that nobody has attached: there are a fixed number of /dev/nbdN, and ublkbN come when asked for. */
-function freeNumber(system: System, prefix: "nbd" | "ublkb"): number | null {
-  const taken = new Set<number>();
-  const there = system.names("/sys/block").filter((name) => name.startsWith(prefix));
-  for (const name of there) {
-    const attached = system.text(`/sys/block/${name}/pid`) !== null || sizeOf(system, name) > 0;
-    if (prefix === "ublkb" || attached) taken.add(Number(name.slice(prefix.length)));
-  }
-  const numbers = there.map((name) => Number(name.slice(prefix.length))).toSorted((a, b) => a - b);
-  if (prefix === "nbd") return numbers.find((number) => !taken.has(number)) ?? null;
+/** Those of the fixed number of /dev/nbdN that nobody has attached, in order. */
+function freeNumbers(system: System): number[] {
+  return system
+    .names("/sys/block")
+    .filter((name) => /^nbd\d+$/.test(name))
+    .filter((name) => system.text(`/sys/block/${name}/pid`) === null && sizeOf(system, name) === 0)
+    .map((name) => Number(name.slice("nbd".length)))
+    .toSorted((a, b) => a - b);
+}
+
+/** /dev/ublkbN come when they are asked for. */
+function unusedNumber(system: System): number {
+  const names = new Set(system.names("/sys/block"));
   let number = 0;
-  while (taken.has(number)) number++;
+  while (names.has(`ublkb${number}`)) number++;
   return number;
 }
 

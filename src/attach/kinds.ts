@@ -25,6 +25,7 @@ export type Choice =
 const PROGRAMS: Readonly<Record<DeviceKind, readonly (readonly [string, string])[]>> = {
   nbd: [
     ["nbd-client", "nbd-client"],
+    ["flock", "util-linux"],
     ["nbdkit", "nbdkit"],
   ],
   ublk: [

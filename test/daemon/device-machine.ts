@@ -15,7 +15,13 @@ export class DeviceMachine implements System, Programs {
   readonly clock: FakeClock;
   /** Path → text; a link's begins with "-> ". */
   readonly files: Map<string, string> = new Map();
-  readonly installed: Set<string> = new Set(["nbdkit", "nbdfuse", "fusermount3", "losetup"]);
+  readonly installed: Set<string> = new Set([
+    "nbdkit",
+    "nbdfuse",
+    "fusermount3",
+    "losetup",
+    "flock",
+  ]);
   readonly usable: Set<string> = new Set(["/dev/fuse", "/dev/loop-control"]);
   /** What was run to its end, in order. */
   readonly ran: string[] = [];
@@ -26,6 +32,8 @@ export class DeviceMachine implements System, Programs {
   readonly broken: Map<string, string> = new Map();
   /** Processes that not even SIGKILL ends. */
   readonly unkillable: Set<number> = new Set();
+  /** Whose it is, by the file. */
+  readonly #locks = new Map<string, number>();
   mounts: string[] = ["21 1 8:1 / / rw - ext4 /dev/sda1 rw"];
   #pid = 100;
 
@@ -98,8 +106,20 @@ export class DeviceMachine implements System, Programs {
   ): RunningProgram {
     const pid = this.#pid++;
     const program = new FakeProgram(argv, environment, pid, handler);
-    const name = argv[0]!.replace("/bin/", "");
+    // flock OPTION … CODE FILE PROGRAM …, without a fork.
+    const lock = argv[0] === "/bin/flock" ? argv[5]! : null;
+    const name = (lock === null ? argv[0]! : argv[6]!).replace("/bin/", "");
     void settle().then(async () => {
+      if (lock !== null && this.#locks.has(lock)) {
+        // On a busy machine the winner is ready before the loser has said so.
+        this.#appears("flock", argv, pid);
+        this.clock.after(300, () => {
+          this.dies(pid);
+          void program.exit(99);
+        });
+        return;
+      }
+      if (lock !== null) this.#locks.set(lock, pid);
       const complaint = this.broken.get(name);
       if (complaint !== undefined) {
         program.prints(complaint, "stderr");
@@ -135,10 +155,19 @@ export class DeviceMachine implements System, Programs {
         return true;
       }
       case "nbd-client":
-        if (argv.includes("-d")) return false;
+        if (argv.includes("-d")) {
+          // The one that holds the device hears of it, and ends.
+          for (const [other, { argv: words }] of this.tools) {
+            if (words.includes(argv.at(-1)!)) this.dies(other);
+          }
+          return false;
+        }
         this.#appears(name, argv, pid);
-        this.files.set("/sys/block/nbd1/size", "1000");
-        this.files.set("/sys/block/nbd1/pid", `${pid}`);
+        // Each step of its own takes a while.
+        this.clock.after(100, () => {
+          const device = argv[argv.indexOf("-unix") + 2]!;
+          this.files.set(device.replace("/dev/", "/sys/block/").concat("/size"), "1000");
+        });
         return true;
       case "losetup":
         if (argv.includes("--show")) {
@@ -166,19 +195,20 @@ export class DeviceMachine implements System, Programs {
     this.files.delete(`/proc/${pid}/comm`);
     this.files.delete(`/proc/${pid}/cmdline`);
     this.files.delete(`/proc/${pid}/fd/9`);
+    for (const [file, holder] of this.#locks) if (holder === pid) this.#locks.delete(file);
     void this.tools.get(pid)?.ends({ kind: "signal", signal: "SIGKILL" });
     this.tools.delete(pid);
   }
 
   pidOf(name: string): number {
-    const found = [...this.tools].find(([, { argv }]) => argv[0] === `/bin/${name}`);
+    const found = [...this.tools].find(([pid]) => this.files.get(`/proc/${pid}/comm`) === name);
     assert(found !== undefined);
     return found[0];
   }
 
   /** Somebody mounts the device. */
-  mount(): void {
-    this.mounts.push("60 21 7:5 / /data rw - ext4 /dev/hast/r0 rw");
+  mount(source = "/dev/hast/r0"): void {
+    this.mounts.push(`60 21 7:5 / /data rw - ext4 ${source} rw`);
   }
 
   /** Runs the clock until the promise has resolved. */
