@@ -17,7 +17,18 @@ async function check(...differences: Partial<ResourceStatus>[]) {
 const FIT: Readonly<Record<string, Partial<ResourceStatus>>> = {
   "a primary": { role: "primary", worker: WORKER, copy: "uptodate" },
   "a primary that is alone": { role: "primary", worker: ALONE, copy: "uptodate" },
-  "a primary that the other node fills": { role: "primary", worker: WORKER, copy: "inconsistent" },
+  "a primary that the other node fills": {
+    role: "primary",
+    worker: WORKER,
+    copy: "inconsistent",
+    connected: true,
+  },
+  "a primary that has lost its disk and goes on over the other node": {
+    role: "primary",
+    worker: ALONE,
+    copy: "inconsistent",
+    connected: true,
+  },
   "a secondary in step": { role: "secondary", worker: WORKER, copy: "uptodate" },
   "a secondary that saw the primary go": { role: "secondary", copy: "consistent", vouched: true },
   "a secondary of a resource for one node": {

@@ -49,7 +49,7 @@ function unfitness(
   status: ResourceStatus,
   command: (name: string, rest?: string) => string,
 ): string[] | null {
-  const { role, worker, copy, device, remoteaddr, vouched } = status;
+  const { role, worker, copy, device, remoteaddr, connected, vouched } = status;
   const elsewhere = ["Make the other node primary, there:", `  ${command("role", "primary")}`];
   switch (role) {
     case "init":
@@ -70,7 +70,8 @@ function unfitness(
           `  ${command("status")}`,
         ];
       }
-      if (copy === "inconsistent" && worker.status === "degraded") {
+      // "degraded" would also be who has lost its disk, and goes on over the other node's.
+      if (copy === "inconsistent" && connected !== true) {
         return [
           "Primary over an incomplete copy, and the other node is away. Why, says:",
           `  ${command("status")}`,

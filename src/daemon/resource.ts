@@ -1566,6 +1566,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       workerpid: this.#worker?.pid ?? 0,
       worker: report,
       ...(copy === null ? {} : { copy }),
+      ...(report?.connected ? { connected: true } : {}),
       ...(this.#vouched ? { vouched: true } : {}),
       resyncrate: this.#orders.resyncRate,
       ...(settings.remote === "none" ? {} : { transport: transportOf(settings) }),

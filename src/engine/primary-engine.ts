@@ -1180,6 +1180,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       sendQueue: queues.send,
       recvQueue: queues.recv,
       doneQueue: queues.done,
+      connected: core.connected,
       bound: core.stale || core.diskless,
       silentMs: 0,
       notes: this.#notes(),

@@ -1195,6 +1195,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       sendQueue: 0,
       recvQueue: 0,
       doneQueue: 0,
+      connected: this.#state === "serving",
       bound: this.#bound,
       silentMs: this.#environment.clock.now() - this.#lastHeardAt,
       notes: this.#notes(),

@@ -239,6 +239,8 @@ export interface WorkerReport {
   readonly sendQueue: number;
   readonly recvQueue: number;
   readonly doneQueue: number;
+  /** To the other node. A primary that is, and yet degraded, has lost its disk. */
+  readonly connected: boolean;
   /** Without this connection the primary cannot go on: its own copy is not whole. */
   readonly bound: boolean;
   /** Milliseconds since a secondary last heard its primary; 0 on a primary. */

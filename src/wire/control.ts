@@ -6,7 +6,7 @@
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            copy<i>, vouched<i> u8 = 1, resyncrate<i>, transport<i>, device<i>,
+ *            copy<i>, connected<i> u8 = 1, vouched<i> u8 = 1, resyncrate<i>, transport<i>, device<i>,
  *            devicekind<i>, devicenode<i>, errmsg<i>, note<i>_0, …              only if the request had `ext`
  *            error i16                                          global, where not 0
  *
@@ -184,6 +184,8 @@ export interface ResourceStatus {
   readonly worker: WorkerStatus | null;
   /** What the local copy is worth: "uptodate", …; absent where it is not known. Extended only. */
   readonly copy?: string;
+  /** To the other node. A primary that is, and yet degraded, has lost its disk. Extended only. */
+  readonly connected?: true;
   /** This very hastd has had the copy in its hands since it was in step: nobody went on before it lost the link. Extended only. */
   readonly vouched?: true;
   /** Limit of a synchronization from or to this node as primary, bytes per second, 0 = none. Extended only. */
@@ -421,6 +423,7 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     if (!extended) continue;
     const status = entry.outcome.kind === "known" ? entry.outcome.status : null;
     if (status?.copy !== undefined) nv.string(`copy${index}`, status.copy);
+    if (status?.connected) nv.u8(`connected${index}`, 1);
     if (status?.vouched) nv.u8(`vouched${index}`, 1);
     if (status?.resyncrate !== undefined) nv.u64(`resyncrate${index}`, status.resyncrate);
     if (status?.transport !== undefined) nv.string(`transport${index}`, status.transport);
@@ -601,13 +604,15 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
 function additionsOf(
   list: NvList,
   index: number,
-): Pick<ResourceStatus, "copy" | "vouched" | "resyncrate" | "transport"> {
+): Pick<ResourceStatus, "copy" | "connected" | "vouched" | "resyncrate" | "transport"> {
   const copy = list.string(`copy${index}`);
+  const connected = list.u8(`connected${index}`) === 1;
   const vouched = list.u8(`vouched${index}`) === 1;
   const rate = list.u64(`resyncrate${index}`);
   const transport = list.string(`transport${index}`);
   return {
     ...(copy === null ? {} : { copy }),
+    ...(connected ? { connected } : {}),
     ...(vouched ? { vouched } : {}),
     ...(rate === null ? {} : { resyncrate: Number(rate) }),
     ...(transport === null ? {} : { transport }),

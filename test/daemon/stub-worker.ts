@@ -27,6 +27,7 @@ const REPORT: WorkerReport = {
   sendQueue: 0,
   recvQueue: 0,
   doneQueue: 0,
+  connected: true,
   bound: false,
   silentMs: 60_000,
   notes: [],

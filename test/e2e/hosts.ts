@@ -8,7 +8,8 @@
  *
  * A host has a /run, /mnt, /tmp, /var/lib and /dev/hast of its own, and an /etc over the machine's; what it
  * writes to /etc, and its directory (for disks and logs), outlive a power cut, the rest does not. Everything
- * else is the machine's. Its first process reaps what is orphaned, and does nothing else.
+ * else is the machine's. Its first process reaps what is orphaned, and does nothing else. What is given to
+ * logger(1) gets into the host's log.
  *
  * Nothing outside is touched but loop devices, which the kernel does not have per namespace: those that a
  * host's /dev/hast leads to are detached after it has died. /dev/hast outside is made where it is missing,
@@ -376,15 +377,22 @@ export class Host {
 /** $1 name, $2 directory. Ends only by being killed: a shell in `wait` reaps whatever ends. */
 const FIRST_PROCESS = `set -eu
 mount -t proc proc /proc
-# A copy of a mount keeps it in use: what others mount below /tmp is theirs.
+# A copy of a mount keeps it in use: what others mount below /tmp is theirs. They may just have unmounted it.
 while read -r _ at _; do
-  case $at in /tmp/*) umount -l "$at" ;; esac
+  case $at in /tmp/*) umount -l "$at" || true ;; esac
 done </proc/self/mounts
 mount -t overlay -o "lowerdir=/etc,upperdir=$2/etc,workdir=$2/etc.work" overlay /etc
 mount --bind "$2/lib" /var/lib
 mount -t tmpfs tmpfs /run
+mkdir /run/lock
 mount -t tmpfs tmpfs /mnt
 mount -t tmpfs tmpfs ${DEVICES}
+cat >"$2/logger" <<END
+#!/bin/sh
+echo "\\$(date +%T) \\$*" >>"$2/syslog.log"
+END
+chmod +x "$2/logger"
+mount --bind "$2/logger" "$(command -v logger)"
 hostname "$1"
 touch "$2/up"
 while :; do sleep 3600 & wait; done

@@ -1,45 +1,96 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
  * The seed's two hosts and a client: hast1 and hast2 with what `config generate` makes in /etc/hast-failover, a
- * service on ext4 on /dev/hast/disk1, and a client that uses it by the service address.
+ * service with a file on the resources, and a client that uses it by the service address.
  */
 import { strict as expect } from "node:assert";
 import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Host, Lan } from "./hosts.ts";
+import { type Host, type HostOptions, Lan } from "./hosts.ts";
 
 const SERVICE = "10.10.10.180";
 const PORT = "7000";
-const FILE = "/mnt/data/records";
+const DIRECTORY = "/mnt/data";
+const FILE = "records";
 export const MAIN = "/etc/hast-failover";
 
-export type Tool = "ucarp" | "keepalived";
+/** "none": who is primary is decided by hand, and there is no service address. */
+export type Tool = "ucarp" | "keepalived" | "none";
 
-export class Pair {
-  readonly lan: Lan;
-  readonly tool: Tool;
-  readonly one: Host;
-  readonly two: Host;
-  readonly client: Host;
+/** The resources, and what is on them. */
+export interface Storage {
+  readonly resources: readonly string[];
+  /** Of each one's disk, in MiB. */
+  readonly sizeMib: number;
+  /** A line of failover.conf. */
+  readonly use: string;
+  /** Makes it, on the primary. */
+  make(host: Host): Promise<unknown>;
+  /** A program that each host needs for it, from its boot on. */
+  readonly daemon?: readonly string[];
+  /** Before hastd's first start, the disks being there as files. */
+  plug?(host: Host): Promise<unknown>;
+}
 
-  private constructor(lan: Lan, tool: Tool) {
-    this.lan = lan;
-    this.tool = tool;
-    [this.one, this.two, this.client] = lan.hosts as [Host, Host, Host];
-  }
+export const EXT4: Storage = {
+  resources: ["disk1"],
+  sizeMib: 64,
+  use: 'mounts="disk1:/mnt/data"',
+  make: (host) => host.expect("mkfs.ext4", "-q", "/dev/hast/disk1"),
+};
 
-  /** Both nodes on; hast1 is primary with a file system and the service, and has the service address. */
-  static async start(tool: Tool): Promise<Pair> {
-    const node = (index: number) => ({
+/** Where the hosts are. */
+export interface Network {
+  /** hast1, hast2, the client; others for what is between them. */
+  readonly hosts: readonly HostOptions[];
+  /** Under which hast1 and hast2 know each other. */
+  readonly nodes: readonly [string, string];
+  /** What the client connects to, in turn. */
+  readonly service: readonly string[];
+  /** After each boot of a host. */
+  route?(host: Host): Promise<unknown>;
+}
+
+const SEED: Network = {
+  nodes: ["192.168.100.100", "192.168.100.101"],
+  service: [SERVICE],
+  hosts: [
+    ...[1, 2].map((index) => ({
       name: `hast${index}`,
       cards: [
         { name: "svc0", address: `10.10.10.18${index}/24` },
         { name: "hast0", address: `192.168.100.10${index - 1}/24` },
       ],
       etc: { hosts: "127.0.0.1 localhost\n192.168.100.100 hast1\n192.168.100.101 hast2\n" },
-    });
-    const client = { name: "client", cards: [{ name: "svc0", address: "10.10.10.1/24" }] };
-    const pair = new Pair(await Lan.start([node(1), node(2), client]), tool);
+    })),
+    { name: "client", cards: [{ name: "svc0", address: "10.10.10.1/24" }] },
+  ],
+};
+
+export class Pair {
+  readonly lan: Lan;
+  readonly tool: Tool;
+  readonly storage: Storage;
+  readonly network: Network;
+  readonly one: Host;
+  readonly two: Host;
+  readonly client: Host;
+
+  private constructor(
+    lan: Lan,
+    { tool, storage, network }: { tool: Tool; storage: Storage; network: Network },
+  ) {
+    this.lan = lan;
+    this.tool = tool;
+    this.storage = storage;
+    this.network = network;
+    [this.one, this.two, this.client] = lan.hosts as [Host, Host, Host];
+  }
+
+  /** Both nodes on; hast1 is primary with the storage and the service, and the tool has given it the address. */
+  static async start(tool: Tool, storage: Storage = EXT4, network: Network = SEED): Promise<Pair> {
+    const lan = await Lan.start([...network.hosts]);
+    const pair = new Pair(lan, { tool, storage, network });
     try {
       await pair.#set();
       return pair;
@@ -50,61 +101,79 @@ export class Pair {
   }
 
   async #set(): Promise<void> {
+    const { resources, sizeMib, make, plug } = this.storage;
+    for (const host of this.lan.hosts.slice(2)) await this.boot(host);
     for (const host of [this.one, this.two]) {
-      const disk = join(host.directory, "disk1.img");
-      writeFileSync(disk, "");
-      truncateSync(disk, 64 * 1024 * 1024);
-      await host.boot();
+      for (const name of resources) {
+        const disk = diskOf(host.directory, name);
+        writeFileSync(disk, "");
+        truncateSync(disk, sizeMib * 1024 * 1024);
+      }
+      await this.boot(host);
       await this.#install(host);
-      await host.expect("hastctl", "create", "disk1");
+      await plug?.(host);
+      await host.expect("hastctl", "create", ...resources);
       this.startHastd(host);
     }
-    await this.client.boot();
-    await this.two.expect("hastctl", "role", "--wait", "20", "secondary", "disk1");
-    await this.one.expect("hastctl", "role", "--wait", "20", "primary", "disk1");
-    await this.one.expect("mkfs.ext4", "-q", "/dev/hast/disk1");
+    await this.two.expect("hastctl", "role", "--wait", "20", "secondary", ...resources);
+    await this.one.expect("hastctl", "role", "--wait", "20", "primary", ...resources);
+    await make(this.one);
     await this.one.expect(`${MAIN}/failover`, "master");
     // In this order, or keepalived, which begins as BACKUP and so demotes, would leave it to chance.
     this.startTool(this.one);
-    await this.one.until("the service address has come", () => this.hasAddress(this.one));
+    if (this.tool !== "none") {
+      await this.one.until("the service address has come", () => this.hasAddress(this.one));
+    }
     this.startTool(this.two);
     await this.two.until("hast2 is fit", () => this.isFit(this.two));
   }
 
   /** What the pages in docs/failover/ say. */
   async #install(host: Host): Promise<void> {
-    const disks = [1, 2].map((index) => join(this.lan.directory, `hast${index}`, "disk1.img"));
-    const nodes = ["hast1=192.168.100.100", "hast2=192.168.100.101"];
+    const nodes = this.network.nodes.map((address, index) => `hast${index + 1}=${address}`);
     const service = ["--service", `${SERVICE}/24`, "--interface", "svc0"];
     const output = ["--output", "/etc/hast.conf"];
-    const resource = `disk1=${disks.join()}`;
-    await host.expect("hastctl", "config", "generate", ...output, ...service, ...nodes, resource);
+    const resources = this.storage.resources.map((name) => {
+      const disks = [this.one, this.two].map(({ directory }) => diskOf(directory, name));
+      return `${name}=${disks.join()}`;
+    });
+    const words = [...output, ...service, ...nodes, ...resources];
+    await host.expect("hastctl", "config", "generate", ...words);
     const made = await host.expect("cat", "/etc/hast.conf");
     host.write("/etc/hast.conf", `timeout 5\n${made}`);
-    await host.expect(
-      "sed",
-      "-i",
-      's|^mounts=.*|mounts="disk1:/mnt/data"|',
-      `${MAIN}/failover.conf`,
-    );
+    const { use } = this.storage;
+    const variable = use.slice(0, use.indexOf("="));
+    await host.expect("sed", "-i", `s|^${variable}=.*|${use}|`, `${MAIN}/failover.conf`);
     // With --push they would be the same files; here nobody can ssh.
     const password = await this.one.expect("cat", `${MAIN}/ucarp.password`);
     host.write(`${MAIN}/ucarp.password`, password, 0o600);
     const keepalived = await host.expect("cat", `${MAIN}/keepalived-${host.name}.conf`);
     host.write("/etc/keepalived/keepalived.conf", keepalived);
     const program = join(import.meta.dirname, "record-service.ts");
-    const start = `setsid ${process.execPath} ${program} ${FILE} ${PORT} &`;
+    // In the directory from the first, so that it is found there and ended, however late it starts.
+    const start = `cd ${DIRECTORY} || exit 1\nsetsid ${process.execPath} ${program} ${FILE} ${PORT} &`;
     host.write(`${MAIN}/after-primary`, `#!/bin/sh\n${start}\n`, 0o755);
   }
 
+  /** Nothing runs on it yet. */
+  async boot(host: Host): Promise<void> {
+    await host.boot();
+    await this.network.route?.(host);
+  }
+
+  /** What runs from a boot on, but for the tool. */
   startHastd(host: Host): void {
     host.spawn("hastd", "hastd", "-F");
+    const { daemon } = this.storage;
+    if (daemon !== undefined) host.spawn(daemon[0]!, ...daemon);
   }
 
   startTool(host: Host): void {
     const skew = host === this.one ? "0" : "100";
     if (this.tool === "ucarp") host.spawn("ucarp", `${MAIN}/ucarp-start`, skew);
-    else host.spawn("keepalived", "keepalived", "--dont-fork", "--log-console");
+    if (this.tool === "keepalived") {
+      host.spawn("keepalived", "keepalived", "--dont-fork", "--log-console");
+    }
   }
 
   async hasAddress(host: Host): Promise<boolean> {
@@ -113,20 +182,25 @@ export class Pair {
     );
   }
 
+  /** It may have the service address, and its copy is in step. */
   async isFit(host: Host): Promise<boolean> {
-    return (await host.run([`${MAIN}/failover`, "check"])).code === 0;
+    const check = await host.run([`${MAIN}/failover`, "check"]);
+    if (check.code !== 0) return false;
+    return (await host.run(["hastctl", "failover-check", ...this.storage.resources])).code === 0;
   }
 
-  /** "primary", "secondary", "init", or "" where no hastd answers. */
+  /** "primary", "secondary", "init", or "" where no hastd answers; several where the resources differ. */
   async role(host: Host): Promise<string> {
-    const { stdout } = await host.run(["hastctl", "list", "disk1"]);
-    return /^ {2}role: (.*)$/m.exec(stdout)?.[1] ?? "";
+    const { stdout } = await host.run(["hastctl", "list", ...this.storage.resources]);
+    const roles = [...stdout.matchAll(/^ {2}role: (.*)$/gm)].map(([, role]) => role!);
+    return [...new Set(roles)].join(" ");
   }
 
   /** Starts the client. Its numbers are in its log. */
   startClient(): void {
     const program = join(import.meta.dirname, "record-client.ts");
-    this.client.spawn("records", process.execPath, program, SERVICE, PORT);
+    const service = this.network.service.join();
+    this.client.spawn("records", process.execPath, program, service, PORT);
   }
 
   /** When each record was acknowledged, in ms. */
@@ -146,15 +220,17 @@ export class Pair {
   /** @throws AssertionError where a record that was acknowledged is not in the file on this host */
   async nothingLost(host: Host): Promise<number> {
     const acknowledged = [...this.acknowledged().keys()];
-    const records = new Set((await host.expect("cat", FILE)).split("\n").map(Number));
+    const records = new Set(
+      (await host.expect("cat", join(DIRECTORY, FILE))).split("\n").map(Number),
+    );
     const lost = acknowledged.filter((each) => !records.has(each));
     expect.deepEqual(lost, [], `lost records\n${this.lan.logs()}`);
     return acknowledged.length;
   }
 
-  /** Seconds of the longest time without an acknowledgement. */
-  longestGap(): number {
-    const times = [...this.acknowledged().values()];
+  /** Seconds of the longest time without an acknowledgement. @param from of so many, and later ones */
+  longestGap(from = 0): number {
+    const times = [...this.acknowledged().values()].slice(Math.max(0, from - 1));
     const gaps = times.slice(1).map((time, index) => time - times[index]!);
     return Math.max(...gaps) / 1000;
   }
@@ -162,4 +238,8 @@ export class Pair {
   stop(): Promise<void> {
     return this.lan.stop();
   }
+}
+
+function diskOf(directory: string, resource: string): string {
+  return join(directory, `${resource}.img`);
 }
