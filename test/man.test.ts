@@ -13,12 +13,19 @@ import { COMMON_OPTIONS } from "../src/cli/options.ts";
 import { readConfig } from "../src/config/config.ts";
 import { STATEMENTS } from "../src/config/syntax.ts";
 import { parseOptions, USAGE } from "../src/daemon/options.ts";
+import {
+  DIRECTORY_DEFAULT,
+  USAGE as FAILOVER_USAGE,
+  parseOptions as parseFailoverOptions,
+} from "../src/failover/options.ts";
+import { groupSettings } from "../src/failover/settings.ts";
 import { runAtDesk } from "./cli/desk.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 const pageOf = (name: string): string => readFileSync(join(ROOT, "man", name), "utf8");
 const HASTD = pageOf("hastd.8");
 const HASTCTL = pageOf("hastctl.8");
+const HAST_FAILOVER = pageOf("hast-failover.8");
 const HAST_CONF = pageOf("hast.conf.5");
 const ERRORS = readFileSync(join(ROOT, "docs/errors.md"), "utf8");
 
@@ -57,7 +64,7 @@ const byFlag = (a: { flag: string }, b: { flag: string }): number => (a.flag < b
 
 test("the pages are correct mdoc", () => {
   const names = readdirSync(join(ROOT, "man"));
-  assert.deepEqual(names.toSorted(), ["hast.conf.5", "hastctl.8", "hastd.8"]);
+  assert.deepEqual(names.toSorted(), ["hast-failover.8", "hast.conf.5", "hastctl.8", "hastd.8"]);
   for (const name of names) {
     const run = spawnSync("mandoc", ["-Tlint", "-Wwarning", join(ROOT, "man", name)]);
     assert.equal(`${run.stdout}${run.stderr}`, "");
@@ -104,6 +111,47 @@ test("hastd(8)'s synopsis is what -h prints, and its options are described", () 
     if (described.some(({ flag }) => flag === `-${letter}`)) continue;
     assert.equal(parseOptions([`-${letter}`, "x"]).kind, "usage", letter);
   }
+});
+
+test("hast-failover(8)'s synopsis is what -h prints, and its options and commands are those there are", () => {
+  const usage = FAILOVER_USAGE.replace("usage: ", "").replace(/\s+/g, " ").trimEnd();
+  assert.equal(synopsisOf("hast-failover.8"), usage);
+  const description = sectionOf(HAST_FAILOVER, "Sh", "DESCRIPTION");
+  const described = describedOptions(description).map(({ flag }) => flag);
+  const inUsage = [...usage.matchAll(/ \[?(--?[a-z]+)/g)].map(([, flag]) => flag!);
+  assert.deepEqual(described, [...new Set([...inUsage, "-h"])].toSorted(optionOrder));
+  const commands = [...description.matchAll(/^\.It Cm (\S+)$/gm)].map(([, name]) => name!);
+  assert.deepEqual(commands, ["status", "seed", "move"]);
+  for (const name of commands) {
+    assert.equal(parseFailoverOptions([name]).kind, "command", name);
+    assert.ok(usage.includes(`hast-failover ${name} `));
+  }
+  assert.ok(HAST_FAILOVER.includes(DIRECTORY_DEFAULT));
+});
+
+/** "-c" before "--force". */
+function optionOrder(a: string, b: string): number {
+  return Number(a.startsWith("--")) - Number(b.startsWith("--")) || (a < b ? -1 : 1);
+}
+
+test("hast-failover(8)'s settings are those that are read", () => {
+  const text = sectionOf(HAST_FAILOVER, "Sh", "CONFIGURATION");
+  const described = [...text.matchAll(/^\.It Ic (.*)$/gm)].flatMap(([, names]) =>
+    names!.split(" , "),
+  );
+  const read = new Set<string>();
+  const values = { group: "g", resources: "r0", etcd: "http://a:2379" };
+  const watched = new Proxy<Record<string, string>>(values, {
+    get: (target, name) => {
+      read.add(String(name));
+      return target[String(name)];
+    },
+  });
+  const settings = groupSettings(watched, ["alpha", "beta"]);
+  assert.ok("ttlS" in settings);
+  // The program reads `config` before it knows the nodes.
+  assert.deepEqual(described.toSorted(), [...read, "config"].toSorted());
+  assert.match(text, new RegExp(`^Default: ${settings.ttlS}$`, "m"));
 });
 
 interface Statement {

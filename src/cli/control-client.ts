@@ -10,9 +10,12 @@ import {
   type ControlReply,
   type DeedEntry,
   decodeDeedReply,
+  decodeLeaseReply,
   decodeSetRoleReply,
   decodeStatusReply,
   encodeControlRequest,
+  type Lease,
+  type LeaseEntry,
   type Order,
   type Role,
   type SetRoleEntry,
@@ -28,6 +31,8 @@ const STATUS_TIMEOUT_MS = 20_000;
 const ROLE_TIMEOUT_MS = 120_000;
 /** The same, and a gate may think for minutes before a copy is thrown away. */
 const ORDER_TIMEOUT_MS = 600_000;
+/** Beyond what it was asked to wait; nothing there waits for a disk. */
+const LEASE_TIMEOUT_MS = 5_000;
 const BUFFER_SIZE = 64 * 1024;
 
 export type Answer<Entry> =
@@ -65,13 +70,20 @@ export class ControlClient implements Control {
     this.#options = options;
   }
 
-  setRole(role: Role, names: readonly string[], force: boolean): Promise<Answer<SetRoleEntry>> {
+  /** @param lease what an arbiter has granted */
+  setRole(
+    role: Role,
+    names: readonly string[],
+    force: boolean,
+    lease?: Lease,
+  ): Promise<Answer<SetRoleEntry>> {
     const request = {
       kind: "set-role",
       role,
       resources: names,
       extended: true,
       ...(force ? { force: true as const } : {}),
+      ...(lease === undefined ? {} : { lease }),
     } as const;
     return this.#ask(encodeControlRequest(request), ROLE_TIMEOUT_MS, decodeSetRoleReply, [
       "The role may have changed or not. Look: hastctl status; and at hastd's log.",
@@ -83,6 +95,18 @@ export class ControlClient implements Control {
     return this.#ask(encodeControlRequest(request), STATUS_TIMEOUT_MS, decodeStatusReply, [
       "Is its process stopped, or the machine overloaded? See hastd's log, and: ps -C hastd -o pid,stat,args",
     ]);
+  }
+
+  /** For an arbiter's agent. @param confirmed in the order of the names */
+  lease(
+    names: readonly string[],
+    lease: Lease,
+    confirmed: readonly number[],
+    waitMs: number,
+  ): Promise<Answer<LeaseEntry>> {
+    const request = { kind: "lease", resources: names, lease, confirmed, waitMs } as const;
+    const timeoutMs = waitMs + LEASE_TIMEOUT_MS;
+    return this.#ask(encodeControlRequest(request), timeoutMs, decodeLeaseReply, []);
   }
 
   discardLocal(names: readonly string[], dryRun: boolean): Promise<Answer<DeedEntry>> {

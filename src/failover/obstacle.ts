@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** Why a node may not lead now, for people: what is true, and the next command. */
+
+import type { ResourceStatus } from "../wire/control.ts";
+import type { GroupRecord } from "./group-record.ts";
+import type { GroupSettings } from "./settings.ts";
+
+/** What ranBackwards() means. */
+export const RESTORED: string =
+  "etcd says less than it did: it was restored from a backup, so its sets may be wrong, and nobody is promoted " +
+  "here. On the node that was primary last: hast-failover seed --force";
+
+/**
+ * @param statuses hastd's, in the order of the resources
+ * @returns null where nothing is in the way
+ */
+export function obstacleOf(
+  record: GroupRecord,
+  settings: GroupSettings,
+  statuses: readonly ResourceStatus[],
+): string | null {
+  const lacking = whoLacks(record, settings, settings.node);
+  if (lacking !== null) return lacking;
+  for (const [index, { copy }] of statuses.entries()) {
+    if (copy !== "inconsistent" && copy !== "outdated") continue;
+    const resource = settings.resources[index]!;
+    return `${resource}: its copy here is ${copy}. What is wrong with it, and what to do, says: hastctl status ${resource}`;
+  }
+  const { move } = record;
+  if (move !== null && move.to !== settings.node) {
+    return `${move.to} was asked to take over, and has a minute to do so.`;
+  }
+  return null;
+}
+
+/** Why etcd does not let this node of the two lead; null where it does. */
+export function whoLacks(
+  { base, insync }: GroupRecord,
+  { group, resources }: GroupSettings,
+  node: string,
+): string | null {
+  for (const resource of resources) {
+    const set = insync.get(resource);
+    if (base === null || set === undefined) {
+      return (
+        `${resource}: etcd does not say who has all of it (/hast/${group}/insync/${resource} is missing). ` +
+        "If that is new, on the node with the data: hast-failover seed. If etcd has lost it, on the node that " +
+        "was primary last: hast-failover seed --force"
+      );
+    }
+    if (set.nodes.includes(node)) continue;
+    const have = set.nodes.length === 0 ? "nobody" : set.nodes.join(", ");
+    return (
+      `${resource}: ${node} lacks what was acknowledged without it; ${have} has all of it. ` +
+      `Bring that node back. If its disk is lost for good, and this older copy is to count, on ${node}: hast-failover seed --force`
+    );
+  }
+  return null;
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/** Questions to services that speak HTTP with JSON. */
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly text: string;
+}
+
+export interface Http {
+  /**
+   * Posts a JSON text and waits for the whole answer, of whatever status; never rejects.
+   *
+   * @param url "http://…" or "https://…"
+   * @param timeoutMs for all of it; afterwards nothing more is sent
+   * @returns the answer, or why there is none; then the request may have been carried out, or still be
+   */
+  post(
+    url: string,
+    body: string,
+    timeoutMs: number,
+  ): Promise<HttpAnswer | { readonly failure: string }>;
+}
