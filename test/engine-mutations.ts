@@ -630,8 +630,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "simulator: a reload does not wait until hastd has started",
     defect: "reload",
     ...SIMULATED,
-    file: "src/daemon/daemon.ts",
-    find: `    await this.#opening; // SIGHUP may come early
+    file: "src/daemon/reload.ts",
+    find: `      await daemon.opened();
 `,
     replace: ``,
   },

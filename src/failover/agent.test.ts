@@ -369,6 +369,19 @@ test("a copy that is inconsistent is not promoted, whatever the set says", async
   expect.ok(alpha.log.says("its copy here is inconsistent"));
 });
 
+test("S-17: a component created anew is another one than the set speaks of; the first of all is promoted", async () => {
+  const pair = new ArbitratedPair();
+  const [alpha] = pair.nodes;
+  pair.seed(["alpha", "beta"]);
+  alpha.copy = "new";
+  alpha.startAgent();
+  await pair.clock.pass(30_000);
+  expect.equal(pair.leader(), null);
+  expect.ok(alpha.log.says("its copy here was created anew"));
+  pair.seed(["alpha"]);
+  await pair.until("the first of all is promoted", () => pair.leader() === "alpha");
+});
+
 /** Numbers that look like chance, from a seed (mulberry32). */
 function chance(seed: number): (below: number) => number {
   let state = seed;

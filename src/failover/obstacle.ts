@@ -22,8 +22,13 @@ export function obstacleOf(
   const lacking = whoLacks(record, settings, settings.node);
   if (lacking !== null) return lacking;
   for (const [index, { copy }] of statuses.entries()) {
-    if (copy !== "inconsistent" && copy !== "outdated") continue;
     const resource = settings.resources[index]!;
+    const alone = record.insync.get(resource)?.nodes.length === 1;
+    if (copy === "new" && !alone) {
+      // Of another disk than the one that was in step.
+      return `${resource}: its copy here was created anew, and is to be filled from ${settings.peer}. Bring that node back`;
+    }
+    if (copy !== "inconsistent" && copy !== "outdated") continue;
     return `${resource}: its copy here is ${copy}. What is wrong with it, and what to do, says: hastctl status ${resource}`;
   }
   const { move } = record;

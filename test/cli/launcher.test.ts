@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/** bin/hastd and bin/hastctl: which Node, and where compiled code is kept. */
+/** bin/hastd, bin/hastctl and bin/hast-failover: which Node, and where compiled code is kept. */
 
 import { strict as expect } from "node:assert";
 import { spawnSync } from "node:child_process";
@@ -10,11 +10,10 @@ import { test } from "node:test";
 
 const BIN = join(import.meta.dirname, "..", "..", "bin");
 
-test("both programs are started alike", () => {
-  const [hastd, hastctl] = ["hastd", "hastctl"].map((name) =>
-    readFileSync(join(BIN, name), "utf8"),
-  );
-  expect.equal(hastd, hastctl);
+test("all programs are started alike", () => {
+  const [first, ...others] = readdirSync(BIN).map((name) => readFileSync(join(BIN, name), "utf8"));
+  expect.equal(others.length, 2);
+  for (const other of others) expect.equal(other, first);
 });
 
 test("compiled code is kept where only its owner can write", (t) => {

@@ -71,7 +71,7 @@ export class PretendNode {
   readonly records: Set<number> = new Set();
   /** The highest it has heard of; stable. */
   term = 0n;
-  copy: "uptodate" | "inconsistent" = "uptodate";
+  copy: "new" | "uptodate" | "inconsistent" = "uptodate";
   deadlineMs = 0;
   wish: Wish | null = null;
   confirmed = 0;
