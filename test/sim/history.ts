@@ -395,7 +395,8 @@ export class History {
         copy.alone[cell] = Math.max(copy.alone[cell]!, op.start);
       }
     }
-    if (core?.connected && copy.mode === "async") {
+    // Of one batch: it may have been answered before the connection's end was heard, which is followed by the mark.
+    if ((core?.connected || copy.connected) && copy.mode === "async") {
       this.counts.backlog++;
       copy.backlog.push(op);
     } else if (marked && op.epoch !== copy.epoch) {
