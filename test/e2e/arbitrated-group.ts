@@ -144,8 +144,6 @@ export class ArbitratedGroup {
       `${conf.replace(/^mounts=.*$/m, `mounts="${mounts}"`)}
 group="${GROUP}"
 etcd="${endpoints}"
-address="${SERVICE}/24"
-interface="svc0"
 `,
     );
     const program = join(import.meta.dirname, "record-service.ts");
@@ -340,11 +338,13 @@ export async function takenOver(
     async () => (await group.leader(at)) === successor.name,
     { withinMs: 60_000, everyMs: 500 },
   );
+  const elected = ((now() - since) / 1000).toFixed(1);
   await group.served(20);
   const count = await group.nothingLost(successor);
   const gap = group.longestGap(since).toFixed(1);
   console.log(
-    `etcd: ${what}: ${successor.name} serves after ${gap} s; ${count} records, none lost`,
+    `etcd: ${what}: ${successor.name} elected after ${elected} s, serves after ${gap} s; ` +
+      `${count} records, none lost`,
   );
   return leader;
 }
