@@ -112,7 +112,7 @@ async function runAgent({ directory, settings, etcd, hastd }: Place): Promise<nu
     debugLevel: 0,
   });
   const run = `${RUN}/${settings.group}`;
-  mkdirSync(run, { recursive: true, mode: 0o700 });
+  for (const each of [run, MEMORY]) mkdirSync(each, { recursive: true, mode: 0o700 });
   let lock: Pidfile;
   try {
     lock = new Pidfile(`${run}/pid`);
@@ -209,7 +209,6 @@ function hastdAt(control: ControlClient): Hastd {
 }
 
 function memoryOf({ group }: GroupSettings, log: Log): FileMemory {
-  mkdirSync(MEMORY, { recursive: true, mode: 0o700 });
   return new FileMemory(nodeSystem, MEMORY, group, log);
 }
 
