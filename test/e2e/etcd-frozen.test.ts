@@ -35,3 +35,20 @@ test("S-17c: frozen processes on the leader's host, for longer than the lease", 
     }
   });
 });
+
+test("S-17c: an agent that is killed, and comes back late: nothing is left of what its successor now serves", async () => {
+  await withGroup(async (group) => {
+    const old = await takenOver(group, "agent killed", (host) => group.signal(host, "KILL", AGENT));
+    await old.until("hastd has ended the primary by itself", async () => {
+      return (await group.role(old)) !== "primary";
+    });
+    group.startAgent(old);
+    await returned(group, old);
+    await old.until("the mount has gone", async () => {
+      return (await old.run(["mountpoint", "-q", "/mnt/disk1"])).code !== 0;
+    });
+    const addresses = await old.expect("ip", "-o", "address", "show", "dev", "svc0");
+    expect.ok(!addresses.includes("10.10.10.180/"), addresses);
+    expect.equal(group.writers(), "hast1 hast2");
+  });
+});
