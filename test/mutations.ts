@@ -15,6 +15,7 @@
 
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { AGENT_MUTATIONS } from "./agent-mutations.ts";
 import { ARBITER_MUTATIONS } from "./arbiter-mutations.ts";
 import { COPY_MUTATIONS } from "./copy-mutations.ts";
 import { ENGINE_MUTATIONS } from "./engine-mutations.ts";
@@ -45,7 +46,8 @@ export type Suite =
   | "daemon"
   | "wire"
   | "simulator"
-  | "arbiter";
+  | "arbiter"
+  | "agent";
 
 /** Test files, in the order in which they are tried: close to the subject first, slow ones last. */
 export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
@@ -97,6 +99,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/engine/primary-engine.test.ts",
     "test/replication-model.test.ts",
   ],
+  agent: ["src/failover/*.test.ts"],
 };
 
 /** The files of a suite that exist below `root`, each pattern's in order. */
@@ -1182,5 +1185,6 @@ export const MUTATIONS: readonly Mutation[] = [
   ...CORE_MUTATIONS,
   ...ENGINE_MUTATIONS,
   ...ARBITER_MUTATIONS,
+  ...AGENT_MUTATIONS,
   ...COPY_MUTATIONS,
 ];

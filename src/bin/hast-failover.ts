@@ -5,6 +5,7 @@
  *   options ─► failover.conf ─► hast.conf ─► etcd, hastd ─► a command, or: lock ─► agent
  */
 
+import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
 import { ControlClient } from "../cli/control-client.ts";
@@ -111,7 +112,7 @@ async function runAgent({ directory, settings, etcd, hastd }: Place): Promise<nu
     debugLevel: 0,
   });
   const run = `${RUN}/${settings.group}`;
-  nodeSystem.makeDirectory(run);
+  for (const each of [run, MEMORY]) mkdirSync(each, { recursive: true, mode: 0o700 });
   let lock: Pidfile;
   try {
     lock = new Pidfile(`${run}/pid`);

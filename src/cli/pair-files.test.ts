@@ -167,3 +167,34 @@ test("failover check is failover-check's verdict, with its code", (t) => {
   assert.equal(site.run("check"), 1);
   assert.deepEqual(site.asked(), ["hastctl failover-check -c /etc/hast.conf r0 r1"]);
 });
+
+test("failover start and stop carry the address and touch no role; start does it once", (t) => {
+  const site = failoverSite(t, "exit 0");
+  for (const name of ["ip", "arping", "before-secondary", "after-primary"]) site.program(name);
+  for (const order of ["start", "start", "stop", "start"]) assert.equal(site.run(order), 0, order);
+  const { address, prefix, interface: card } = SERVICE;
+  const start = [
+    `ip -o address show dev ${card}`,
+    `ip address add ${address}/${prefix} dev ${card}`,
+    "after-primary ",
+  ];
+  // The word to the neighbours goes out beside the rest.
+  const asked = site.asked().filter((line) => !line.startsWith("arping "));
+  assert.deepEqual(asked, [
+    ...start,
+    `ip address del ${address}/${prefix} dev ${card}`,
+    "before-secondary ",
+    ...start,
+  ]);
+});
+
+test("failover start that cannot have the address starts nothing, and says why", (t) => {
+  const site = failoverSite(t, "exit 0");
+  fs.writeFileSync(`${site.root}/ip`, "#!/bin/sh\necho 'no such card' >&2\nexit 1\n", {
+    mode: 0o755,
+  });
+  site.program("after-primary");
+  assert.equal(site.run("start"), 1);
+  assert.deepEqual(site.asked(), []);
+  assert.match(site.notes().at(-1)!, /Not started: no such card$/);
+});

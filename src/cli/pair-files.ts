@@ -108,7 +108,7 @@ export function failoverFiles(
   const id = routerId(service.address);
   const files = [
     file("failover", 0o755, contrib("failover/failover")),
-    file("failover.conf", 0o644, failoverConf(names, configPath)),
+    file("failover.conf", 0o644, failoverConf(names, configPath, service)),
   ];
   for (const [index, { name }] of nodes.entries()) {
     const text = set(moved("keepalived/keepalived.conf"), [
@@ -153,13 +153,16 @@ function routerId(address: string): number {
   return ipBytes(address)!.at(-1)! || 1;
 }
 
-function failoverConf(names: string, configPath: string): string {
-  return `# Read by failover, beside this file.
+function failoverConf(names: string, configPath: string, service: Service): string {
+  return `# Read by failover, beside this file, and by hast-failover.
 resources="${names}"
 config=${configPath}
 # What is on them: a ZFS pool, or file systems, as "resource:directory ...".
 pool=""
 mounts=""
+# For hast-failover alone, with group and etcd; see hast-failover(8).
+address="${service.address}/${service.prefix}"
+interface="${service.interface}"
 `;
 }
 

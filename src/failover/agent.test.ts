@@ -297,6 +297,17 @@ test("stop(): the group is stopped and demoted before the key goes, and the othe
   expect.ok(pair.clock.now() - at < 4_000);
 });
 
+test("a primary that cannot be ended keeps its lease for as long as that still lives", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.demotionRefusal = "its worker cannot be ended";
+  alpha.agent!.stop();
+  await pair.clock.pass(5_000);
+  expect.equal(pair.leader(), "alpha");
+  await pair.until("beta serves", () => serves(pair, beta), 15_000);
+  expect.ok(alpha.log.says("its worker cannot be ended"));
+});
+
 test("a killed agent that is started again goes on leading, and starts nothing twice", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha] = pair.nodes;

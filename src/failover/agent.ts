@@ -50,7 +50,7 @@ const POLL_MS = 5_000;
 const RENEWAL_SHARE = 0.2;
 const RETRY_MS = 500;
 /** A leader whose hastd does not answer for so much of the TTL gives up. */
-const SILENCE_SHARE = 0.5;
+const SILENCE_SHARE = 0.2;
 
 export interface AgentOptions {
   readonly settings: GroupSettings;
@@ -360,7 +360,7 @@ export class Agent {
       if (answer.kind === "failed") {
         const silentMs = clock.now() - heardAtMs;
         if (silentMs >= settings.ttlS * 1000 * SILENCE_SHARE) {
-          leadership.end(answer.lines[0] ?? "hastd does not answer");
+          leadership.end(answer.lines[0]?.replace(/\.$/, "") ?? "hastd does not answer");
         }
         await this.#pause(AGAIN_MS);
         continue;

@@ -22,9 +22,8 @@ function files(content: Map<string, string>, broken: string | null = null): Syst
     if (broken !== null) throw new Error(broken);
     content.set(path, text);
   };
-  const makeDirectory = (): void => undefined;
   const text = (path: string): string | null => content.get(path) ?? null;
-  return { text, write, makeDirectory } as unknown as System;
+  return { text, write } as unknown as System;
 }
 
 test("what was seen is remembered, and outlives the agent", () => {

@@ -38,18 +38,13 @@ export class FileMemory implements Memory {
   readonly #log: Log;
   #latest: Seen | null;
 
-  /** @param directory made where it is missing */
+  /** @param directory an existing one */
   constructor(system: System, directory: string, group: string, log: Log) {
     this.#system = system;
     this.#path = `${directory}/${group}`;
     this.#log = log;
     const [, base, changed] = /^(\d{1,16}) (\d{1,16})\n$/.exec(system.text(this.#path) ?? "") ?? [];
     this.#latest = base === undefined ? null : { base: Number(base), changed: Number(changed) };
-    try {
-      system.makeDirectory(directory);
-    } catch (error) {
-      this.#cannotWrite(error);
-    }
   }
 
   latest(): Seen | null {

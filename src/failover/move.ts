@@ -4,7 +4,7 @@
 import type { Clock } from "../platform/clock.ts";
 import type { Etcd } from "./etcd.ts";
 import { groupRecord, movement, prefixOf } from "./group-record.ts";
-import { whoLacks } from "./obstacle.ts";
+import { notInStep } from "./obstacle.ts";
 import type { GroupSettings } from "./settings.ts";
 import { EX_OK, EX_UNFIT, printError, type Terminal } from "./terminal.ts";
 
@@ -39,7 +39,7 @@ export async function move(
     terminal.out(`${group}: ${leader} leads already.\n`);
     return EX_OK;
   }
-  const lacking = whoLacks(record, settings, target);
+  const lacking = notInStep(record, settings, target);
   if (lacking !== null) return refuse(lacking);
 
   const { id } = await etcd.grant(MOVE_TTL_S);

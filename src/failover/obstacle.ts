@@ -62,3 +62,15 @@ export function whoLacks(
   }
   return null;
 }
+
+/** Why a node could not take over from the one that leads; null where it could. */
+export function notInStep(
+  { insync }: GroupRecord,
+  { resources }: GroupSettings,
+  node: string,
+): string | null {
+  const lacking = resources.filter((resource) => !insync.get(resource)?.nodes.includes(node));
+  if (lacking.length === 0) return null;
+  const names = lacking.join(" ");
+  return `${names}: ${node} is not in step, and could not take over. Why, says on the node that leads: hastctl status ${names}`;
+}

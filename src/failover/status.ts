@@ -4,7 +4,7 @@
 import type { Etcd } from "./etcd.ts";
 import { type GroupRecord, groupRecord, prefixOf } from "./group-record.ts";
 import { type Memory, ranBackwards } from "./memory.ts";
-import { RESTORED, whoLacks } from "./obstacle.ts";
+import { notInStep, RESTORED, whoLacks } from "./obstacle.ts";
 import type { GroupSettings } from "./settings.ts";
 import { EX_OK, EX_UNFIT, printError, type Terminal } from "./terminal.ts";
 
@@ -26,7 +26,11 @@ export async function status(
 
   const complaints = [node, peer]
     .toSorted()
-    .flatMap((each) => whoLacks(record, settings, each) ?? []);
+    .flatMap((each) =>
+      record.leader === null
+        ? (whoLacks(record, settings, each) ?? [])
+        : (notInStep(record, settings, each) ?? []),
+    );
   if (ranBackwards(record, memory.latest())) complaints.push(RESTORED);
   if (record.leader === null && complaints.length === 0) {
     complaints.push(

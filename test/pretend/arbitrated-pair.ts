@@ -65,6 +65,8 @@ export class PretendNode {
   readonly scripts: string[] = [];
   /** What the script says next. */
   scriptFailure: string | null = null;
+  /** What hastd says to "secondary", by force too; null: it obeys. */
+  demotionRefusal: string | null = null;
   /** Whether hastd answers. */
   on = true;
   role: Role = "init";
@@ -254,7 +256,7 @@ export class PretendNode {
         if (this.role === "primary") return promoted;
         return answer(() => roleEntry("its device could not be made", () => undefined));
       },
-      demote: () => answer(() => roleEntry(null, () => this.#become("secondary"))),
+      demote: () => answer(() => roleEntry(this.demotionRefusal, () => this.#become("secondary"))),
       lease: (_names, { term, deadlineMs }, [confirmed], waitMs) => {
         const renewed = answer(() => {
           if (term !== this.term || this.role !== "primary") return;
