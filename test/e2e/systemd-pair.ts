@@ -33,10 +33,6 @@ exec unshare --cgroup sh -euc '
   mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys
   # No units but ours, and those that are asked for.
   for each in /lib/systemd/system/*.wants /lib/systemd/system-generators; do mount -t tmpfs tmpfs "$each"; done
-  # There is no /dev/log.
-  printf "#!/bin/sh\\necho \\"\\$*\\" | systemd-cat -t logger\\n" >"$1/logger"
-  chmod +x "$1/logger"
-  mount --bind "$1/logger" "$(command -v logger)"
   mount --bind "$1/units" ${SYSTEM}
   mount -t tmpfs tmpfs /usr/local/sbin
   ln -s "$2/bin/hastd" "$2/bin/hastctl" /usr/local/sbin/

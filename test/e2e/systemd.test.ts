@@ -32,6 +32,17 @@ async function nobodyHangs(host: Host): Promise<void> {
   await host.until("nobody waits in the kernel", async () => !(await hanging()));
 }
 
+/** The last of each that the log has, one after the other. */
+function expectOrder(log: string, words: readonly string[]): void {
+  const places = words.map((each) => log.lastIndexOf(each));
+  expect.ok(!places.includes(-1), `${words} at ${places}`);
+  expect.deepEqual(
+    places,
+    places.toSorted((a, b) => a - b),
+    words.join(),
+  );
+}
+
 /** The journal gets into the host's log with some delay. */
 async function says(host: Host, pattern: RegExp): Promise<void> {
   await host.until(`its log says ${pattern}`, () => pattern.test(host.log()));
@@ -229,9 +240,25 @@ test("a shutdown unmounts first, then demotes; a program that holds the file sys
   withPair(async (pair) => {
     const { one, two } = pair;
     await pair.serve();
+    // Two that have no units: one on a device whose role is a unit, one where nothing is.
+    await one.expect("hastctl", "role", "primary", "spare");
+    await one.expect("mkfs.ext4", "-q", "/dev/hast/spare");
+    for (const [name, directory] of [
+      ["disk1", "/mnt/hand"],
+      ["spare", "/mnt/spare"],
+    ] as const) {
+      await one.expect("mkdir", directory);
+      await one.expect("mount", "-o", "_netdev", `/dev/hast/${name}`, directory);
+    }
     await one.run(["systemctl", "--no-block", "poweroff"]);
     const clean = await seconds(() => one.off({ withinMs: 90_000 }));
-    expect.match(one.log(), /\[disk1\] \(secondary\) Role changed from primary to secondary/);
+    const order = ["Unmounted mnt-hand.mount", "Stopping hast-promote@disk1.service"];
+    order.push(
+      "[disk1] (secondary) Role changed from primary to secondary",
+      "Stopping hastd.service",
+    );
+    expectOrder(one.log(), order);
+    expectOrder(one.log(), ["Unmounted mnt-spare.mount", "Stopping hastd.service"]);
     expect.doesNotMatch(one.log(), /by force|forced/);
     await two.expect("systemctl", "start", "hast-promote@disk1");
     // Unmounted, and not torn away: there is no journal to replay.
