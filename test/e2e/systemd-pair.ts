@@ -33,6 +33,8 @@ exec unshare --cgroup sh -euc '
   mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys
   # No units but ours, and those that are asked for.
   for each in /lib/systemd/system/*.wants /lib/systemd/system-generators; do mount -t tmpfs tmpfs "$each"; done
+  # logger(1) into the journal: what comes before what counts here.
+  printf "#!/bin/sh\\necho \\"\\$*\\" | systemd-cat -t logger\\n" >"$1/logger"
   mount --bind "$1/units" ${SYSTEM}
   mount -t tmpfs tmpfs /usr/local/sbin
   ln -s "$2/bin/hastd" "$2/bin/hastctl" /usr/local/sbin/

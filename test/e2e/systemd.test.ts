@@ -240,25 +240,21 @@ test("a shutdown unmounts first, then demotes; a program that holds the file sys
   withPair(async (pair) => {
     const { one, two } = pair;
     await pair.serve();
-    // Two that have no units: one on a device whose role is a unit, one where nothing is.
-    await one.expect("hastctl", "role", "primary", "spare");
+    // One that systemd knows nothing of but that it is mounted.
+    await one.expect("systemctl", "start", "hast-promote@spare");
     await one.expect("mkfs.ext4", "-q", "/dev/hast/spare");
-    for (const [name, directory] of [
-      ["disk1", "/mnt/hand"],
-      ["spare", "/mnt/spare"],
-    ] as const) {
-      await one.expect("mkdir", directory);
-      await one.expect("mount", "-o", "_netdev", `/dev/hast/${name}`, directory);
-    }
+    await one.expect("mkdir", "/mnt/hand");
+    await one.expect("mount", "-o", "_netdev", "/dev/hast/spare", "/mnt/hand");
     await one.run(["systemctl", "--no-block", "poweroff"]);
     const clean = await seconds(() => one.off({ withinMs: 90_000 }));
-    const order = ["Unmounted mnt-hand.mount", "Stopping hast-promote@disk1.service"];
-    order.push(
+    expectOrder(one.log(), [
+      "Unmounted mnt-data.mount",
+      "Stopping hast-promote@disk1.service",
       "[disk1] (secondary) Role changed from primary to secondary",
       "Stopping hastd.service",
-    );
-    expectOrder(one.log(), order);
-    expectOrder(one.log(), ["Unmounted mnt-spare.mount", "Stopping hastd.service"]);
+    ]);
+    expectOrder(one.log(), ["Unmounted mnt-hand.mount", "Stopping hast-promote@spare.service"]);
+    expect.match(await show(two, "hastd", "Before"), /\bremote-fs-pre\.target\b/);
     expect.doesNotMatch(one.log(), /by force|forced/);
     await two.expect("systemctl", "start", "hast-promote@disk1");
     // Unmounted, and not torn away: there is no journal to replay.
@@ -303,26 +299,25 @@ test("keepalived starts when hastd answers; at a shutdown it lets go before hast
     }
     await one.expect("/etc/hast-failover/failover", "master");
     await one.expect("systemctl", "start", "keepalived");
-    await one.until("the service address has come", () => hasAddress(one), { withinMs: 60_000 });
+    const serves = async (host: Host) =>
+      (await hasAddress(host)) &&
+      (await host.run(["test", "-e", "/mnt/service/records"])).code === 0;
+    await one.until("hast1 serves", () => serves(one), { withinMs: 60_000 });
     await two.expect("systemctl", "start", "keepalived");
     const fit = async () => (await two.run(["/etc/hast-failover/failover", "check"])).code === 0;
     await two.until("hast2 is fit", fit, { withinMs: 60_000 });
 
     await one.run(["systemctl", "--no-block", "poweroff"]);
     const took = await seconds(async () => {
-      await two.until(
-        "hast2 serves",
-        async () => {
-          return (
-            (await hasAddress(two)) &&
-            (await two.run(["test", "-e", "/mnt/service/records"])).code === 0
-          );
-        },
-        { withinMs: 120_000 },
-      );
+      await two.until("hast2 serves", () => serves(two), { withinMs: 120_000 });
     });
     await one.off({ withinMs: 120_000 });
-    expect.match(one.log(), /Role changed from primary to secondary/);
+    expectOrder(one.log(), [
+      "Stopping keepalived.service",
+      "Role switched to secondary for disk1",
+      "Stopped keepalived.service",
+      "Stopping hastd.service",
+    ]);
     expect.doesNotMatch(one.log(), /by force|forced/);
     console.log(`keepalived: power-off to the service on the other node: ${took.toFixed(1)} s`);
 
