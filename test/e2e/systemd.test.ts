@@ -287,53 +287,58 @@ test("a shutdown unmounts first, then demotes; a program that holds the file sys
     console.log(`power-off: ${clean.toFixed(1)} s; with a holder ${busy.toFixed(1)} s`);
   }));
 
-test("keepalived starts when hastd answers; at a shutdown it lets go before hastd ends, and the other node takes over", () =>
-  withPair(async (pair) => {
-    const { one, two } = pair;
-    await pair.serve();
-    await one.expect("systemctl", "stop", "hast-promote@disk1");
-    for (const host of [one, two]) {
-      await pair.installFailover(host);
-      const mounts = 's|^mounts=.*|mounts="disk1:/mnt/service"|';
-      await host.expect("sed", "-i", mounts, "/etc/hast-failover/failover.conf");
-    }
-    await one.expect("/etc/hast-failover/failover", "master");
-    await one.expect("systemctl", "start", "keepalived");
-    const serves = async (host: Host) =>
-      (await hasAddress(host)) &&
-      (await host.run(["test", "-e", "/mnt/service/records"])).code === 0;
-    await one.until("hast1 serves", () => serves(one), { withinMs: 60_000 });
-    await two.expect("systemctl", "start", "keepalived");
-    const fit = async () => (await two.run(["/etc/hast-failover/failover", "check"])).code === 0;
-    await two.until("hast2 is fit", fit, { withinMs: 60_000 });
+for (const tool of ["keepalived", "ucarp"]) {
+  test(`${tool} starts when hastd answers; at a shutdown it lets go before hastd ends, and the other node takes over`, () =>
+    withPair(async (pair) => {
+      const { one, two } = pair;
+      await pair.serve();
+      await one.expect("systemctl", "stop", "hast-promote@disk1");
+      for (const host of [one, two]) {
+        await pair.installFailover(host);
+        const mounts = 's|^mounts=.*|mounts="disk1:/mnt/service"|';
+        await host.expect("sed", "-i", mounts, "/etc/hast-failover/failover.conf");
+      }
+      const password = await one.expect("cat", "/etc/hast-failover/ucarp.password");
+      two.write("/etc/hast-failover/ucarp.password", password, 0o600);
+      await one.expect("/etc/hast-failover/failover", "master");
+      await one.expect("systemctl", "start", tool);
+      const serves = async (host: Host) =>
+        (await hasAddress(host)) &&
+        (await host.run(["test", "-e", "/mnt/service/records"])).code === 0;
+      await one.until("hast1 serves", () => serves(one), { withinMs: 60_000 });
+      await two.expect("systemctl", "start", tool);
+      const fit = async () => (await two.run(["/etc/hast-failover/failover", "check"])).code === 0;
+      await two.until("hast2 is fit", fit, { withinMs: 60_000 });
 
-    await one.run(["systemctl", "--no-block", "poweroff"]);
-    const took = await seconds(async () => {
-      await two.until("hast2 serves", () => serves(two), { withinMs: 120_000 });
-    });
-    await one.off({ withinMs: 120_000 });
-    expectOrder(one.log(), [
-      "Stopping keepalived.service",
-      "Role switched to secondary for disk1",
-      "Stopped keepalived.service",
-      "Stopping hastd.service",
-    ]);
-    expect.doesNotMatch(one.log(), /by force|forced/);
-    console.log(`keepalived: power-off to the service on the other node: ${took.toFixed(1)} s`);
+      await one.run(["systemctl", "--no-block", "poweroff"]);
+      const took = await seconds(async () => {
+        await two.until("hast2 serves", () => serves(two), { withinMs: 120_000 });
+      });
+      await one.off({ withinMs: 120_000 });
+      expectOrder(one.log(), [
+        `Stopping ${tool}.service`,
+        "Role switched to secondary for disk1",
+        `Stopped ${tool}.service`,
+        "Stopping hastd.service",
+      ]);
+      expect.doesNotMatch(one.log(), /by force|forced/);
+      console.log(`${tool}: power-off to the service on the other node: ${took.toFixed(1)} s`);
 
-    // It returns: keepalived is started after hastd answers, and takes nothing.
-    pair.want(one, "multi-user.target", "keepalived.service");
-    await pair.boot(one);
-    const [answers, started] = [
-      await show(one, "hastd", "ActiveEnterTimestampMonotonic"),
-      await show(one, "keepalived", "ExecMainStartTimestampMonotonic"),
-    ];
-    expect.ok(Number(answers) > 0 && Number(answers) < Number(started), `${answers} ${started}`);
-    const inStep = async () => (await one.run(["/etc/hast-failover/failover", "check"])).code === 0;
-    await one.until("hast1 is in step", inStep, { withinMs: 60_000 });
-    expect.equal(await pair.role(one), "secondary");
-    expect.ok(await hasAddress(two));
-  }));
+      // It returns: the tool is started after hastd answers, and takes nothing.
+      pair.want(one, "multi-user.target", `${tool}.service`);
+      await pair.boot(one);
+      const [answers, started] = [
+        await show(one, "hastd", "ActiveEnterTimestampMonotonic"),
+        await show(one, tool, "ExecMainStartTimestampMonotonic"),
+      ];
+      expect.ok(Number(answers) > 0 && Number(answers) < Number(started), `${answers} ${started}`);
+      const inStep = async () =>
+        (await one.run(["/etc/hast-failover/failover", "check"])).code === 0;
+      await one.until("hast1 is in step", inStep, { withinMs: 60_000 });
+      expect.equal(await pair.role(one), "secondary");
+      expect.ok(await hasAddress(two));
+    }));
+}
 
 async function hasAddress(host: Host): Promise<boolean> {
   const addresses = await host.expect("ip", "-o", "address", "show", "dev", "svc0");
