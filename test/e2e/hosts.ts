@@ -53,6 +53,8 @@ export interface HostOptions {
   readonly cards: readonly Card[];
   /** Text by path below /etc: "hast.conf". */
   readonly etc?: Readonly<Record<string, string>>;
+  /** What its first process goes on with, a shell's text that gets $1 name and $2 directory; left out, idle. */
+  readonly init?: string;
 }
 
 /** What keeps the namespaces alive, and its first process in them. */
@@ -260,7 +262,8 @@ export class Host {
     if (this.#holder !== null) throw new Error(`${this.name} is on`);
     const flags = ["--pid", "--fork", "--kill-child", "--net", "--mount", "--uts", "--ipc"];
     flags.push("--propagation", "slave");
-    const argv = [...flags, "--", "sh", "-c", FIRST_PROCESS, "sh", this.name, this.directory];
+    const script = FIRST_PROCESS + (this.#options.init ?? IDLE);
+    const argv = [...flags, "--", "sh", "-c", script, "sh", this.name, this.directory];
     rmSync(join(this.directory, "up"), { force: true });
     const child = unshare(argv, join(this.directory, "boot.log"));
     try {
@@ -311,6 +314,14 @@ export class Host {
     } finally {
       closeSync(log);
     }
+  }
+
+  /** Waits until it has switched itself off, by a program of its own. */
+  async off(patience: Patience = {}): Promise<void> {
+    const holder = this.#holder;
+    if (holder === null) return;
+    await this.until("the power goes off", () => !existsSync(`/proc/${holder.pid}`), patience);
+    this.#holder = null;
   }
 
   /** Every process dies at once, and what was not on the disk yet is lost to this host. */
@@ -374,7 +385,7 @@ export class Host {
   }
 }
 
-/** $1 name, $2 directory. Ends only by being killed: a shell in `wait` reaps whatever ends. */
+/** $1 name, $2 directory. */
 const FIRST_PROCESS = `set -eu
 mount -t proc proc /proc
 # A copy of a mount keeps it in use: what others mount below /tmp is theirs. They may just have unmounted it.
@@ -395,8 +406,10 @@ chmod +x "$2/logger"
 mount --bind "$2/logger" "$(command -v logger)"
 hostname "$1"
 touch "$2/up"
-while :; do sleep 3600 & wait; done
 `;
+
+/** Ends only by being killed: a shell in `wait` reaps whatever ends. */
+const IDLE = "while :; do sleep 3600 & wait; done\n";
 
 /** Ends with this process, however that ends. */
 function unshare(args: readonly string[], log: string): ChildProcess {
