@@ -141,12 +141,8 @@ async function withAgents(body: (agents: Agents) => Promise<void>): Promise<void
 test("ocf-tester is content", () =>
   withAgents(async ({ one }) => {
     const tester = ["-v", "-n", "disks", "-o", "resources=disk1 disk2", "/run/ocf/hast"];
-    const { code, stdout, stderr } = await one.run([
-      "env",
-      "HA_SBIN_DIR=/run/crm",
-      "ocf-tester",
-      ...tester,
-    ]);
+    const words = ["env", "HA_SBIN_DIR=/run/crm", "ocf-tester", ...tester];
+    const { code, stdout, stderr } = await one.run(words, { withinMs: 300_000 });
     expect.equal(code, 0, stdout + stderr);
     expect.match(stdout, /\/run\/ocf\/hast passed all tests/);
     expect.doesNotMatch(stdout, /does not support the (?:promote|demote)/);
