@@ -10,6 +10,10 @@ prepare_packages
 prepare_tools ip=iproute2 nft=nftables losetup=mount nbdfuse=libnbd-bin fusermount3=fuse3 \
   nbdkit=nbdkit mkfs.ext4=e2fsprogs fuser=psmisc flock=util-linux logger=bsdutils \
   ucarp=ucarp keepalived=keepalived zfs-fuse=zfs-fuse
+libraries=/usr/lib/$(uname -m)-linux-gnu
+prepare_tools /usr/lib/postgresql/15/bin/postgres=postgresql-15 psql=postgresql-client-common tgtd=tgt \
+  ganesha.nfsd=nfs-ganesha "$libraries/ganesha/libfsalvfs.so=nfs-ganesha-vfs" rpcbind=rpcbind \
+  qemu-nbd=qemu-utils "$libraries/qemu/block-iscsi.so=qemu-block-extra"
 
 [ $# -gt 0 ] || set -- test/e2e/*.test.ts
 exec "$NODE" scripts/test.ts "$@"
