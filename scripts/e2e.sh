@@ -13,6 +13,10 @@ prepare_tools ip=iproute2 nft=nftables losetup=mount nbdfuse=libnbd-bin fusermou
   ucarp=ucarp keepalived=keepalived zfs-fuse=zfs-fuse systemctl=systemd \
   etcd=etcd-server etcdctl=etcd-client arping=iputils-arping \
   ocf-tester=resource-agents xmllint=libxml2-utils
+libraries=/usr/lib/$(uname -m)-linux-gnu
+prepare_tools /usr/lib/postgresql/15/bin/postgres=postgresql-15 psql=postgresql-client-common tgtd=tgt \
+  ganesha.nfsd=nfs-ganesha "$libraries/ganesha/libfsalvfs.so=nfs-ganesha-vfs" rpcbind=rpcbind \
+  qemu-nbd=qemu-utils "$libraries/qemu/block-iscsi.so=qemu-block-extra"
 
 if [ $# -eq 0 ]; then
   for file in test/e2e/*.test.ts; do

@@ -28,10 +28,16 @@ interface Counts {
 
 const UNIT_TIMEOUT_MS = 120_000;
 const SYSTEM_TIMEOUT_MS = 480_000;
+const SCENARIO_TIMEOUT_MS = 1_500_000;
 
 /** Tests that start daemons and wait for them; unlike the rest they may take minutes. */
 function isSystemTest(file: string): boolean {
-  return /^test\/(system|interop|e2e)\//.test(file) || /^bench\//.test(file);
+  return /^test\/(system|interop)\//.test(file) || /^bench\//.test(file);
+}
+
+/** Whole machines, as `npm run e2e` has them. */
+function isScenario(file: string): boolean {
+  return file.startsWith("test/e2e/");
 }
 
 function everyTest(): string[] {
@@ -73,7 +79,7 @@ const empty: string[] = [];
 const batches: Batch[] = [
   {
     name: "unit and golden tests",
-    files: files.filter((file) => !isSystemTest(file)),
+    files: files.filter((file) => !isSystemTest(file) && !isScenario(file)),
     filesAtOnce: 2,
     timeoutMs: UNIT_TIMEOUT_MS,
   },
@@ -82,6 +88,12 @@ const batches: Batch[] = [
     files: files.filter(isSystemTest),
     filesAtOnce: 3, // they wait more than they compute
     timeoutMs: SYSTEM_TIMEOUT_MS,
+  },
+  {
+    name: "scenarios",
+    files: files.filter(isScenario),
+    filesAtOnce: 1, // they measure seconds
+    timeoutMs: SCENARIO_TIMEOUT_MS,
   },
 ];
 for (const batch of batches) await runBatch(batch, total, empty);

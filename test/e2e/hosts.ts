@@ -6,13 +6,13 @@
  *     svc0  10.10.10.181  ──── veth ──── hast1-svc0 ─ svc ─ hast2-svc0 ──── svc0  10.10.10.182
  *     hast0 192.168.100.100 ── veth ── hast1-hast0 ─ hast ─ hast2-hast0 ── hast0  192.168.100.101
  *
- * A host has a /run, /mnt, /tmp, /var/lib and /dev/hast of its own, and an /etc over the machine's; what it
- * writes to /etc, and its directory (for disks and logs), outlive a power cut, the rest does not. Everything
- * else is the machine's. Its first process reaps what is orphaned, and does nothing else. What is given to
+ * A host has a /run, /mnt, /var/lib, /var/log, /dev/shm and /dev/hast of its own, and an /etc over the
+ * machine's; what it writes to /etc and /var, and its directory (for disks and logs), outlive a power cut, the
+ * rest does not. Everything else is the machine's. Its first process reaps what is orphaned, and does nothing else. What is given to
  * logger(1) gets into the host's log.
  *
- * Nothing outside is touched but loop devices, which the kernel does not have per namespace: those that a
- * host's /dev/hast leads to are detached after it has died. /dev/hast outside is made where it is missing,
+ * Nothing outside is touched but loop devices, which the kernel does not have per namespace: those made
+ * for a host's /dev/hast are detached after it has died. /dev/hast outside is made where it is missing,
  * for the hosts' to be mounted over it, and removed again.
  * Sources: unshare(1), nsenter(1), ip-link(8), nft(8).
  */
@@ -73,6 +73,8 @@ export class Lan {
   readonly #onTermination = (): void => {
     void this.stop().finally(() => process.exit(1));
   };
+  /** Of hosts that are on. */
+  readonly #ports = new Set<string>();
   #faults = 0;
 
   private constructor(
@@ -131,7 +133,14 @@ export class Lan {
     const port = portOf(host, card);
     const peer = ["peer", "name", card.name, "address", host.macOf(card), "netns", String(pid)];
     await this.atSwitch("ip", "link", "add", port, "type", "veth", ...peer);
+    this.#ports.add(port);
     await this.atSwitch("ip", "link", "set", port, "master", bridgeOf(card), "up");
+  }
+
+  /** Takes the card's cable away for good, as far as this boot goes. */
+  async unplug(host: Host, card: Card): Promise<void> {
+    const port = portOf(host, card);
+    if (this.#ports.delete(port)) await this.atSwitch("ip", "link", "delete", port);
   }
 
   /** Pulls the cable: both ends lose their carrier. */
@@ -221,7 +230,7 @@ export class Host {
     this.#lan = lan;
     this.#options = options;
     this.#index = index;
-    for (const each of ["etc", "etc.work", "lib"]) {
+    for (const each of ["etc", "etc.work", "lib", "log"]) {
       mkdirSync(join(this.directory, each), { recursive: true });
     }
     const hostid = (0x6800_0000 + index + 1).toString(16).padStart(8, "0");
@@ -255,6 +264,12 @@ export class Host {
     const root = this.#holder === null ? this.directory : `/proc/${this.#holder.pid}/root`;
     mkdirSync(dirname(join(root, path)), { recursive: true });
     writeFileSync(join(root, path), text, { mode });
+  }
+
+  /** The path by which the rest of the machine finds a file of this host, which must be on. */
+  inside(path: string): string {
+    if (this.#holder === null) throw new Error(`${this.name} is off: ${path}`);
+    return `/proc/${this.#holder.pid}/root${path}`;
   }
 
   /** Switches it on: its network works when this returns, and nothing else runs. */
@@ -324,14 +339,22 @@ export class Host {
     this.#holder = null;
   }
 
-  /** Every process dies at once, and what was not on the disk yet is lost to this host. */
-  async powerOff(): Promise<void> {
+  /**
+   * Every process dies at once, and what was not on the disk yet is lost to this host. Nobody hears of it: the
+   * cables go first, or the kernel would end connections in good order.
+   *
+   * @param pull takes out a disk outside of the host that answers no more: what waits for it cannot end before
+   */
+  async powerOff(pull: () => Promise<void> = async () => {}): Promise<void> {
     const holder = this.#holder;
     if (holder === null) return;
-    const loops = this.#loops(holder.pid);
+    const tokens = this.#tokens(holder.pid);
     this.#holder = null;
+    for (const card of this.#options.cards) await this.#lan.unplug(this, card);
+    signal(holder.pid, "SIGKILL");
+    await pull();
     await end(holder);
-    for (const loop of loops) {
+    for (const loop of await loopsOf(tokens)) {
       await until(
         `${loop} is detached`,
         async () => {
@@ -364,13 +387,11 @@ export class Host {
     }
   }
 
-  /** The loop devices of this host's /dev/hast, by the links there. */
-  #loops(pid: number): string[] {
-    const directory = `/proc/${pid}/root${DEVICES}`;
-    return readdirSync(directory, { withFileTypes: true })
-      .filter((entry) => entry.isSymbolicLink())
-      .map((entry) => readlinkSync(join(directory, entry.name)))
-      .filter((target) => /^\/dev\/loop\d+$/.test(target));
+  /** What hastd has named its devices' places by, in this host's /dev/hast. */
+  #tokens(pid: number): string[] {
+    return readdirSync(`/proc/${pid}/root${DEVICES}`)
+      .filter((name) => name.startsWith("."))
+      .map((name) => name.slice(1));
   }
 
   #argv(words: readonly string[]): string[] {
@@ -394,9 +415,11 @@ while read -r _ at _; do
 done </proc/self/mounts
 mount -t overlay -o "lowerdir=/etc,upperdir=$2/etc,workdir=$2/etc.work" overlay /etc
 mount --bind "$2/lib" /var/lib
+mount --bind "$2/log" /var/log
 mount -t tmpfs tmpfs /run
 mkdir /run/lock
 mount -t tmpfs tmpfs /mnt
+mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs ${DEVICES}
 cat >"$2/logger" <<END
 #!/bin/sh
@@ -429,6 +452,15 @@ async function end({ child, pid }: Holder): Promise<void> {
   await until("unshare has ended", () => child.exitCode !== null || child.signalCode !== null, {
     everyMs: 10,
   });
+}
+
+/** Of all that this machine has, those over files with such a token in their names. */
+async function loopsOf(tokens: readonly string[]): Promise<string[]> {
+  const columns = ["--noheadings", "--list", "--output", "NAME,BACK-FILE"];
+  const listed = (await expectCommand("losetup", columns)).split("\n");
+  return listed
+    .filter((line) => tokens.some((token) => line.includes(token)))
+    .map((line) => line.split(" ")[0]!);
 }
 
 function childOf(pid: number): number | null {

@@ -4,14 +4,19 @@
  * service with a file on the resources, and a client that uses it by the service address.
  */
 import { strict as expect } from "node:assert";
-import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Outcome } from "../system/command.ts";
+import { hastctlHere } from "../system/hastctl-here.ts";
 import { type Host, type HostOptions, Lan } from "./hosts.ts";
 
-const SERVICE = "10.10.10.180";
+const CONTRIB = join(import.meta.dirname, "..", "..", "contrib");
+export const SERVICE = "10.10.10.180";
 const PORT = "7000";
 const DIRECTORY = "/mnt/data";
 const FILE = "records";
+/** Where record-service.ts keeps them. */
+export const RECORDS: string = join(DIRECTORY, FILE);
 export const MAIN = "/etc/hast-failover";
 
 /** "none": who is primary is decided by hand, and there is no service address. */
@@ -30,6 +35,8 @@ export interface Storage {
   readonly daemon?: readonly string[];
   /** Before hastd's first start, the disks being there as files. */
   plug?(host: Host): Promise<unknown>;
+  /** The folder of contrib/ with what belongs beside the failover script; left out, record-service.ts is started. */
+  readonly service?: string;
 }
 
 export const EXT4: Storage = {
@@ -149,6 +156,14 @@ export class Pair {
     host.write(`${MAIN}/ucarp.password`, password, 0o600);
     const keepalived = await host.expect("cat", `${MAIN}/keepalived-${host.name}.conf`);
     host.write("/etc/keepalived/keepalived.conf", keepalived);
+    if (this.storage.service !== undefined) {
+      const folder = join(CONTRIB, this.storage.service);
+      for (const name of readdirSync(folder)) {
+        const path = join(folder, name);
+        host.write(`${MAIN}/${name}`, readFileSync(path, "utf8"), statSync(path).mode & 0o777);
+      }
+      return;
+    }
     const program = join(import.meta.dirname, "record-service.ts");
     // In the directory from the first, so that it is found there and ended, however late it starts.
     const start = `cd ${DIRECTORY} || exit 1\nsetsid ${process.execPath} ${program} ${FILE} ${PORT} &`;
@@ -190,22 +205,72 @@ export class Pair {
   }
 
   /** "primary", "secondary", "init", or "" where no hastd answers; several where the resources differ. */
-  async role(host: Host): Promise<string> {
-    const { stdout } = await host.run(["hastctl", "list", ...this.storage.resources]);
-    const roles = [...stdout.matchAll(/^ {2}role: (.*)$/gm)].map(([, role]) => role!);
-    return [...new Set(roles)].join(" ");
+  role(host: Host): Promise<string> {
+    return this.#listed(host, "role");
   }
 
-  /** Starts the client. Its numbers are in its log. */
-  startClient(): void {
+  /** What its copy is worth: "uptodate" is connected and in step, or primary. */
+  copy(host: Host): Promise<string> {
+    return this.#listed(host, "copy");
+  }
+
+  /** What `hastctl status` says on this host, its notes included; "" where no hastd answers. */
+  async status(host: Host): Promise<string> {
+    return (await this.#ask(host, "status")).stdout;
+  }
+
+  async #listed(host: Host, key: string): Promise<string> {
+    const { stdout } = await this.#ask(host, "list");
+    const values = [...stdout.matchAll(new RegExp(`^ {2}${key}: (.*)$`, "gm"))].map(
+      (each) => each[1]!,
+    );
+    return [...new Set(values)].join(" ");
+  }
+
+  #ask(host: Host, command: string): Promise<Outcome> {
+    const configuration = join(this.lan.directory, `ask-${host.name}.conf`);
+    writeFileSync(configuration, `control ${host.inside("/run/hastctl")}\n`);
+    return hastctlHere([command, "-c", configuration, ...this.storage.resources]);
+  }
+
+  /** Waits until one node is primary with the address, and the other one in step and fit. */
+  settled(): Promise<{ primary: Host; secondary: Host }> {
+    const orders = [
+      { primary: this.one, secondary: this.two },
+      { primary: this.two, secondary: this.one },
+    ];
+    return this.one.until(
+      "one is primary and the other in step",
+      async () => {
+        for (const order of orders) if (await this.#isSettled(order)) return order;
+        return null;
+      },
+      { withinMs: 180_000, everyMs: 500 },
+    );
+  }
+
+  async #isSettled({ primary, secondary }: { primary: Host; secondary: Host }): Promise<boolean> {
+    return (
+      (await this.role(primary)) === "primary" &&
+      (await this.role(secondary)) === "secondary" &&
+      (await this.copy(primary)) === "uptodate" &&
+      (await this.copy(secondary)) === "uptodate" &&
+      (await this.hasAddress(primary)) &&
+      !(await this.hasAddress(secondary)) &&
+      (await this.isFit(secondary))
+    );
+  }
+
+  /** Starts the client. Its numbers are in its log. @param first clients on other hosts begin elsewhere */
+  startClient(host: Host = this.client, first = 1): void {
     const program = join(import.meta.dirname, "record-client.ts");
     const service = this.network.service.join();
-    this.client.spawn("records", process.execPath, program, service, PORT);
+    host.spawn("records", process.execPath, program, service, PORT, String(first));
   }
 
-  /** When each record was acknowledged, in ms. */
-  acknowledged(): Map<number, number> {
-    const text = readFileSync(join(this.client.directory, "records.log"), "utf8");
+  /** When each record of the client on this host was acknowledged, in ms. */
+  acknowledged(client: Host = this.client): Map<number, number> {
+    const text = readFileSync(join(client.directory, "records.log"), "utf8");
     const lines = text.split("\n").filter((line) => /^\d+ \d+$/.test(line));
     return new Map(lines.map((line) => line.split(" ").map(Number) as [number, number]));
   }
@@ -220,9 +285,7 @@ export class Pair {
   /** @throws AssertionError where a record that was acknowledged is not in the file on this host */
   async nothingLost(host: Host): Promise<number> {
     const acknowledged = [...this.acknowledged().keys()];
-    const records = new Set(
-      (await host.expect("cat", join(DIRECTORY, FILE))).split("\n").map(Number),
-    );
+    const records = new Set((await host.expect("cat", RECORDS)).split("\n").map(Number));
     const lost = acknowledged.filter((each) => !records.has(each));
     expect.deepEqual(lost, [], `lost records\n${this.lan.logs()}`);
     return acknowledged.length;
@@ -240,6 +303,7 @@ export class Pair {
   }
 }
 
-function diskOf(directory: string, resource: string): string {
+/** Where a node's disk is, as hast.conf has it. */
+export function diskOf(directory: string, resource: string): string {
   return join(directory, `${resource}.img`);
 }

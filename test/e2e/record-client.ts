@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
- * Its client, as a program: `record-client.ts ADDRESS[,ADDRESS] PORT` sends 1, 2, 3, …, one after the other,
- * and prints "N milliseconds" for each that was acknowledged. One that was not within 400 ms, or whose
+ * Its client, as a program: `record-client.ts ADDRESS[,ADDRESS] PORT FIRST` sends FIRST, FIRST + 1, …, one after
+ * the other, and prints "N milliseconds" for each that was acknowledged. One that was not within 400 ms, or whose
  * connection ended, is sent again over a new one, to the next address.
  */
 import { connect, type Socket } from "node:net";
 
 const PATIENCE_MS = 400;
-const [addresses, port] = process.argv.slice(2);
+const [addresses, port, first] = process.argv.slice(2);
 const turns = addresses!.split(",");
-let next = 1;
+let next = Number(first);
 
 function attempt(): void {
   const socket = connect(Number(port), turns[0]!);

@@ -29,10 +29,19 @@ export interface DiskShape {
 
 /**
  * plug: makes it a device or file, and answers with the path. freeze: no request is begun or answered any
- * more. cut: pulls it out of the machine and takes back what was not flushed. lie: see VolatileDisk. break: fails
- * every request from now on. replace: is a new disk, empty and sound.
+ * more. freeze-at-flush: the same from the next FLUSH on that has something to do. cut: pulls it out of the
+ * machine and takes back what was not flushed. lie: see VolatileDisk. break: fails every request from now on.
+ * replace: is a new disk, empty and sound.
  */
-export type DiskOrder = "plug" | "freeze" | "cut" | "lie" | "honest" | "break" | "replace";
+export type DiskOrder =
+  | "plug"
+  | "freeze"
+  | "freeze-at-flush"
+  | "cut"
+  | "lie"
+  | "honest"
+  | "break"
+  | "replace";
 
 export type DiskAnswer =
   | { readonly order: "plug"; readonly path: string }
@@ -48,6 +57,8 @@ class DiskServer {
   readonly random: Random;
   readonly export: NbdExport;
   frozen = false;
+  /** What to do at the next FLUSH that has something to do, instead of it. */
+  atFlush: (() => void) | null = null;
   broken = false;
   readonly #sockets = new Set<Socket>();
   readonly #server = createServer((socket) => {
@@ -207,6 +218,11 @@ class Connection implements NbdSink {
           if (fua) disk.flushRange(offset, length);
           break;
         case nbd.NBD_CMD_FLUSH:
+          if (this.#server.atFlush !== null && disk.unflushed > 0) {
+            this.#server.frozen = true;
+            this.#server.atFlush();
+            return;
+          }
           disk.flush();
           break;
         default:
@@ -232,6 +248,12 @@ async function obey(order: DiskOrder): Promise<DiskAnswer> {
       return { order, path: await plug.insert() };
     case "freeze":
       server.frozen = true;
+      return { order };
+    case "freeze-at-flush":
+      await new Promise<void>((resolve) => {
+        server.atFlush = resolve;
+      });
+      server.atFlush = null;
       return { order };
     case "cut": {
       server.frozen = true;

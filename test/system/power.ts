@@ -21,7 +21,8 @@ import type { PowerCut } from "./volatile-disk.ts";
 /** Longer than any order takes on a busy machine. */
 const ORDER_DEADLINE_MS = 60_000;
 
-class DiskProcess {
+/** The disk of one machine, outside of it. */
+export class DiskProcess {
   readonly #name: string;
   readonly #process: ChildProcess;
   #waiting: { resolve(answer: DiskAnswer): void; reject(error: Error): void } | null = null;
@@ -48,8 +49,9 @@ class DiskProcess {
     return answer.path;
   }
 
-  async freeze(): Promise<void> {
-    await this.#order("freeze");
+  /** @param moment now; or, under load, when the cache is not empty and about to be flushed */
+  async freeze(moment: "now" | "at flush" = "now"): Promise<void> {
+    await this.#order(moment === "now" ? "freeze" : "freeze-at-flush");
   }
 
   async cut(): Promise<PowerCut> {

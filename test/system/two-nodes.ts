@@ -29,17 +29,9 @@ import {
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hastctl } from "../../src/cli/hastctl.ts";
-import { readCertificate } from "../../src/platform/node/certificate.ts";
-import { nodeClock } from "../../src/platform/node/clock.ts";
-import { openComponent } from "../../src/platform/node/component.ts";
-import { nodeEntropy } from "../../src/platform/node/entropy.ts";
-import { nodeIdentity } from "../../src/platform/node/identity.ts";
-import { nodeNet } from "../../src/platform/node/net.ts";
-import { runProgram } from "../../src/platform/node/program.ts";
-import { contrib } from "../cli/contrib.ts";
 import { expectCommand, type Outcome, runCommand } from "./command.ts";
 import { clearDevices } from "./device-remains.ts";
+import { hastctlHere } from "./hastctl-here.ts";
 import {
   killMarked,
   markedEnvironment,
@@ -515,32 +507,8 @@ export class Node {
     return stdout;
   }
 
-  /** hastctl's own code in this process, a hundred times faster: most of these are asked in a loop. */
-  async #run(command: string, ...args: readonly string[]): Promise<Outcome> {
-    let stdout = "";
-    let stderr = "";
-    const code = await hastctl([command, "-n", this.name, "-c", this.configuration, ...args], {
-      terminal: {
-        out: (text) => {
-          stdout += text;
-        },
-        err: (text) => {
-          stderr += text;
-        },
-      },
-      clock: nodeClock,
-      entropy: nodeEntropy,
-      net: nodeNet,
-      openComponent,
-      readText: (path) => ({ text: readFileSync(path, "utf8") }),
-      runProgram,
-      readCertificate,
-      contrib,
-      identity: nodeIdentity,
-      node: null,
-      versionLine: "",
-    });
-    return { code, stdout, stderr };
+  #run(command: string, ...args: readonly string[]): Promise<Outcome> {
+    return hastctlHere([command, "-n", this.name, "-c", this.configuration, ...args]);
   }
 
   /** A client of this node's export; waits for it to be there. */

@@ -32,6 +32,11 @@ export class VolatileDisk {
     this.image = Buffer.alloc(size);
   }
 
+  /** Sectors that have been written since the last flush. */
+  get unflushed(): number {
+    return this.#versions.size;
+  }
+
   /** @param offset in bytes, like the length a multiple of {@link SECTOR_SIZE} */
   write(offset: number, bytes: Uint8Array): void {
     this.#remember(offset, bytes.length);
@@ -69,7 +74,7 @@ export class VolatileDisk {
       if (!versions[kept]!.equals(versions[last]!)) lost++;
       this.image.set(versions[kept]!, sector * SECTOR_SIZE);
     }
-    const unflushed = this.#versions.size;
+    const { unflushed } = this;
     this.#versions.clear();
     return { unflushed, lost };
   }
