@@ -10,7 +10,7 @@
  */
 import { cpSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { runCommand } from "../system/command.ts";
+import { expectCommand, runCommand } from "../system/command.ts";
 import { type Host, Lan } from "./hosts.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -35,6 +35,10 @@ exec unshare --cgroup sh -euc '
   for each in /lib/systemd/system/*.wants /lib/systemd/system-generators; do mount -t tmpfs tmpfs "$each"; done
   # logger(1) into the journal: what comes before what counts here.
   printf "#!/bin/sh\\necho \\"\\$*\\" | systemd-cat -t logger\\n" >"$1/logger"
+  mkdir -p "$1/journal"
+  mount -t tmpfs tmpfs /var/log
+  mkdir /var/log/journal
+  mount --bind "$1/journal" /var/log/journal
   mount --bind "$1/units" ${SYSTEM}
   mount -t tmpfs tmpfs /usr/local/sbin
   ln -s "$2/bin/hastd" "$2/bin/hastctl" /usr/local/sbin/
@@ -74,16 +78,6 @@ Type=oneshot
 ExecStart=hastctl status all
 `;
 
-/** All that is said, to the host's directory, until the last process is killed. */
-const journal = (host: Host): string => `[Unit]
-DefaultDependencies=no
-After=systemd-journald.service
-
-[Service]
-ExecStart=journalctl --no-tail --follow --output=short-monotonic
-StandardOutput=append:${join(host.directory, "journal.log")}
-`;
-
 /** A property of a unit. */
 export async function show(host: Host, unit: string, property: string): Promise<string> {
   return (await host.expect("systemctl", "show", "-P", property, unit)).trim();
@@ -109,7 +103,7 @@ export class SystemdPair {
       ],
       etc: {
         hosts: "127.0.0.1 localhost\n192.168.100.100 hast1\n192.168.100.101 hast2\n",
-        "systemd/journald.conf.d/e2e.conf": "[Journal]\nStorage=volatile\nReadKMsg=no\n",
+        "systemd/journald.conf.d/e2e.conf": "[Journal]\nStorage=persistent\nReadKMsg=no\n",
       },
       init: SYSTEMD,
     });
@@ -147,8 +141,7 @@ export class SystemdPair {
       symlinkSync("/dev/null", join(units, name));
     }
     this.want(host, "sysinit.target", "systemd-journald.service");
-    this.want(host, "sysinit.target", "journal.service");
-    writeFileSync(join(units, "journal.service"), journal(host));
+    this.want(host, "sysinit.target", "systemd-journal-flush.service");
     this.want(host, "multi-user.target", "hastd.service");
     this.want(host, "multi-user.target", "probe.service");
     writeFileSync(join(units, "probe.service"), PROBE);
@@ -180,7 +173,7 @@ export class SystemdPair {
     );
   }
 
-  /** What docs/failover/ says, with keepalived. */
+  /** What docs/failover/ says. */
   async installFailover(host: Host): Promise<void> {
     const own = await host.expect("cat", "/etc/hast.conf");
     await host.expect("rm", "/etc/hast.conf");
@@ -208,6 +201,12 @@ export class SystemdPair {
     await this.one.expect("mkfs.ext4", "-q", "/dev/hast/disk1");
     await this.one.expect("systemctl", "start", "hast-services@disk1.target");
     await this.served(this.one);
+  }
+
+  /** What was said on a host, to the end of its last boot. */
+  async journal(host: Host): Promise<string> {
+    const directory = join(host.directory, "journal");
+    return await expectCommand("journalctl", ["-D", directory, "-q", "-o", "short-monotonic"]);
   }
 
   /**
