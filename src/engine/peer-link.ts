@@ -218,9 +218,9 @@ export class PeerLink {
     return this.#state === "up";
   }
 
-  /** The peer relies on it that this primary is not async. */
-  get toldNotEarly(): boolean {
-    return this.#state !== "idle" && this.#life?.early === false;
+  /** Whether the peer has been told that this primary is async; null where nothing has been said of it. */
+  get toldEarly(): boolean | null {
+    return this.#state === "idle" ? null : (this.#life?.early ?? null);
   }
 
   /** Why there is no connection, for status; "" before the first attempt has ended. */

@@ -540,7 +540,7 @@ test("BD-32: other settings count from the next request on, over the same connec
   expect.ok(!led.warned(/Disconnected/));
 });
 
-test("S-9: a primary that turns async tells its peer, by a handshake, before it acknowledges anything early", async () => {
+test("S-9: a primary that turns async, or is so no more, tells its peer by a handshake", async () => {
   const led = await Led.start({ peer: { extensions: EXT_STATE | EXT_KEPT } });
   expect.deepEqual(led.peer.p2?.life?.early, false);
   led.engine.reconfigure({ ...led.world.settings, replication: "async" });
@@ -550,8 +550,14 @@ test("S-9: a primary that turns async tells its peer, by a handshake, before it 
   expect.equal(led.peers.length, 2);
   expect.deepEqual(led.peer.p2?.life?.early, true);
   led.engine.reconfigure({ ...led.world.settings, replication: "fullsync" });
+  expect.ok(led.warned(/not async any more, which the peer has to be told/));
+  await led.world.clock.pass(2_000);
+  expect.equal(led.connected, true);
+  expect.equal(led.peers.length, 3);
+  expect.deepEqual(led.peer.p2?.life?.early, false);
+  led.engine.reconfigure({ ...led.world.settings, replication: "memsync" });
   await led.settle();
-  expect.equal(led.peers.length, 2, "nothing to tell: the peer assumes the worse");
+  expect.equal(led.peers.length, 3, "nothing to tell");
 });
 
 test("BD-24: another `remote` is connected to at once, in place of the old one", async () => {

@@ -544,9 +544,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     assert(settings.metaflush || !before.metaflush);
     this.#settings = settings;
     this.#peering = { resource: settings.resource, source: settings.source };
-    // The peer must know before the first write is acknowledged that it may never see (S-9).
-    if (settings.replication === "async" && this.#link?.toldNotEarly) {
-      this.#link.disconnect("replication is async from now on, which the peer has to be told");
+    // The peer must know before the first write is acknowledged that it may never see; and, or it would not
+    // answer for what it has kept, that there will be none any more (S-9).
+    const told = this.#link?.toldEarly ?? null;
+    const isAsync = settings.replication === "async";
+    if (told !== null && told !== isAsync) {
+      const now = isAsync ? "async from now on" : "not async any more";
+      this.#link!.disconnect(`replication is ${now}, which the peer has to be told`);
     }
     this.#core.reconfigure(settings.replication, settings.timeout * 1000);
     const moved = settings.remote !== before.remote || settings.source !== before.source;
