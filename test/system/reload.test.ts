@@ -10,7 +10,7 @@ import { TwoNodes, withPair } from "./two-nodes.ts";
 import { until } from "./until.ts";
 
 test("BD-32: a reload adds and removes a resource, and changes mode and timeout under load", () =>
-  withPair(TwoNodes.startReplicating({ replication: "async", timeout: 5 }), async (pair) => {
+  withPair(TwoNodes.startReplicating({ replication: "memsync", timeout: 5 }), async (pair) => {
     const { alpha } = pair;
     const before = readFileSync(pair.configuration, "utf8");
     const worker = await alpha.workerPid();
@@ -21,7 +21,7 @@ test("BD-32: a reload adds and removes a resource, and changes mode and timeout 
 
     const spare = `resource spare { device none local ${pair.directory}/spare.img remote none export unix://${pair.directory}/spare.sock on alpha { } on beta { } }\n`;
     const after = before
-      .replace("replication async", "replication fullsync")
+      .replace("replication memsync", "replication fullsync")
       .replace("timeout 5", "timeout 9")
       .replace("checksum none", "checksum crc32");
     writeFileSync(pair.configuration, `${after}${spare}`);
@@ -33,7 +33,7 @@ test("BD-32: a reload adds and removes a resource, and changes mode and timeout 
         "hastd: reloaded",
         "  spare: added, in role init",
         "  shared: changed live; its role is primary",
-        "    replication: async -> fullsync",
+        "    replication: memsync -> fullsync",
         "    checksum: none -> crc32",
         "    timeout: 5 -> 9",
         "",
