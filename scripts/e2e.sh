@@ -16,7 +16,7 @@ prepare_tools ip=iproute2 nft=nftables losetup=mount nbdfuse=libnbd-bin fusermou
 libraries=/usr/lib/$(uname -m)-linux-gnu
 prepare_tools /usr/lib/postgresql/15/bin/postgres=postgresql-15 psql=postgresql-client-common tgtd=tgt \
   ganesha.nfsd=nfs-ganesha "$libraries/ganesha/libfsalvfs.so=nfs-ganesha-vfs" rpcbind=rpcbind \
-  qemu-nbd=qemu-utils "$libraries/qemu/block-iscsi.so=qemu-block-extra"
+  nfs-cp=libnfs-utils qemu-nbd=qemu-utils "$libraries/qemu/block-iscsi.so=qemu-block-extra"
 
 if [ $# -eq 0 ]; then
   for file in test/e2e/*.test.ts; do

@@ -3,7 +3,7 @@
  * A service whose client has a disk of it: a writer that remembers what was acknowledged goes on while the
  * primary loses its power, and while the service is moved in good order.
  *
- *   RecordedWriter ── NBD ── qemu-nbd on the client ── iSCSI, NFS ── service address
+ *   RecordedWriter ── NBD ── qemu-nbd on the client ── iSCSI ── service address
  */
 import { strict as expect } from "node:assert";
 import { join } from "node:path";
