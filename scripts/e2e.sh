@@ -9,7 +9,7 @@ fi
 prepare_packages
 prepare_tools ip=iproute2 nft=nftables losetup=mount nbdfuse=libnbd-bin fusermount3=fuse3 \
   nbdkit=nbdkit mkfs.ext4=e2fsprogs fuser=psmisc flock=util-linux logger=bsdutils \
-  ucarp=ucarp keepalived=keepalived zfs-fuse=zfs-fuse
+  mkfs.xfs=xfsprogs tc=iproute2 ucarp=ucarp keepalived=keepalived zfs-fuse=zfs-fuse
 
 [ $# -gt 0 ] || set -- test/e2e/*.test.ts
 exec "$NODE" scripts/test.ts "$@"
