@@ -10,6 +10,7 @@ fi
 prepare_packages
 prepare_tools ip=iproute2 nft=nftables losetup=mount nbdfuse=libnbd-bin fusermount3=fuse3 \
   nbdkit=nbdkit mkfs.ext4=e2fsprogs fuser=psmisc flock=util-linux logger=bsdutils \
+  mkfs.xfs=xfsprogs tc=iproute2 \
   ucarp=ucarp keepalived=keepalived zfs-fuse=zfs-fuse systemctl=systemd \
   etcd=etcd-server etcdctl=etcd-client arping=iputils-arping \
   ocf-tester=resource-agents xmllint=libxml2-utils

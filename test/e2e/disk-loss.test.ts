@@ -79,7 +79,7 @@ test("the primary's disk vanishes under a client, who sees nothing of it; then i
     await one.expect("sync", "-f", "/mnt/data");
 
     // The runbook, 2: work on the other node.
-    await one.expect("pkill", "-x", "keepalived");
+    await pair.stopTool(one);
     await two.until("the address has moved", () => pair.hasAddress(two), { withinMs: 90_000 });
     await pair.served(100, 90_000);
     await pair.nothingLost(two);

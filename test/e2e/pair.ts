@@ -180,7 +180,7 @@ export class Pair {
   startHastd(host: Host): void {
     host.spawn("hastd", "hastd", "-F");
     const { daemon } = this.storage;
-    if (daemon !== undefined) host.spawn(daemon[0]!, ...daemon);
+    if (daemon !== undefined) host.spawn("storage", ...daemon);
   }
 
   startTool(host: Host): void {
@@ -189,6 +189,12 @@ export class Pair {
     if (this.tool === "keepalived") {
       host.spawn("keepalived", "keepalived", "--dont-fork", "--log-console");
     }
+  }
+
+  /** In good order, as `systemctl stop` does it: the address is given away. */
+  stopTool(host: Host): Promise<string> {
+    if (this.tool === "ucarp") return host.expect("pkill", "-f", `${MAIN}/ucarp-start`);
+    return host.expect("pkill", "-x", "keepalived");
   }
 
   async hasAddress(host: Host): Promise<boolean> {

@@ -15,7 +15,8 @@ const POOL: Storage = {
   resources: RESOURCES,
   sizeMib: 128,
   use: 'pool="zhast"',
-  daemon: ZFS_FUSE,
+  // setsid, or nsenter would stop when zfs-fuse is stopped, and its host never end.
+  daemon: ["setsid", "--fork", ...ZFS_FUSE],
   make: async (host) => {
     await zfsAnswers(host);
     const disks = RESOURCES.map((name) => `/dev/hast/${name}`);
@@ -170,6 +171,27 @@ test("zpool export -f while dd writes: failover slave takes the role away in tim
     await failover(one, "master");
     expect.equal(await one.expect("sha256sum", "/mnt/data/kept"), sum);
     expect.ok(await pair.isFit(one));
+  }));
+
+test("ZFS hangs: failover slave takes the role away in time, and the other node goes on", () =>
+  withPair("none", async (pair) => {
+    const { one, two } = pair;
+    await one.expect(
+      "dd",
+      "if=/dev/urandom",
+      "of=/mnt/data/kept",
+      "bs=1M",
+      "count=8",
+      "conv=fsync",
+    );
+    const sum = await one.expect("sha256sum", "/mnt/data/kept");
+    await one.expect("pkill", "-STOP", "-x", "zfs-fuse");
+    const slave = await failover(one, "slave");
+    expect.ok(slave < 120, `${slave} s`);
+    expect.equal(await pair.role(one), "secondary");
+    await failover(two, "master");
+    expect.equal(await two.expect("sha256sum", "/mnt/data/kept"), sum);
+    console.log(`while ZFS hangs: slave ${slave.toFixed(1)} s`);
   }));
 
 for (const tool of ["ucarp", "keepalived"] as const) {
