@@ -3,6 +3,7 @@
  * One node's disk, in a process outside the node: what `DiskProcess` (power.ts) forks.
  *
  *   hastd ── device or file ── nbdfuse ── unix socket ── this process: VolatileDisk
+ *                                 qemu ───────┘
  *
  * Orders come over the IPC channel and are answered one by one. When the channel closes the kernel is left
  * as it was found: no mount, no loop device, no nbdfuse.
@@ -23,7 +24,8 @@ export interface DiskShape {
   readonly directory: string;
   /** Bytes. */
   readonly size: number;
-  readonly kind: PlugKind;
+  /** "socket": nothing of this kernel is between; who comes there asks for the export "disk". */
+  readonly kind: PlugKind | "socket";
   readonly seed: number;
 }
 
@@ -238,7 +240,10 @@ const shape = JSON.parse(process.argv[2]!) as DiskShape;
 const server = new DiskServer(shape.size, shape.seed);
 const socketPath = join(shape.directory, "disk.sock");
 const uri = `nbd+unix:///disk?socket=${socketPath}`;
-const plug = new KernelPlug(shape.directory, uri, shape.kind);
+const plug =
+  shape.kind === "socket"
+    ? { insert: async () => socketPath, pull: async () => {} }
+    : new KernelPlug(shape.directory, uri, shape.kind);
 const listening = server.listen(socketPath);
 
 async function obey(order: DiskOrder): Promise<DiskAnswer> {

@@ -43,6 +43,7 @@ export class DiskProcess {
     });
   }
 
+  /** @returns the device or file, or with kind "socket" that */
   async plug(): Promise<string> {
     const answer = await this.#order("plug");
     if (answer.order !== "plug") throw new Error(`${this.#name}'s disk answered ${answer.order}`);
