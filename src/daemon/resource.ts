@@ -1306,7 +1306,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       );
     }
     const report = this.#worker?.ready ? await this.#worker.report() : null;
-    if (report?.status === "complete") return already("already connected");
+    if (report?.connected) return already("already connected");
     this.#order({}); // a primary tries at once
     return already(
       "already allowed to connect: hastctl disconnect was not typed here. If it was on the other node, there: " +

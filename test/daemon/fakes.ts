@@ -501,7 +501,7 @@ export const QUIET_REPORT: WorkerReport = {
   sendQueue: 0,
   recvQueue: 0,
   doneQueue: 0,
-  connected: false,
+  connected: true,
   bound: false,
   silentMs: 60_000,
   notes: [],
