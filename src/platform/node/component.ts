@@ -3,9 +3,12 @@
 import type { Stats } from "node:fs";
 import { constants, type FileHandle, open, stat } from "node:fs/promises";
 import { type Component, ComponentError, type ComponentErrorCode } from "../component.ts";
+import { createArena } from "./arena.ts";
 import { blockDeviceSize, EAGAIN, EOPNOTSUPP, flockExclusive, logicalSectorSize } from "./libc.ts";
 
 const FILE_SECTOR_SIZE = 512;
+/** Bytes read or written at once. */
+const PIECE_SIZE = 65536;
 
 /** {@link OpenComponent} for this machine. */
 export async function openComponent(path: string, access: "read" | "write"): Promise<Component> {
@@ -97,6 +100,11 @@ class NodeComponent implements Component {
   readonly kind: "file" | "block";
   readonly sectorSize: number;
   readonly #handle: FileHandle;
+  /**
+   * Where a page begins: FUSE past the page cache cuts a request where a page of our memory ends, and that must be
+   * the end of a sector.
+   */
+  readonly #piece: Buffer = createArena(PIECE_SIZE);
   #size: number;
 
   constructor(
@@ -120,12 +128,13 @@ class NodeComponent implements Component {
     let done = 0;
     while (done < length) {
       const { bytesRead } = await this.#attempt("read", offset + done, () =>
-        this.#handle.read(bytes, done, length - done, offset + done),
+        this.#handle.read(this.#piece, 0, Math.min(length - done, PIECE_SIZE), offset + done),
       );
       if (bytesRead === 0) {
         const message = `${this.path} ends at byte ${offset + done}, ${length - done} bytes too early`;
         throw new ComponentError("component-io", message);
       }
+      bytes.set(this.#piece.subarray(0, bytesRead), done);
       done += bytesRead;
     }
     return bytes;
@@ -134,8 +143,10 @@ class NodeComponent implements Component {
   async writeAt(offset: number, bytes: Uint8Array): Promise<void> {
     let done = 0;
     while (done < bytes.length) {
+      const piece = bytes.subarray(done, done + PIECE_SIZE);
+      this.#piece.set(piece);
       const { bytesWritten } = await this.#attempt("write", offset + done, () =>
-        this.#handle.write(bytes, done, bytes.length - done, offset + done),
+        this.#handle.write(this.#piece, 0, piece.length, offset + done),
       );
       if (bytesWritten === 0) {
         const message = `${this.path} takes no bytes at offset ${offset + done}`;
