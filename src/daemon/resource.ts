@@ -196,6 +196,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   /** What the present worker's own numbers begin after. */
   #wishBase: number;
   readonly #leaseWatchers = new Set<() => void>();
+  /** hastd itself is about to take the role away. */
+  #deposing = false;
   /** Events raised while a role is being entered, for its hooks. */
   readonly #heldEvents: WorkerEvent[] = [];
   /** Resolves when every role change asked for so far has ended. */
@@ -678,8 +680,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   /** Programs that use it have got no answer for a while; now they get errors. */
   #deposed(why: string): void {
+    this.#deposing = true;
     this.#log.error(`${why}: this node gives up the role.`);
     void this.changeRole("secondary", "by force").then(() => {
+      this.#deposing = false;
       if (this.#role !== "primary") {
         this.#note = `${sentence(why)}\nWho is primary now, and why: hast-failover status`;
       }
@@ -730,7 +734,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   /** A primary has said P1. One of a later term than ours means that ours is over. */
   heardTerm(term: bigint): void {
-    if (this.#role !== "primary" || this.#lease === null || term <= this.#lease.term) return;
+    // On its way down it hears so again and again.
+    if (this.#role !== "primary" || this.#target !== null || this.#deposing) return;
+    if (this.#lease === null || term <= this.#lease.term) return;
     this.#deposed(
       `The other node is primary in the arbiter's term ${term}, and this one's is ${this.#lease.term}`,
     );

@@ -47,8 +47,10 @@ test("S-17c: an agent that is killed, and comes back late: nothing is left of wh
     await old.until("the mount has gone", async () => {
       return (await old.run(["mountpoint", "-q", "/mnt/disk1"])).code !== 0;
     });
-    const addresses = await old.expect("ip", "-o", "address", "show", "dev", "svc0");
-    expect.ok(!addresses.includes("10.10.10.180/"), addresses);
+    await old.until("the service address has gone", async () => {
+      const addresses = await old.expect("ip", "-o", "address", "show", "dev", "svc0");
+      return !addresses.includes("10.10.10.180/");
+    });
     expect.equal(group.writers(), "hast1 hast2");
   });
 });
