@@ -46,7 +46,8 @@ const SHORT_SCENARIOS = ["test/e2e/failover.test.ts", "test/e2e/hosts.test.ts"];
 
 /** Hosts are namespaces with a switch between them: that takes root, and a kernel that has all of it. */
 function canHaveHosts(): boolean {
-  const network = "ip link add b type bridge && ip link add v type veth && nft add table bridge t";
+  const network =
+    "ip link add br0 type bridge && ip link add port0 type veth && nft add table bridge faults";
   const namespaces = ["--net", "--pid", "--fork", "--mount", "--uts", "--ipc"];
   const { status } = spawnSync("unshare", [...namespaces, "sh", "-c", network]);
   return process.getuid!() === 0 && status === 0;
