@@ -165,7 +165,9 @@ test("PostgreSQL: ten power cuts of the primary, and every committed transaction
       );
       expect.doesNotMatch(pair.lan.logs(), /split-brain/i);
     }
-    const { primary } = await pair.settled();
+    const { primary, secondary } = await pair.settled();
+    // Or the tool would take it from here.
+    for (const host of [secondary, primary]) await pair.stopTool(host);
     // A page that was torn or went back in time would have been read by now, or is found here.
     await primary.expect(`${MAIN}/failover`, "slave");
     await primary.expect("hastctl", "role", "--wait", "20", "primary", "disk1");
