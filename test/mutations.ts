@@ -431,8 +431,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a stored `uptodate` is believed by another instance",
     defect: "S-2",
     ...PROMOTION,
-    find: `  if ((trust === "known" && !unused) ||`,
-    replace: `  if ((trust === "known" && !unused) || candidate.state === "uptodate" ||`,
+    find: `  if (trust === "known" && !unused)`,
+    replace: `  if ((trust === "known" || state === "uptodate") && !unused)`,
   },
   {
     name: "a copy that its primary has overtaken does not note it",

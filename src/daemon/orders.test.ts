@@ -235,7 +235,7 @@ test("a primary that a reload restarts knows its copy as before: its peer, which
     );
     assert.equal(done.failure, null);
     if (role === "secondary") await world.resource.changeRole("primary");
-    assert.equal(world.processes.last.start.trust, role === "primary" ? "known" : "unknown");
+    assert.equal(world.processes.last.start.trust, role === "primary" ? "resumed" : "unknown");
   }
 });
 

@@ -1061,7 +1061,7 @@ test("S-1: after a primary that lived on its peer's copy, the next one asks, and
   };
   await world.resource.changeRole("primary");
   await dies(1000);
-  assert.equal(world.processes.last.start.trust, "known");
+  assert.equal(world.processes.last.start.trust, "resumed");
   // Its disk has failed, perhaps before it could say so on that disk.
   world.processes.last.says({ kind: "copy", copy: { state: "inconsistent", forced: null } });
   world.processes.born = refusing;
@@ -1078,7 +1078,7 @@ test("S-1: after a primary that lived on its peer's copy, the next one asks, and
   // Whole again.
   world.processes.last.says({ kind: "copy", copy: { state: "uptodate", forced: null } });
   await dies(8000);
-  assert.equal(world.processes.last.start.trust, "known");
+  assert.equal(world.processes.last.start.trust, "resumed");
 });
 
 test("S-2: after a split-brain, or what its disk did not record, a node's own knowledge counts no more", async () => {

@@ -333,7 +333,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#orders = orders;
       // A primary has heard all there was to hear of its copy; and its peer may be away (S-2).
       if (role === "primary" && local === this.#settings.local) this.#vouched = vouched;
-      if (failure === null) failure = await this.#enterRole(role, false, lease);
+      if (failure === null) failure = await this.#enterRole(role, false, lease, "resumed");
       // The same disk, and nobody else has had it: what is known of its cache still is (S-9).
       const known = failure === null && role === "secondary" && local === this.#settings.local;
       if (known && this.#worker === null) this.#left = left;
@@ -499,13 +499,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     wanted: Role,
     forced: boolean,
     lease: Lease | null = null,
+    known: "known" | "resumed" = "known",
   ): Promise<string | Refused | null> {
     if (wanted === "primary") {
       const prepared = await this.#attachment.prepare(this.#deviceWanted);
       if (prepared.kind === "failed") return { refusal: prepared.reason };
       this.#attachSocket = prepared.socket;
     }
-    const failure = await this.#enterPreparedRole(wanted, forced, lease);
+    const failure = await this.#enterPreparedRole(wanted, forced, lease, known);
     // A worker may still be there, where the device is what failed.
     if (failure !== null && wanted === "primary") {
       await this.#attachment.detach("at once");
@@ -518,6 +519,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     wanted: Role,
     forced: boolean,
     lease: Lease | null,
+    known: "known" | "resumed",
   ): Promise<string | Refused | null> {
     const stuck = await this.#retireWorker();
     if (stuck !== null) return stuck;
@@ -540,7 +542,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
         if (lease !== null) this.#takeLease(lease);
-        const trust = lease === null ? this.#trust : "granted";
+        const trust = lease === null ? this.#trust(known) : "granted";
         const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
         if (failure !== null) return failure;
@@ -560,7 +562,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       if (refused !== null) return { kind: "failed", previousRole: role, reason: refused };
       if (this.#worker === null) {
         this.#cancelRestart();
-        this.#startPrimary(this.#trust);
+        this.#startPrimary(this.#trust("resumed"));
       }
       const worker = this.#worker;
       assert(worker !== null);
@@ -744,8 +746,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   // --- Workers.
 
-  get #trust(): Trust {
-    return this.#vouched ? "known" : "unknown";
+  #trust(known: "known" | "resumed"): Trust {
+    return this.#vouched ? known : "unknown";
   }
 
   #startPrimary(trust: Trust): Worker {
@@ -924,7 +926,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#log.error(this.#note);
     this.#restart = this.#surroundings.clock.after(delayMs, () => {
       this.#restart = null;
-      const worker = this.#startPrimary(this.#trust);
+      const worker = this.#startPrimary(this.#trust("resumed"));
       // Only the deadline matters here: how it ends is workerGone()'s business.
       void worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
     });

@@ -7,6 +7,7 @@
  * it may be logged in on either.
  */
 
+import type { Admission } from "../replication/promotion.ts";
 import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
 import { discardAdvice } from "./divergence.ts";
 
@@ -41,7 +42,7 @@ export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peer
 export function doubtOf(
   reason: string,
   asked: {
-    readonly needs: "agreement" | "no-objection" | "no-primary";
+    readonly needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
     readonly primarySeen: boolean;
     /** This copy is inconsistent: what it lacks was read from the other node. */
     readonly lacking: boolean;

@@ -1171,9 +1171,9 @@ class Aspirant {
     peer: Partial<SecondaryOptions> | string,
     settings: Partial<WorkerSettings> = {},
     lease: Lease | null = null,
+    chance: readonly Uint8Array[] = [new Uint8Array(8).fill(9), new Uint8Array(1)],
   ): Promise<Aspirant> {
-    const entropy = [new Uint8Array(8).fill(9), new Uint8Array(1)];
-    const world = new World({ arena: ARENA, settings, entropy });
+    const world = new World({ arena: ARENA, settings, entropy: chance });
     const { datasize } = createComponent(world.disk, {
       resuid: RESUID,
       state: "uptodate",
@@ -1481,9 +1481,46 @@ test("S-1, S-2: the only copy there is needs no --force where the primary that l
   (await Aspirant.start("unknown", was, "connection refused")).refused(/may have gone on/);
 });
 
-test("S-2: one that knows its copy asks nobody first, and one without a remote has nobody to ask", async () => {
+test("S-2: one that knows its copy needs nobody's word, and one without a remote has nobody to ask", async () => {
   await (await Aspirant.start("known", {}, "connection refused")).serves();
+  await (await Aspirant.start("known", {}, ACTS_AS_INIT)).serves();
   await (await Aspirant.start("unknown", {}, "?", { remote: "none" })).serves();
+  const silent = await Aspirant.start("known", {}, { s1: new Uint8Array() });
+  expect.equal(silent.admitted, null);
+  await silent.world.clock.pass(2_000);
+  await silent.serves();
+  expect.equal((await Aspirant.start("resumed", {}, ACTS_AS_PRIMARY)).admitted, true);
+});
+
+test("S-11: of two that know their copy, and are promoted together, the one with less patience makes way", async () => {
+  const hasty = await Aspirant.start("known", {}, ACTS_AS_PRIMARY, { timeout: 5 });
+  await hasty.world.clock.pass(1_900);
+  expect.equal(hasty.admitted, null);
+  await hasty.world.clock.pass(200);
+  hasty.refused(/is being promoted at this very moment, too/);
+
+  const peer = { ...ACTS_AS_PRIMARY };
+  const chance = [0, 255, 0, 255].map((byte) => Uint8Array.of(byte)); // every other one is the link's
+  const patient = await Aspirant.start("known", {}, peer, { timeout: 5 }, null, chance);
+  await patient.world.clock.pass(6_300);
+  expect.equal(patient.admitted, null);
+  Object.assign(peer, { s1: undefined }); // it is secondary now
+  await patient.world.clock.pass(500);
+  await patient.serves();
+
+  const rival = { ...ACTS_AS_PRIMARY };
+  const left = await Aspirant.start("known", {}, rival, { timeout: 5 }, null, chance);
+  Object.assign(rival, ACTS_AS_INIT);
+  await left.world.clock.pass(500);
+  await left.serves();
+});
+
+test("S-2: a copy that has been in step is not new, even if it never was on record as whole", async () => {
+  for (const traces of [{ synced: "written" }, { prevrole: "secondary" }] as const) {
+    const metadata = { state: "new", prevrole: "primary", ...traces } as const;
+    const aspirant = await Aspirant.start("unknown", metadata, ACTS_AS_INIT);
+    aspirant.refused(/may have gone on without it/);
+  }
 });
 
 test("BD-15: a copy that is known to lack something is not promoted, even by a hastd that knows it", async () => {
@@ -1502,7 +1539,7 @@ test("S-6: a primary that was being filled is not called complete where its peer
 });
 
 test("a new copy is promoted if nobody answers, but not over a node that holds data", async () => {
-  const fresh = { resuid: 0n, state: "new" } as const;
+  const fresh = { resuid: 0n, state: "new", prevrole: "init" } as const;
   await (await Aspirant.start("unknown", fresh, "connection refused")).serves();
   await (await Aspirant.start("unknown", fresh, ACTS_AS_INIT)).serves();
   await (await Aspirant.start("unknown", fresh, { virgin: true })).serves();

@@ -75,7 +75,7 @@ interface LastSync {
 /** What admit() waits for. */
 interface Question {
   readonly needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
-  readonly deadline: Timer;
+  deadline: Timer;
   /** The other node has said that it is primary. */
   primarySeen: boolean;
   /** This copy is inconsistent, and only the other node's has what it lacks. */
@@ -185,7 +185,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     disk: Disk,
     environment: EngineEnvironment,
     host: EngineHost,
-    trust: Trust = "known",
+    trust: Trust = "resumed",
     lease: Lease | null = null,
   ): Promise<PrimaryEngine> {
     const memory = new Memory(environment.arena);
@@ -309,20 +309,23 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /**
    * Whether this copy may be served (replication/promotion.ts), asking the other node if need be: for one
-   * connection attempt, or while it is primary itself for `timeout`. Before start().
+   * connection attempt, or while it is primary itself for `timeout`, or so. Before start().
    * @returns false where the engine has ended instead
    * @throws Error with the errno of a failed write
    */
   async admit(): Promise<boolean> {
     const { metadata } = this.#component;
+    const { prevrole } = metadata;
     this.#tellCopy();
     const link = this.#link;
     const verdict = admission({
       state: stateOf(metadata),
-      wasPrimary: metadata.prevrole === "primary",
-      unused: metadata.prevrole === "init",
+      wasPrimary: prevrole === "primary",
+      unused: prevrole === "init",
+      // A FreeBSD primary leaves no other trace.
+      met: metadata.synced !== null || (prevrole === "secondary" && metadata.resuid !== 0n),
       // A secondary notes that its copy has been written without the other for this one reason.
-      sole: metadata.prevrole === "secondary" && metadata.aloneSince !== null,
+      sole: prevrole === "secondary" && metadata.aloneSince !== null,
       trust: this.#trust,
       hasRemote: link !== null,
     });
@@ -343,14 +346,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (this.#ended) return false; // stopped meanwhile
     const { clock } = this.#environment;
     this.#core.onTick(clock.now(), this);
+    const { needs } = verdict;
     return await new Promise((resolve) => {
-      const { timeout } = this.#settings;
       this.#asked = true;
       this.#question = {
-        needs: verdict.needs,
-        deadline: clock.after(timeout * 1000, () =>
-          this.#answered(`no answer within ${timeout} s`),
-        ),
+        needs,
+        deadline: this.#deadline(needs === "no-rival" ? GATE_MS : this.#settings.timeout * 1000),
         primarySeen: false,
         lacking: stateOf(metadata) === "inconsistent",
         before: metadata,
@@ -360,13 +361,36 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     });
   }
 
+  /** For the answer to the question. */
+  #deadline(ms: number): Timer {
+    const seconds = Math.round(ms / 1000);
+    return this.#environment.clock.after(ms, () => this.#answered(`no answer within ${seconds} s`));
+  }
+
+  /**
+   * The other node says that it is primary. It may be on its way down: the link asks again. Or it is on its way up,
+   * and asks the same of us: whose patience ends first makes way for the other.
+   */
+  #sawPrimary(question: Question): void {
+    if (question.needs === "no-rival" && !question.primarySeen) {
+      const chance = new Uint8Array(1);
+      this.#environment.entropy.fill(chance);
+      question.deadline.cancel();
+      const more = (this.#settings.timeout * 1000 * chance[0]!) / 256;
+      question.deadline = this.#deadline(GATE_MS + more);
+    }
+    question.primarySeen = true;
+  }
+
   /** The other node has accepted us (null), or has not, for this reason. */
   #answered(reason: string | null): void {
     const question = this.#question;
     if (question === null) return;
     this.#question = null;
     question.deadline.cancel();
-    const objection = question.primarySeen || (reason !== null && OBJECTION.test(reason));
+    const objection =
+      question.primarySeen ||
+      (question.needs !== "no-rival" && reason !== null && OBJECTION.test(reason));
     if (reason === null || (question.needs !== "agreement" && !objection)) {
       if (reason !== null) this.#openGate();
       question.resolve(true);
@@ -1092,10 +1116,14 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     // A split-brain is told with what to do: diverged() follows.
     const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
     this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
-    if (this.#question !== null) {
-      // One that is primary may be on its way down: the link asks again.
-      if (wait) this.#question.primarySeen = true;
-      else this.#answered(reason);
+    const question = this.#question;
+    if (question !== null) {
+      if (wait) this.#sawPrimary(question);
+      else {
+        // A rival that has gone is none.
+        if (question.needs === "no-rival") question.primarySeen = false;
+        this.#answered(reason);
+      }
       return;
     }
     if (!wait) {

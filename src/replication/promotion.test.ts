@@ -11,6 +11,7 @@ function word(state: DataState, changes: Partial<Candidate> = {}): string {
     state,
     wasPrimary: false,
     unused: false,
+    met: false,
     sole: false,
     trust: "unknown",
     hasRemote: true,
@@ -26,9 +27,20 @@ test("S-2: what another instance of hastd left behind needs the other node's wor
   );
 });
 
-test("S-2: who was there when the link was lost goes on at once, but never on a copy known to be old", () => {
+test("S-2: a copy that has been in step, if only over nothing, is not new: the other node may have gone on", () => {
+  expect.equal(word("new", { met: true }), "agreement");
+});
+
+test("S-2, S-11: who was there when the link was lost goes on, unless the other node is primary, or asks the same", () => {
   expect.deepEqual(
     STATES.map((state) => word(state, { trust: "known" })),
+    ["no-rival", "no-rival", "no-rival", "refuse", "refuse"],
+  );
+});
+
+test("a primary whose worker is started again asks nobody, but never goes on over a copy known to be old", () => {
+  expect.deepEqual(
+    STATES.map((state) => word(state, { trust: "resumed" })),
     ["go", "go", "go", "refuse", "refuse"],
   );
 });
@@ -43,7 +55,7 @@ test("a node without a remote needs nobody", () => {
 
 test("a primary that was being filled from its peer goes on only with it", () => {
   expect.equal(word("inconsistent", { wasPrimary: true }), "agreement");
-  expect.equal(word("inconsistent", { wasPrimary: true, trust: "known" }), "go");
+  expect.equal(word("inconsistent", { wasPrimary: true, trust: "resumed" }), "go");
 });
 
 test("S-1, S-2: the only copy there is goes on unless the other node is primary", () => {
@@ -59,5 +71,6 @@ test("force overrules everything", () => {
 
 test("what this hastd knows is not about a component that was created since", () => {
   expect.equal(word("new", { trust: "known", unused: true }), "no-objection");
+  expect.equal(word("new", { trust: "resumed", unused: true }), "no-objection");
   expect.equal(word("new", { trust: "known", unused: true, hasRemote: false }), "go");
 });

@@ -10,6 +10,8 @@
  *   outdated       refuse                  refuse                   –
  *   inconsistent   a target: refuse; a primary that is filled from its peer: go on, or ask
  *
+ * Who goes because of what it knows still asks whether the other node is primary, or about to be: both may know.
+ *
  * Losing this bet is split-brain: detected, and nothing is overwritten.
  * Source: invariant 7 of docs/architecture.md; safety cases S-2, S-11; behaviour BD-15.
  */
@@ -18,18 +20,21 @@ import type { DataState } from "./primary.ts";
 
 /**
  * What hastd adds to the metadata: "known", this very instance of it was primary, or was secondary
- * when the link was lost; "granted", an arbiter has it on record that this copy has everything; "forced", an
- * operator knows better.
+ * when the link was lost; "resumed", the same, and it is primary: only its worker is another; "granted", an
+ * arbiter has it on record that this copy has everything; "forced", an operator knows better.
  */
-export type Trust = "known" | "unknown" | "granted" | "forced";
+export type Trust = "known" | "resumed" | "unknown" | "granted" | "forced";
 
 export type Admission =
   | { readonly kind: "go" }
   /**
    * The other node decides: by its word; or, where it can be reached, by not objecting, or just by not being
-   * primary.
+   * primary. "no-rival": the same, and who does not answer at once is taken for gone.
    */
-  | { readonly kind: "ask"; readonly needs: "agreement" | "no-objection" | "no-primary" }
+  | {
+      readonly kind: "ask";
+      readonly needs: "agreement" | "no-objection" | "no-primary" | "no-rival";
+    }
   | { readonly kind: "refuse"; readonly because: "outdated" | "inconsistent" };
 
 export interface Candidate {
@@ -38,6 +43,8 @@ export interface Candidate {
   readonly wasPrimary: boolean;
   /** No worker has written the metadata since the component was created. */
   readonly unused: boolean;
+  /** The two nodes have been in step since, if only over nothing: the other one may have gone on. */
+  readonly met: boolean;
   /** As secondary it was told that its copy is the only one (S-1), and has not heard since that there is another. */
   readonly sole: boolean;
   readonly trust: Trust;
@@ -46,7 +53,7 @@ export interface Candidate {
 }
 
 export function admission(candidate: Candidate): Admission {
-  const { state, wasPrimary, unused, sole, trust, hasRemote } = candidate;
+  const { state, wasPrimary, unused, met, sole, trust, hasRemote } = candidate;
   if (trust === "forced") return { kind: "go" };
   if (state === "outdated") return { kind: "refuse", because: state };
   if (state === "inconsistent") {
@@ -54,12 +61,13 @@ export function admission(candidate: Candidate): Admission {
     if (trust === "granted") return { kind: "refuse", because: state };
     // What is missing is read from the peer, and nothing goes on without it (S-6).
     if (!wasPrimary || !hasRemote) return { kind: "refuse", because: state };
-    return trust === "known" ? { kind: "go" } : { kind: "ask", needs: "agreement" };
+    return trust === "resumed" ? { kind: "go" } : { kind: "ask", needs: "agreement" };
   }
-  if (trust === "granted") return { kind: "go" };
+  if (trust === "granted" || !hasRemote) return { kind: "go" };
   // What this hastd knows is of another component, if this one was created meanwhile.
-  if ((trust === "known" && !unused) || !hasRemote) return { kind: "go" };
+  if (trust === "resumed" && !unused) return { kind: "go" };
+  if (trust === "known" && !unused) return { kind: "ask", needs: "no-rival" };
   // A primary without a disk can go on over this copy only.
   if (sole && state === "uptodate") return { kind: "ask", needs: "no-primary" };
-  return { kind: "ask", needs: state === "new" ? "no-objection" : "agreement" };
+  return { kind: "ask", needs: state === "new" && !met ? "no-objection" : "agreement" };
 }

@@ -55,3 +55,32 @@ test("S-2: a node that is promoted serves nothing before the other one has answe
       process.kill(alpha.daemonPid, "SIGCONT");
     }
   }));
+
+test("S-11: of two secondaries that are promoted in the same moment, one makes way", () =>
+  withPair(TwoNodes.startReplicating({ timeout: 5 }), async (pair) => {
+    const { alpha, nodes } = pair;
+    await write(alpha, 1);
+    await alpha.role("secondary");
+    const promoted = await Promise.all(
+      nodes.map((node) => node.hastctl("role", "primary", RESOURCE)),
+    );
+    const roles = await Promise.all(nodes.map(async (node) => (await node.list()).get("role")));
+    assert.deepEqual(
+      roles,
+      promoted.map(({ code }) => (code === 0 ? "primary" : "secondary")),
+    );
+    // Rarely both have equal patience.
+    let primary = nodes.find((_, index) => promoted[index]!.code === 0);
+    assert.ok(roles.filter((role) => role === "primary").length <= 1, roles.join());
+    for (const { code, stderr } of promoted) {
+      if (code !== 0) assert.match(stderr, /primary, or is being promoted at this very moment/);
+    }
+    if (primary === undefined) {
+      await alpha.role("primary");
+      primary = alpha;
+    }
+    await pair.inSync(primary);
+    const client = await primary.connect();
+    assert.equal((await client.read(0, 4096))[0], 1);
+    await client.disconnect();
+  }));

@@ -220,7 +220,10 @@ export class TwoNodes {
           one.get("status") === "complete" &&
           bytesOf(one.get("dirty")) === 0 &&
           two.get("role") === "secondary" &&
-          two.get("status") === "complete"
+          two.get("status") === "complete" &&
+          // It is on record, too.
+          one.get("copy") === "uptodate" &&
+          two.get("copy") === "uptodate"
         );
       },
       patience,
