@@ -845,12 +845,15 @@ export class History {
     this.#mustHold(primary, primary.promised, "says that it is in step, but");
     primary.must.set(primary.promised);
     for (let cell = 0; cell < this.#cellCount; cell++) {
-      if (this.#holds(secondary, cell, primary.must[cell]!)) {
-        secondary.must[cell] = primary.must[cell]!;
-      } else if (onItsWay[cell] === 0 && !primary.excuse) {
+      const floor = primary.must[cell]!;
+      // Zeroes there may be older than a ZERO that is on its way, and what comes before it is, too.
+      if (onItsWay[cell] !== 0 && !this.#surelyHolds(secondary, cell, floor)) continue;
+      if (this.#holds(secondary, cell, floor)) {
+        secondary.must[cell] = floor;
+      } else if (!primary.excuse) {
         throw new Violation(
           `the nodes say that they are in step, but cell ${cell} on ${secondary.name} is ` +
-            `${this.#describe(secondary, cell)}, older than ${this.#floorText(primary.must[cell]!)}`,
+            `${this.#describe(secondary, cell)}, older than ${this.#floorText(floor)}`,
         );
       }
       const stable = primary.stable[cell]!;
