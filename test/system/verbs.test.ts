@@ -69,11 +69,16 @@ test("disconnect under load, then connect: nothing else than the difference is c
       assert.equal(await readExtent(alpha, 21), next);
       await spoil(beta, 25 * EXTENT);
     }
-    // A node that was told to part does not take it for a primary's death.
-    await typed(beta, "disconnect");
-    const promotion = await beta.hastctl("role", "primary", RESOURCE);
-    assert.equal(promotion.code, 2, "the primary lives");
-    assert.match(await beta.status(), /disconnected by an operator/, "and all is as it was");
+    // Neither node's order is taken for the primary's death.
+    for (const node of [alpha, beta]) {
+      await typed(node, "disconnect");
+      await until("beta knows", async () => (await beta.list()).get("status") !== "complete");
+      const promotion = await beta.hastctl("role", "primary", RESOURCE);
+      assert.equal(promotion.code, 2, "the primary lives");
+      assert.match(promotion.stderr, /the other node is primary/);
+      assert.match(await node.status(), /disconnected by an operator/, "and all is as it was");
+      if (node === alpha) await typed(alpha, "connect");
+    }
     // A change of role ends it.
     await beta.role("init");
     await beta.role("secondary");
