@@ -60,6 +60,7 @@ import {
   TOKEN_SIZE,
 } from "../wire/handshake.ts";
 import { type HookParts, Hooks } from "./hooks.ts";
+import { LeaseHolder } from "./lease.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
 
 /** How long a worker may take to finish what it accepted, in a role change or for a new connection. */
@@ -95,12 +96,6 @@ const PRIMARY_POLL_MS = 100;
  * every 10 s, for as long as nobody has decided which copy to keep.
  */
 export const REFUSAL_REMEMBERED_MS = 60_000;
-
-/**
- * A primary that an arbiter has chosen answers nothing once its lease has run out. So long after that hastd
- * itself takes the role away: nobody is left to do it, and programs hang.
- */
-export const LEASE_LOST_MS = 20_000;
 
 const STOPPING = "hastd is stopping.";
 /** What the primary says of it is in engine/peer-trouble.ts. */
@@ -186,16 +181,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #disconnectedAt = 0;
   /** The next worker of a secondary throws this copy away, and this hears of it. */
   #invalidation: ((resolution: Resolution) => void) | null = null;
-  /** What an arbiter has granted this primary. */
-  #lease: Lease | null = null;
-  #leaseEnd: Timer | null = null;
-  /** The highest term that this node has heard of; 0n = none. */
-  #term = 0n;
-  /** The present worker's last, in numbers that go on from worker to worker. */
-  #wish: Wish | null = null;
-  /** What the present worker's own numbers begin after. */
-  #wishBase: number;
-  readonly #leaseWatchers = new Set<() => void>();
+  /** This node, as holder of an arbiter's lease. */
+  readonly #holder: LeaseHolder;
   /** hastd itself is about to take the role away. */
   #deposing = false;
   /** Events raised while a role is being entered, for its hooks. */
@@ -207,8 +194,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#settings = settings;
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
-    // Nothing that was confirmed to an earlier hastd counts for this one.
-    this.#wishBase = Math.floor(surroundings.clock.wallTime());
+    this.#holder = new LeaseHolder(surroundings.clock, (why) => this.#deposed(why));
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#attachment = new Attachment(this, surroundings.clock, {
       ...surroundings.devices,
@@ -324,7 +310,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       const left = this.#left;
       const vouched = this.#vouched;
       const orders = this.#orders;
-      const lease = this.#lease;
+      const { lease } = this.#holder;
       const { local } = this.#settings;
       failure ??= await this.#enterRole("init", false);
       this.#setRole("init");
@@ -361,7 +347,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
     if (wanted === "primary" && !forced) {
-      const reason = this.#arbiterRefusal(lease) ?? (await this.#promotionRefusal(lease !== null));
+      const reason =
+        this.#holder.refusal(this.settings, lease) ??
+        (await this.#promotionRefusal(lease !== null));
       if (reason !== null) {
         this.#log.error(`Role primary refused: ${reason}`);
         return { kind: "failed", previousRole, reason };
@@ -409,24 +397,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       if (event === "split-brain") this.#hooks.workerEvent(event);
     }
     return { kind: "failed", previousRole, reason };
-  }
-
-  /** Why this node is not to be primary in the arbiter's name, or without; or null. */
-  #arbiterRefusal(lease: Lease | null): string | null {
-    const { name } = this;
-    if (this.#settings.arbiter !== true) {
-      return lease === null
-        ? null
-        : `hast.conf does not say \`arbiter on\` for ${name}. Say so on both nodes; then: hastctl reload`;
-    }
-    if (lease === null) {
-      return (
-        "hast.conf says `arbiter on`: hast-failover decides who is primary. To see why it is not this node: " +
-        `hast-failover status. To go on without it, in spite of all rules: hastctl role --force primary ${name}`
-      );
-    }
-    if (lease.term >= this.#term) return null;
-    return `the arbiter's term is ${lease.term}, and this node has heard of ${this.#term}. See: hast-failover status`;
   }
 
   /**
@@ -532,7 +502,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         const probed = await this.#probe();
         if (probed.kind === "unusable") return probed.reason;
         this.#copy = probed.copy;
-        this.#heard(probed.copy.term);
+        this.#holder.heard(probed.copy.term);
         if (this.#stopping) return STOPPING;
         this.#setRole("secondary");
         return null;
@@ -541,7 +511,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
-        if (lease !== null) this.#takeLease(lease);
+        if (lease !== null) this.#holder.take(lease);
         const trust = lease === null ? this.#trust(known) : "granted";
         const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
@@ -579,12 +549,12 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   /** A primary that was none of the arbiter's, or of an earlier term: its next worker is. @returns why not, or null */
   async #underLease(lease: Lease): Promise<string | null> {
-    const refused = this.#arbiterRefusal(lease);
-    if (refused !== null || this.#lease?.term === lease.term) return refused;
+    const refused = this.#holder.refusal(this.settings, lease);
+    if (refused !== null || this.#holder.lease?.term === lease.term) return refused;
     this.#target = "primary";
     try {
       const stuck = await this.#retireWorker();
-      if (stuck === null) this.#takeLease(lease);
+      if (stuck === null) this.#holder.take(lease);
       return stuck;
     } finally {
       this.#target = null;
@@ -633,7 +603,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   #setRole(role: Role): void {
     this.#role = role;
-    if (role !== "primary") this.#endLease();
+    if (role !== "primary") this.#holder.end();
     // Deaf from now on: whoever goes on without us, or is promoted, cannot tell; and disks are swapped.
     if (role === "init") this.#vouched = false;
     // From here on the copy may change by other hands than a secondary's worker.
@@ -649,37 +619,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   // --- An arbiter's lease.
 
-  #takeLease(lease: Lease): void {
-    this.#lease = lease;
-    this.#term = lease.term;
-    this.#watchLease();
-  }
-
-  #watchLease(): void {
-    const lease = this.#lease;
-    if (this.#leaseEnd !== null || lease === null) return;
-    const { clock } = this.#surroundings;
-    const leftMs = Math.max(0, lease.deadlineMs + LEASE_LOST_MS - clock.now());
-    this.#leaseEnd = clock.after(leftMs, () => {
-      this.#leaseEnd = null;
-      const now = this.#lease;
-      if (now === null) return;
-      if (clock.now() < now.deadlineMs + LEASE_LOST_MS) this.#watchLease();
-      else {
-        this.#deposed(
-          `The lease of term ${now.term} ran out ${LEASE_LOST_MS / 1000} s ago, and hast-failover has not renewed it`,
-        );
-      }
-    });
-  }
-
-  #endLease(): void {
-    this.#lease = null;
-    this.#leaseEnd?.cancel();
-    this.#leaseEnd = null;
-    this.#leaseNews();
-  }
-
   /** Programs that use it have got no answer for a while; now they get errors. */
   #deposed(why: string): void {
     this.#deposing = true;
@@ -692,55 +631,33 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     });
   }
 
-  #leaseNotes(): string[] {
-    const lease = this.#lease;
-    if (lease === null) return [];
-    const overMs = this.#surroundings.clock.now() - lease.deadlineMs;
-    if (overMs < 0) return [];
-    return [
-      `the lease of term ${lease.term} ran out ${Math.round(overMs / 1000)} s ago: until hast-failover renews it nothing ` +
-        "is answered here. Why it does not: hast-failover status",
-    ];
-  }
-
   /** The lease goes on. @param confirmed the number of the last wish that the arbiter has on record; 0 = none */
   renewLease(lease: Lease, confirmed: number): LeaseEntry["outcome"] | { readonly reason: string } {
     if (this.#role !== "primary") return { kind: "known", role: this.#role, wish: null };
-    const known = this.#lease;
-    if (known?.term !== lease.term) {
-      const own = known === null ? "no lease" : `the lease of term ${known.term}`;
-      return { reason: `this primary has ${own}, not that of term ${lease.term}` };
-    }
-    const deadlineMs = Math.max(known.deadlineMs, lease.deadlineMs);
-    this.#lease = { term: lease.term, deadlineMs };
-    const number = Math.max(0, confirmed - this.#wishBase);
-    if (this.#worker?.wanted) this.#worker.renewLease(deadlineMs, number);
-    return { kind: "known", role: "primary", wish: this.#wish };
+    const renewed = this.#holder.renew(lease, confirmed);
+    if ("reason" in renewed) return renewed;
+    if (this.#worker?.wanted) this.#worker.renewLease(renewed.deadlineMs, renewed.confirmed);
+    return { kind: "known", role: "primary", wish: this.#holder.wish };
   }
 
   /** Calls `told` at every change of the role, and of what the arbiter is to put on record. @returns ends that */
   watchLease(told: () => void): () => void {
-    this.#leaseWatchers.add(told);
-    return () => this.#leaseWatchers.delete(told);
+    return this.#holder.watch(told);
   }
 
-  #leaseNews(): void {
-    for (const told of [...this.#leaseWatchers]) told();
-  }
-
-  workerWishes(worker: Worker, { number, whole }: Wish): void {
+  workerWishes(worker: Worker, wish: Wish): void {
     assert(worker === this.#worker);
-    this.#wish = { number: this.#wishBase + number, whole };
-    this.#leaseNews();
+    this.#holder.workerWishes(wish);
   }
 
   /** A primary has said P1. One of a later term than ours means that ours is over. */
   heardTerm(term: bigint): void {
     // On its way down it hears so again and again.
     if (this.#role !== "primary" || this.#target !== null || this.#deposing) return;
-    if (this.#lease === null || term <= this.#lease.term) return;
+    const { lease } = this.#holder;
+    if (lease === null || term <= lease.term) return;
     this.#deposed(
-      `The other node is primary in the arbiter's term ${term}, and this one's is ${this.#lease.term}`,
+      `The other node is primary in the arbiter's term ${term}, and this one's is ${lease.term}`,
     );
   }
 
@@ -770,7 +687,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         ...(role === "primary" && this.#attachSocket !== null
           ? { attach: this.#attachSocket }
           : {}),
-        ...(role === "primary" && this.#lease !== null ? { lease: this.#lease } : {}),
+        ...(role === "primary" && this.#holder.lease !== null ? { lease: this.#holder.lease } : {}),
       },
       this,
       { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
@@ -806,7 +723,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerCopy(worker: Worker, copy: CopyWorth): void {
     assert(worker === this.#worker);
     this.#copy = copy;
-    this.#heard(copy.term);
+    this.#holder.heard(copy.term);
     if (worker.ready && worker.identity.role === "primary") {
       this.#vouched = !this.#leansOnPeer(worker);
     }
@@ -858,10 +775,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#invalidation?.(resolution);
   }
 
-  #heard(term: bigint | undefined): void {
-    if (term !== undefined && term > this.#term) this.#term = term;
-  }
-
   #forgetDivergence(): void {
     this.#divergence = null;
     this.#splitBrainTold = false;
@@ -870,8 +783,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerGone(worker: Worker, end: WorkerEnd): void {
     assert(worker === this.#worker);
     this.#worker = null;
-    if (this.#wish !== null) this.#wishBase = this.#wish.number;
-    this.#wish = null;
+    this.#holder.workerGone();
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
     // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
@@ -1012,8 +924,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   async firstStep(socket: HandshakeSocket, p1: P1): Promise<void> {
     assert(this.announcedRole === "secondary");
-    if (p1.term !== 0n && p1.term < this.#term) {
-      const errmsg = `A primary of the arbiter's term ${this.#term} has been here, and this one's is ${p1.term}.`;
+    if (p1.term !== 0n && p1.term < this.#holder.termHeard) {
+      const errmsg = `A primary of the arbiter's term ${this.#holder.termHeard} has been here, and this one's is ${p1.term}.`;
       this.#log.warning(`Connection from ${socket.peer} refused: ${errmsg}`);
       socket.write(encodeS1(refuse(errmsg)));
       socket.end();
@@ -1113,7 +1025,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       },
       "unknown",
     );
-    this.#heard(attempt.term);
+    this.#holder.heard(attempt.term);
     // One that ends without a word, as when it is killed, leaves nothing.
     this.#left = null;
     worker.handOver("a", attempt.socket);
@@ -1551,7 +1463,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     else if (this.#divergence !== null && this.#role !== "primary") {
       notes.push(...divergenceNotes(this.#divergence, this.name));
     }
-    notes.push(...this.#leaseNotes(), ...this.#copyNotes(copy));
+    notes.push(...this.#holder.notes(), ...this.#copyNotes(copy));
     notes.push(...this.#attachment.notes());
     const device = this.#attachment.status;
     if (report !== null) notes.push(...report.notes);
