@@ -49,7 +49,6 @@ import type {
   StatusEntry,
   Wish,
 } from "../wire/control.ts";
-import { EXTENSIONS } from "../wire/extensions.ts";
 import {
   encodeS1,
   encodeS2,
@@ -57,8 +56,8 @@ import {
   type P2,
   type Refusal,
   type S2Refused,
-  TOKEN_SIZE,
 } from "../wire/handshake.ts";
+import { HALF_OPEN_TIMEOUT_MS, Handshake, refuse, roleRefusal } from "./handshake.ts";
 import { type HookParts, Hooks } from "./hooks.ts";
 import { LeaseHolder } from "./lease.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
@@ -69,8 +68,6 @@ export const STOP_GRACE_MS = 30_000;
 export const READY_TIMEOUT_MS = 60_000;
 /** How long a local component may take to be read when a resource becomes secondary. */
 export const PROBE_TIMEOUT_MS = 20_000;
-/** How long a half-open connection A waits for its P2. */
-export const HALF_OPEN_TIMEOUT_MS = 20_000;
 /** Pause before a dead primary worker is started again; doubles while it keeps dying. */
 export const RESTART_DELAY_MIN_MS = 1000;
 export const RESTART_DELAY_MAX_MS = 10_000;
@@ -101,9 +98,6 @@ const STOPPING = "hastd is stopping.";
 /** What the primary says of it is in engine/peer-trouble.ts. */
 const DISCONNECTED = "Remote node was disconnected by an operator.";
 
-const VERSION_MIN = 1;
-const VERSION_MAX = 2;
-
 export interface ResourceSurroundings {
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -127,19 +121,6 @@ export type RoleChange =
   | { readonly kind: "done"; readonly previousRole: Role }
   /** The role asked for does not work; the role is now init, or, where rules forbid it, as before. */
   | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
-
-/** Connection A, from its P1 to its P2. */
-interface Attempt {
-  readonly socket: HandshakeSocket;
-  readonly version: number;
-  readonly extensions: bigint;
-  readonly term: bigint;
-  /** When its P1 came, by the monotonic clock. */
-  readonly at: number;
-  /** Null until S1 has been sent: the old worker still lives. */
-  token: Uint8Array | null;
-  expiry: Timer | null;
-}
 
 export class Resource implements WorkerOwner, AttachmentOwner {
   #settings: WorkerSettings;
@@ -169,7 +150,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #divergedAt = 0;
   /** The split-brain event has been raised for it. */
   #splitBrainTold = false;
-  #attempt: Attempt | null = null;
+  readonly #handshake: Handshake;
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
   /** Questions of watch() in a row that the worker has not answered. */
@@ -195,6 +176,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
     this.#holder = new LeaseHolder(surroundings.clock, (why) => this.#deposed(why));
+    this.#handshake = new Handshake(this, surroundings.clock, surroundings.entropy);
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#attachment = new Attachment(this, surroundings.clock, {
       ...surroundings.devices,
@@ -303,7 +285,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     await this.#attachment.detach("by force");
     this.#target = role;
     this.#cancelRestart();
-    this.#refuseAttempt(roleRefusal(this.announcedRole));
+    this.#handshake.refuse(roleRefusal(this.announcedRole));
     let failure: string | Refused | null;
     try {
       failure = await this.#retireWorker();
@@ -367,7 +349,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     }
     this.#target = wanted;
     this.#cancelRestart();
-    this.#refuseAttempt(roleRefusal(this.announcedRole));
+    this.#handshake.refuse(roleRefusal(this.announcedRole));
     const orders = this.#orders;
     this.#forgetOrders();
     let failure: string | Refused | null;
@@ -427,7 +409,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const askedAt = clock.now();
     for (;;) {
       const worker = this.#worker;
-      const attempt = this.#attempt;
+      const { attempt } = this.#handshake;
       if (this.#stopping) return false;
       // While a primary connects, its old worker says nothing of it: the P1 in hand does.
       if (attempt === null && worker?.identity.role !== "secondary") return false;
@@ -870,7 +852,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#stopping = true;
     this.#invalidation?.({ kind: "failed", reason: STOPPING });
     this.#cancelRestart();
-    this.#dropAttempt("hastd is stopping");
+    this.#handshake.drop("hastd is stopping");
     const workerAndDevice = async () => {
       await this.#attachment.detach("by force");
       await this.#stopWorker(graceMs);
@@ -931,43 +913,16 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       socket.end();
       return;
     }
-    this.#dropAttempt(`replaced by ${socket.peer}`);
-    const attempt: Attempt = {
-      socket,
-      version: Math.min(p1.version === 0 ? VERSION_MIN : p1.version, VERSION_MAX),
-      extensions: p1.extensions & EXTENSIONS,
-      term: p1.term,
-      at: this.#surroundings.clock.now(),
-      token: null,
-      expiry: null,
-    };
-    this.#attempt = attempt;
-    socket.whenBroken((reason) => {
-      if (this.#attempt === attempt) this.#dropAttempt(reason);
-    });
+    const attempt = this.#handshake.begin(socket, p1);
     const stuck = await this.#retireWorker();
     // Closed, replaced, or not wanted any more.
-    if (this.#attempt !== attempt) return;
+    if (this.#handshake.attempt !== attempt) return;
     if (stuck !== null) {
       this.#log.error(`Connection from ${socket.peer} refused: ${stuck}`);
-      this.#dropAttempt(stuck);
+      this.#handshake.drop(stuck);
       return;
     }
-    const token = new Uint8Array(TOKEN_SIZE);
-    this.#surroundings.entropy.fill(token);
-    attempt.token = token;
-    attempt.expiry = this.#surroundings.clock.after(HALF_OPEN_TIMEOUT_MS, () =>
-      this.#dropAttempt(`no second connection within ${HALF_OPEN_TIMEOUT_MS / 1000} s`),
-    );
-    socket.write(
-      encodeS1({
-        kind: "accepted",
-        version: attempt.version,
-        token,
-        extensions: attempt.extensions,
-      }),
-    );
-    this.#log.debug(1, `Half-open connection from ${socket.peer}, version ${attempt.version}.`);
+    this.#handshake.accept();
   }
 
   /**
@@ -978,32 +933,16 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   secondStep(socket: HandshakeSocket, p2: P2): Refusal | null {
     assert(this.announcedRole === "secondary");
-    const attempt = this.#attempt;
-    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {
-      const refusal = refuse("Token doesn't match.");
-      // The primary waits for its answer on A. Only its own host may spoil its attempt.
-      if (attempt?.token != null && attempt.socket.peerHost === socket.peerHost) {
-        this.#refuseAttempt(refusal);
-      }
-      return refusal;
-    }
-    if (p2.resuid === 0n) {
-      const refusal = refuse("Resource unique ID is missing.");
-      this.#refuseAttempt(refusal);
-      return refusal;
-    }
+    const attempt = this.#handshake.complete(socket, p2);
+    if ("errmsg" in attempt) return attempt;
     const again = this.#knownRefusal(p2);
     if (again !== null) {
-      this.#attempt = null;
-      attempt.expiry?.cancel();
       this.#log.debug(1, `Refused as before: ${attempt.socket.peer}: ${again.errmsg}`);
       attempt.socket.write(encodeS2(attempt.version, again, null));
       attempt.socket.end();
       socket.end();
       return null;
     }
-    this.#attempt = null;
-    attempt.expiry?.cancel();
     // S1 was sent when the old worker had gone, and only a second step makes a new one.
     assert(this.#worker === null);
     this.#log.debug(1, `Connected from ${attempt.socket.peer} and ${socket.peer}.`);
@@ -1051,26 +990,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return known.refusal;
   }
 
-  /** Tells the peer on A why, and closes it. */
-  #refuseAttempt(refusal: Refusal): void {
-    const attempt = this.#attempt;
-    if (attempt === null) return;
-    this.#attempt = null;
-    attempt.expiry?.cancel();
-    this.#log.debug(1, `Connection from ${attempt.socket.peer} refused: ${refusal.errmsg}`);
-    attempt.socket.write(encodeS1(refusal));
-    attempt.socket.end();
-  }
-
-  #dropAttempt(reason: string): void {
-    const attempt = this.#attempt;
-    if (attempt === null) return;
-    this.#attempt = null;
-    attempt.expiry?.cancel();
-    this.#log.debug(1, `Half-open connection from ${attempt.socket.peer} closed: ${reason}`);
-    attempt.socket.destroy();
-  }
-
   // --- Commands of `hastctl` about the two copies.
 
   /** `hastctl resolve --discard-local`. */
@@ -1116,7 +1035,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `On that node: hastctl role primary ${name}; then type this again`,
       );
     }
-    this.#refuseAttempt(roleRefusal("init"));
+    this.#handshake.refuse(roleRefusal("init"));
     this.#target = this.#role;
     try {
       const stuck = await this.#retireWorker();
@@ -1260,7 +1179,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     }
     // The primary goes on without us, as we know from now on; one that is connecting again, or away, as well.
     this.#vouched = false;
-    this.#refuseAttempt(refuse(DISCONNECTED));
+    this.#handshake.refuse(refuse(DISCONNECTED));
     const stuck = await this.#retireWorker();
     if (stuck !== null) return failed(stuck);
     return done(
@@ -1403,7 +1322,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `hastctl disconnect ${name}`,
       );
     }
-    this.#refuseAttempt(roleRefusal("init"));
+    this.#handshake.refuse(roleRefusal("init"));
     this.#target = this.#role;
     try {
       const stuck = await this.#retireWorker();
@@ -1524,28 +1443,10 @@ function utc(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
-/** An answer to P1 or P2 other than the one hoped for. */
-export function refuse(errmsg: string): Refusal {
-  return { kind: "refused", errmsg, wait: false };
-}
-
-/** Source: FreeBSD sbin/hastd/hastd.c, listen_accept(). */
-export function roleRefusal(role: Role): Refusal {
-  const errmsg = `Remote node acts as ${role} for the resource and not as secondary.`;
-  return { kind: "refused", errmsg, wait: role === "primary" };
-}
-
 /** A command at the end of a message: a full stop would be typed along with it. */
 const COMMAND_LAST = /[:;] (?:fuser|hastctl|hastd|ip|lsblk|mkdir|ss|truncate) [^:;]*$/;
 
 function sentence(text: string): string {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(first) || COMMAND_LAST.test(first) ? first : `${first}.`;
-}
-
-function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false;
-  let difference = 0;
-  for (let index = 0; index < a.length; index++) difference |= a[index]! ^ b[index]!;
-  return difference === 0;
 }
