@@ -49,16 +49,10 @@ import type {
   StatusEntry,
   Wish,
 } from "../wire/control.ts";
-import {
-  encodeS1,
-  encodeS2,
-  type P1,
-  type P2,
-  type Refusal,
-  type S2Refused,
-} from "../wire/handshake.ts";
+import { encodeS1, encodeS2, type P1, type P2, type Refusal } from "../wire/handshake.ts";
 import { HALF_OPEN_TIMEOUT_MS, Handshake, refuse, roleRefusal } from "./handshake.ts";
 import { type HookParts, Hooks } from "./hooks.ts";
+import { KnownDivergence } from "./known-divergence.ts";
 import { LeaseHolder } from "./lease.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
 
@@ -87,12 +81,6 @@ const PRIMARY_SILENCE_MS = 12_000;
 /** How long a primary may take to close its connection when both nodes change roles at once. */
 const PRIMARY_LEAVES_MS = 3_000;
 const PRIMARY_POLL_MS = 100;
-
-/**
- * How long a refused primary is told the same again without another look at the disk (BD-34): it asks
- * every 10 s, for as long as nobody has decided which copy to keep.
- */
-export const REFUSAL_REMEMBERED_MS = 60_000;
 
 const STOPPING = "hastd is stopping.";
 /** What the primary says of it is in engine/peer-trouble.ts. */
@@ -145,11 +133,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #vouched = false;
   /** What the last worker of a secondary left to the next one (S-9). */
   #left: Left | null = null;
-  /** The peer's copy and ours do not fit together, as one of the two nodes judged last. */
-  #divergence: Divergence | null = null;
-  #divergedAt = 0;
-  /** The split-brain event has been raised for it. */
-  #splitBrainTold = false;
+  readonly #divergence: KnownDivergence;
   readonly #handshake: Handshake;
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
@@ -176,6 +160,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
     this.#holder = new LeaseHolder(surroundings.clock, (why) => this.#deposed(why));
+    this.#divergence = new KnownDivergence(surroundings.clock);
     this.#handshake = new Handshake(this, surroundings.clock, surroundings.entropy);
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#attachment = new Attachment(this, surroundings.clock, {
@@ -478,7 +463,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     switch (wanted) {
       case "init":
         this.#setRole("init");
-        this.#forgetDivergence();
+        this.#divergence.forget();
         return null;
       case "secondary": {
         const probed = await this.#probe();
@@ -722,11 +707,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerEvent(worker: Worker, event: WorkerEvent): void {
     assert(worker === this.#worker);
     if (event === "split-brain") {
-      // Each life of a worker finds it anew; the operator has heard (BD-34).
-      if (this.#splitBrainTold) return;
-      this.#splitBrainTold = true;
+      if (this.#divergence.tellSplitBrain() === "told") return;
     } else if (event === "connect") {
-      this.#forgetDivergence();
+      this.#divergence.forget();
     }
     this.#surroundings.event(this, event);
     // The hook hears of the role first, then of what the new worker found.
@@ -744,22 +727,15 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   workerDiverged(worker: Worker, divergence: Divergence): void {
     assert(worker === this.#worker);
-    const known = this.#divergence;
-    this.#divergence = divergence;
-    this.#divergedAt = this.#surroundings.clock.now();
+    const news = this.#divergence.judged(divergence);
     this.#note = null;
     // A primary's worker has said so itself.
-    if (worker.identity.role === "primary" || known?.reason === divergence.reason) return;
+    if (worker.identity.role === "primary" || news === "known") return;
     for (const note of divergenceNotes(divergence, this.name)) this.#log.error(note);
   }
 
   workerInvalidated(_worker: Worker, resolution: Resolution): void {
     this.#invalidation?.(resolution);
-  }
-
-  #forgetDivergence(): void {
-    this.#divergence = null;
-    this.#splitBrainTold = false;
   }
 
   workerGone(worker: Worker, end: WorkerEnd): void {
@@ -777,7 +753,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     }
     if (role === "secondary") {
       // Usual when the link is lost. What it said is worth keeping: split-brain, another disk, …
-      if (end.failure !== null && this.#divergence === null) {
+      if (end.failure !== null && this.#divergence.facts === null) {
         this.#note = sentence(end.failure.message);
         // The link, or the other machine: only a person can tell.
         if (end.failure.exitCode === EX_TEMPFAIL && !end.failure.message.includes("hastctl")) {
@@ -935,7 +911,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     assert(this.announcedRole === "secondary");
     const attempt = this.#handshake.complete(socket, p2);
     if ("errmsg" in attempt) return attempt;
-    const again = this.#knownRefusal(p2);
+    const again = this.#divergence.answerTo(p2);
     if (again !== null) {
       this.#log.debug(1, `Refused as before: ${attempt.socket.peer}: ${again.errmsg}`);
       attempt.socket.write(encodeS2(attempt.version, again, null));
@@ -974,22 +950,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return null;
   }
 
-  /** What a primary with these very counters was told a short while ago, or null. */
-  #knownRefusal(p2: P2): S2Refused | null {
-    const known = this.#divergence;
-    if (known === null || known.refusal === null) return null;
-    const { clock } = this.#surroundings;
-    if (clock.now() - this.#divergedAt >= REFUSAL_REMEMBERED_MS) return null;
-    const { peer } = known;
-    const same =
-      p2.resuid === peer.resuid && p2.localcnt === peer.localcnt && p2.remotecnt === peer.remotecnt;
-    if (!same) return null;
-    if (p2.remarks !== null) {
-      this.#divergence = { ...known, peer: { ...peer, remarks: p2.remarks } };
-    }
-    return known.refusal;
-  }
-
   // --- Commands of `hastctl` about the two copies.
 
   /** `hastctl resolve --discard-local`. */
@@ -1014,7 +974,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `shall be thrown away, type it there: hastctl resolve --discard-local ${name}`,
       );
     }
-    const divergence = this.#divergence;
+    const divergence = this.#divergence.facts;
     if (divergence === null) {
       if (this.#worker?.ready) {
         const lines = [
@@ -1043,8 +1003,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       const outcome = await this.#startWorker("secondary", null, "unknown").discard(keeper, dryRun);
       if ("exit" in outcome) return failed(describeEnd(outcome));
       if (!dryRun && outcome.plan === "discard") {
-        // The other node is to be judged anew, and not told the same as before.
-        this.#divergence = { ...divergence, refusal: null };
+        this.#divergence.forgetAnswer();
         this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
         this.#vouched = false;
         this.#left = null;
@@ -1267,7 +1226,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #whyAlone(): string {
     const { name } = this;
     if (!this.#orders.connected) return this.#standalone();
-    if (this.#divergence !== null) {
+    if (this.#divergence.facts !== null) {
       return `the two copies do not fit together, and one must be chosen: hastctl status ${name}`;
     }
     return this.#role === "primary"
@@ -1376,11 +1335,12 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const report = worker?.ready ? await worker.report() : null;
     const { settings } = this;
     const copy = this.#copyState();
+    const divergence = this.#divergence.facts;
     const notes: string[] = [];
     if (!this.#orders.connected) notes.push(this.#standalone());
     if (this.#note !== null) notes.push(...this.#note.split("\n"));
-    else if (this.#divergence !== null && this.#role !== "primary") {
-      notes.push(...divergenceNotes(this.#divergence, this.name));
+    else if (divergence !== null && this.#role !== "primary") {
+      notes.push(...divergenceNotes(divergence, this.name));
     }
     notes.push(...this.#holder.notes(), ...this.#copyNotes(copy));
     notes.push(...this.#attachment.notes());
