@@ -6,6 +6,7 @@ import type { Mutation } from "./mutations.ts";
 const ARBITRATION = { file: "src/engine/arbitration.ts", suite: "arbiter" } as const;
 const CORE = { file: "src/replication/primary.ts", suite: "arbiter" } as const;
 const ENGINE = { file: "src/engine/primary-engine.ts", suite: "arbiter" } as const;
+const LEASE = { file: "src/daemon/lease.ts", suite: "arbiter" } as const;
 const RESOURCE = { file: "src/daemon/resource.ts", suite: "arbiter" } as const;
 
 export const ARBITER_MUTATIONS: readonly Mutation[] = [
@@ -90,27 +91,27 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     name: "a primary of an earlier term is accepted",
     defect: "S-17",
     ...RESOURCE,
-    find: `p1.term !== 0n && p1.term < this.#term`,
+    find: `p1.term !== 0n && p1.term < this.#holder.termHeard`,
     replace: `p1.term !== 0n && p1.term < 0n`,
   },
   {
     name: "a primary ignores that another was chosen",
     defect: "S-17",
     ...RESOURCE,
-    find: `term <= this.#lease.term) return;`,
+    find: `term <= lease.term) return;`,
     replace: `term > 0n) return;`,
   },
   {
     name: "a restarted worker has no lease",
     defect: "S-17",
     ...RESOURCE,
-    find: `...(role === "primary" && this.#lease !== null ? { lease: this.#lease } : {}),`,
+    find: `...(role === "primary" && this.#holder.lease !== null ? { lease: this.#holder.lease } : {}),`,
     replace: "",
   },
   {
     name: "a new worker's numbers begin where the last one's did",
     defect: "S-17",
-    ...RESOURCE,
+    ...LEASE,
     find: `    if (this.#wish !== null) this.#wishBase = this.#wish.number;
 `,
     replace: "",
@@ -118,8 +119,8 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
   {
     name: "anybody makes a node primary beside the arbiter",
     defect: "S-17",
-    ...RESOURCE,
-    find: `    if (this.#settings.arbiter !== true) {`,
-    replace: `    if (this.#settings.arbiter !== true || lease === null) {`,
+    ...LEASE,
+    find: `    if (arbiter !== true) {`,
+    replace: `    if (arbiter !== true || lease === null) {`,
   },
 ];

@@ -13,6 +13,7 @@ const SECONDARY_ENGINE = {
   file: "src/engine/secondary-engine.ts",
   suite: "secondaryEngine",
 } as const;
+const HANDSHAKE = { file: "src/daemon/handshake.ts", suite: "daemon" } as const;
 const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
 const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
 const COPIES = { file: "src/metadata/copies.ts", suite: "component" } as const;
@@ -530,9 +531,9 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
   {
     name: "any token opens the second connection",
     defect: "BD-40",
-    ...RESOURCE,
-    find: `    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {`,
-    replace: `    if (attempt?.token == null || p2.token.length !== TOKEN_SIZE) {`,
+    ...HANDSHAKE,
+    find: `token === null || !equalBytes(token, p2.token)) {`,
+    replace: `token === null || p2.token.length !== TOKEN_SIZE) {`,
   },
 
   // ---- what the simulator notices by itself ---------------------------------------------------

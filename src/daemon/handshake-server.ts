@@ -31,7 +31,8 @@ import { WireError } from "../wire/error.ts";
 import { FRAME_HEADER_SIZE, NV_SIZE_MAX, peekFrame } from "../wire/frame.ts";
 import { decodeHello, decodeRefusal, encodeS1, type Refusal } from "../wire/handshake.ts";
 import type { Access } from "./access.ts";
-import { type Resource, refuse, roleRefusal } from "./resource.ts";
+import { refuse, roleRefusal } from "./handshake.ts";
+import type { Resource } from "./resource.ts";
 
 /** How long a message may take to arrive. */
 export const MESSAGE_TIMEOUT_MS = 20_000;

@@ -28,7 +28,8 @@ import {
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1 } from "../wire/handshake.ts";
 import { ControlServer } from "./control-server.ts";
-import { LEASE_LOST_MS, Resource } from "./resource.ts";
+import { LEASE_LOST_MS } from "./lease.ts";
+import { Resource } from "./resource.ts";
 
 /** hastd's part of one node, with one resource. */
 class Node {

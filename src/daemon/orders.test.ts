@@ -19,7 +19,8 @@ import type { Resolution } from "../engine/worker-messages.ts";
 import type { Order, Role } from "../wire/control.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1 } from "../wire/handshake.ts";
-import { HALF_OPEN_TIMEOUT_MS, Resource } from "./resource.ts";
+import { HALF_OPEN_TIMEOUT_MS } from "./handshake.ts";
+import { Resource } from "./resource.ts";
 
 const STANDING = { connected: true, resyncPaused: false, resyncRate: 0 };
 

@@ -49,17 +49,11 @@ import type {
   StatusEntry,
   Wish,
 } from "../wire/control.ts";
-import { EXTENSIONS } from "../wire/extensions.ts";
-import {
-  encodeS1,
-  encodeS2,
-  type P1,
-  type P2,
-  type Refusal,
-  type S2Refused,
-  TOKEN_SIZE,
-} from "../wire/handshake.ts";
+import { encodeS1, encodeS2, type P1, type P2, type Refusal } from "../wire/handshake.ts";
+import { HALF_OPEN_TIMEOUT_MS, Handshake, refuse, roleRefusal } from "./handshake.ts";
 import { type HookParts, Hooks } from "./hooks.ts";
+import { KnownDivergence } from "./known-divergence.ts";
+import { LeaseHolder } from "./lease.ts";
 import { describeEnd, Worker, type WorkerEnd, type WorkerOwner } from "./worker.ts";
 
 /** How long a worker may take to finish what it accepted, in a role change or for a new connection. */
@@ -68,8 +62,6 @@ export const STOP_GRACE_MS = 30_000;
 export const READY_TIMEOUT_MS = 60_000;
 /** How long a local component may take to be read when a resource becomes secondary. */
 export const PROBE_TIMEOUT_MS = 20_000;
-/** How long a half-open connection A waits for its P2. */
-export const HALF_OPEN_TIMEOUT_MS = 20_000;
 /** Pause before a dead primary worker is started again; doubles while it keeps dying. */
 export const RESTART_DELAY_MIN_MS = 1000;
 export const RESTART_DELAY_MAX_MS = 10_000;
@@ -90,24 +82,9 @@ const PRIMARY_SILENCE_MS = 12_000;
 const PRIMARY_LEAVES_MS = 3_000;
 const PRIMARY_POLL_MS = 100;
 
-/**
- * How long a refused primary is told the same again without another look at the disk (BD-34): it asks
- * every 10 s, for as long as nobody has decided which copy to keep.
- */
-export const REFUSAL_REMEMBERED_MS = 60_000;
-
-/**
- * A primary that an arbiter has chosen answers nothing once its lease has run out. So long after that hastd
- * itself takes the role away: nobody is left to do it, and programs hang.
- */
-export const LEASE_LOST_MS = 20_000;
-
 const STOPPING = "hastd is stopping.";
 /** What the primary says of it is in engine/peer-trouble.ts. */
 const DISCONNECTED = "Remote node was disconnected by an operator.";
-
-const VERSION_MIN = 1;
-const VERSION_MAX = 2;
 
 export interface ResourceSurroundings {
   readonly clock: Clock;
@@ -133,19 +110,6 @@ export type RoleChange =
   /** The role asked for does not work; the role is now init, or, where rules forbid it, as before. */
   | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
 
-/** Connection A, from its P1 to its P2. */
-interface Attempt {
-  readonly socket: HandshakeSocket;
-  readonly version: number;
-  readonly extensions: bigint;
-  readonly term: bigint;
-  /** When its P1 came, by the monotonic clock. */
-  readonly at: number;
-  /** Null until S1 has been sent: the old worker still lives. */
-  token: Uint8Array | null;
-  expiry: Timer | null;
-}
-
 export class Resource implements WorkerOwner, AttachmentOwner {
   #settings: WorkerSettings;
   readonly #surroundings: ResourceSurroundings;
@@ -169,12 +133,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #vouched = false;
   /** What the last worker of a secondary left to the next one (S-9). */
   #left: Left | null = null;
-  /** The peer's copy and ours do not fit together, as one of the two nodes judged last. */
-  #divergence: Divergence | null = null;
-  #divergedAt = 0;
-  /** The split-brain event has been raised for it. */
-  #splitBrainTold = false;
-  #attempt: Attempt | null = null;
+  readonly #divergence: KnownDivergence;
+  readonly #handshake: Handshake;
   #restart: Timer | null = null;
   #restartDelayMs = RESTART_DELAY_MIN_MS;
   /** Questions of watch() in a row that the worker has not answered. */
@@ -186,16 +146,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #disconnectedAt = 0;
   /** The next worker of a secondary throws this copy away, and this hears of it. */
   #invalidation: ((resolution: Resolution) => void) | null = null;
-  /** What an arbiter has granted this primary. */
-  #lease: Lease | null = null;
-  #leaseEnd: Timer | null = null;
-  /** The highest term that this node has heard of; 0n = none. */
-  #term = 0n;
-  /** The present worker's last, in numbers that go on from worker to worker. */
-  #wish: Wish | null = null;
-  /** What the present worker's own numbers begin after. */
-  #wishBase: number;
-  readonly #leaseWatchers = new Set<() => void>();
+  /** This node, as holder of an arbiter's lease. */
+  readonly #holder: LeaseHolder;
   /** hastd itself is about to take the role away. */
   #deposing = false;
   /** Events raised while a role is being entered, for its hooks. */
@@ -207,8 +159,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#settings = settings;
     this.#surroundings = surroundings;
     this.#log = surroundings.log;
-    // Nothing that was confirmed to an earlier hastd counts for this one.
-    this.#wishBase = Math.floor(surroundings.clock.wallTime());
+    this.#holder = new LeaseHolder(surroundings.clock, (why) => this.#deposed(why));
+    this.#divergence = new KnownDivergence(surroundings.clock);
+    this.#handshake = new Handshake(this, surroundings.clock, surroundings.entropy);
     this.#hooks = new Hooks(this, surroundings.clock, surroundings.hooks);
     this.#attachment = new Attachment(this, surroundings.clock, {
       ...surroundings.devices,
@@ -317,14 +270,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     await this.#attachment.detach("by force");
     this.#target = role;
     this.#cancelRestart();
-    this.#refuseAttempt(roleRefusal(this.announcedRole));
+    this.#handshake.refuse(roleRefusal(this.announcedRole));
     let failure: string | Refused | null;
     try {
       failure = await this.#retireWorker();
       const left = this.#left;
       const vouched = this.#vouched;
       const orders = this.#orders;
-      const lease = this.#lease;
+      const { lease } = this.#holder;
       const { local } = this.#settings;
       failure ??= await this.#enterRole("init", false);
       this.#setRole("init");
@@ -361,7 +314,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
     if (wanted === "primary" && !forced) {
-      const reason = this.#arbiterRefusal(lease) ?? (await this.#promotionRefusal(lease !== null));
+      const reason =
+        this.#holder.refusal(this.settings, lease) ??
+        (await this.#promotionRefusal(lease !== null));
       if (reason !== null) {
         this.#log.error(`Role primary refused: ${reason}`);
         return { kind: "failed", previousRole, reason };
@@ -379,7 +334,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     }
     this.#target = wanted;
     this.#cancelRestart();
-    this.#refuseAttempt(roleRefusal(this.announcedRole));
+    this.#handshake.refuse(roleRefusal(this.announcedRole));
     const orders = this.#orders;
     this.#forgetOrders();
     let failure: string | Refused | null;
@@ -411,24 +366,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return { kind: "failed", previousRole, reason };
   }
 
-  /** Why this node is not to be primary in the arbiter's name, or without; or null. */
-  #arbiterRefusal(lease: Lease | null): string | null {
-    const { name } = this;
-    if (this.#settings.arbiter !== true) {
-      return lease === null
-        ? null
-        : `hast.conf does not say \`arbiter on\` for ${name}. Say so on both nodes; then: hastctl reload`;
-    }
-    if (lease === null) {
-      return (
-        "hast.conf says `arbiter on`: hast-failover decides who is primary. To see why it is not this node: " +
-        `hast-failover status. To go on without it, in spite of all rules: hastctl role --force primary ${name}`
-      );
-    }
-    if (lease.term >= this.#term) return null;
-    return `the arbiter's term is ${lease.term}, and this node has heard of ${this.#term}. See: hast-failover status`;
-  }
-
   /**
    * Why this node must not become primary, or null. The role stays as it is.
    * @param granted an arbiter has chosen it, and tells the other one so
@@ -457,7 +394,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const askedAt = clock.now();
     for (;;) {
       const worker = this.#worker;
-      const attempt = this.#attempt;
+      const { attempt } = this.#handshake;
       if (this.#stopping) return false;
       // While a primary connects, its old worker says nothing of it: the P1 in hand does.
       if (attempt === null && worker?.identity.role !== "secondary") return false;
@@ -526,13 +463,13 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     switch (wanted) {
       case "init":
         this.#setRole("init");
-        this.#forgetDivergence();
+        this.#divergence.forget();
         return null;
       case "secondary": {
         const probed = await this.#probe();
         if (probed.kind === "unusable") return probed.reason;
         this.#copy = probed.copy;
-        this.#heard(probed.copy.term);
+        this.#holder.heard(probed.copy.term);
         if (this.#stopping) return STOPPING;
         this.#setRole("secondary");
         return null;
@@ -541,7 +478,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
-        if (lease !== null) this.#takeLease(lease);
+        if (lease !== null) this.#holder.take(lease);
         const trust = lease === null ? this.#trust(known) : "granted";
         const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
@@ -579,12 +516,12 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   /** A primary that was none of the arbiter's, or of an earlier term: its next worker is. @returns why not, or null */
   async #underLease(lease: Lease): Promise<string | null> {
-    const refused = this.#arbiterRefusal(lease);
-    if (refused !== null || this.#lease?.term === lease.term) return refused;
+    const refused = this.#holder.refusal(this.settings, lease);
+    if (refused !== null || this.#holder.lease?.term === lease.term) return refused;
     this.#target = "primary";
     try {
       const stuck = await this.#retireWorker();
-      if (stuck === null) this.#takeLease(lease);
+      if (stuck === null) this.#holder.take(lease);
       return stuck;
     } finally {
       this.#target = null;
@@ -633,7 +570,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   #setRole(role: Role): void {
     this.#role = role;
-    if (role !== "primary") this.#endLease();
+    if (role !== "primary") this.#holder.end();
     // Deaf from now on: whoever goes on without us, or is promoted, cannot tell; and disks are swapped.
     if (role === "init") this.#vouched = false;
     // From here on the copy may change by other hands than a secondary's worker.
@@ -649,37 +586,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   // --- An arbiter's lease.
 
-  #takeLease(lease: Lease): void {
-    this.#lease = lease;
-    this.#term = lease.term;
-    this.#watchLease();
-  }
-
-  #watchLease(): void {
-    const lease = this.#lease;
-    if (this.#leaseEnd !== null || lease === null) return;
-    const { clock } = this.#surroundings;
-    const leftMs = Math.max(0, lease.deadlineMs + LEASE_LOST_MS - clock.now());
-    this.#leaseEnd = clock.after(leftMs, () => {
-      this.#leaseEnd = null;
-      const now = this.#lease;
-      if (now === null) return;
-      if (clock.now() < now.deadlineMs + LEASE_LOST_MS) this.#watchLease();
-      else {
-        this.#deposed(
-          `The lease of term ${now.term} ran out ${LEASE_LOST_MS / 1000} s ago, and hast-failover has not renewed it`,
-        );
-      }
-    });
-  }
-
-  #endLease(): void {
-    this.#lease = null;
-    this.#leaseEnd?.cancel();
-    this.#leaseEnd = null;
-    this.#leaseNews();
-  }
-
   /** Programs that use it have got no answer for a while; now they get errors. */
   #deposed(why: string): void {
     this.#deposing = true;
@@ -692,55 +598,33 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     });
   }
 
-  #leaseNotes(): string[] {
-    const lease = this.#lease;
-    if (lease === null) return [];
-    const overMs = this.#surroundings.clock.now() - lease.deadlineMs;
-    if (overMs < 0) return [];
-    return [
-      `the lease of term ${lease.term} ran out ${Math.round(overMs / 1000)} s ago: until hast-failover renews it nothing ` +
-        "is answered here. Why it does not: hast-failover status",
-    ];
-  }
-
   /** The lease goes on. @param confirmed the number of the last wish that the arbiter has on record; 0 = none */
   renewLease(lease: Lease, confirmed: number): LeaseEntry["outcome"] | { readonly reason: string } {
     if (this.#role !== "primary") return { kind: "known", role: this.#role, wish: null };
-    const known = this.#lease;
-    if (known?.term !== lease.term) {
-      const own = known === null ? "no lease" : `the lease of term ${known.term}`;
-      return { reason: `this primary has ${own}, not that of term ${lease.term}` };
-    }
-    const deadlineMs = Math.max(known.deadlineMs, lease.deadlineMs);
-    this.#lease = { term: lease.term, deadlineMs };
-    const number = Math.max(0, confirmed - this.#wishBase);
-    if (this.#worker?.wanted) this.#worker.renewLease(deadlineMs, number);
-    return { kind: "known", role: "primary", wish: this.#wish };
+    const renewed = this.#holder.renew(lease, confirmed);
+    if ("reason" in renewed) return renewed;
+    if (this.#worker?.wanted) this.#worker.renewLease(renewed.deadlineMs, renewed.confirmed);
+    return { kind: "known", role: "primary", wish: this.#holder.wish };
   }
 
   /** Calls `told` at every change of the role, and of what the arbiter is to put on record. @returns ends that */
   watchLease(told: () => void): () => void {
-    this.#leaseWatchers.add(told);
-    return () => this.#leaseWatchers.delete(told);
+    return this.#holder.watch(told);
   }
 
-  #leaseNews(): void {
-    for (const told of [...this.#leaseWatchers]) told();
-  }
-
-  workerWishes(worker: Worker, { number, whole }: Wish): void {
+  workerWishes(worker: Worker, wish: Wish): void {
     assert(worker === this.#worker);
-    this.#wish = { number: this.#wishBase + number, whole };
-    this.#leaseNews();
+    this.#holder.workerWishes(wish);
   }
 
   /** A primary has said P1. One of a later term than ours means that ours is over. */
   heardTerm(term: bigint): void {
     // On its way down it hears so again and again.
     if (this.#role !== "primary" || this.#target !== null || this.#deposing) return;
-    if (this.#lease === null || term <= this.#lease.term) return;
+    const { lease } = this.#holder;
+    if (lease === null || term <= lease.term) return;
     this.#deposed(
-      `The other node is primary in the arbiter's term ${term}, and this one's is ${this.#lease.term}`,
+      `The other node is primary in the arbiter's term ${term}, and this one's is ${lease.term}`,
     );
   }
 
@@ -770,7 +654,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         ...(role === "primary" && this.#attachSocket !== null
           ? { attach: this.#attachSocket }
           : {}),
-        ...(role === "primary" && this.#lease !== null ? { lease: this.#lease } : {}),
+        ...(role === "primary" && this.#holder.lease !== null ? { lease: this.#holder.lease } : {}),
       },
       this,
       { clock: this.#surroundings.clock, processes: this.#surroundings.processes, log: this.#log },
@@ -806,7 +690,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerCopy(worker: Worker, copy: CopyWorth): void {
     assert(worker === this.#worker);
     this.#copy = copy;
-    this.#heard(copy.term);
+    this.#holder.heard(copy.term);
     if (worker.ready && worker.identity.role === "primary") {
       this.#vouched = !this.#leansOnPeer(worker);
     }
@@ -823,11 +707,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerEvent(worker: Worker, event: WorkerEvent): void {
     assert(worker === this.#worker);
     if (event === "split-brain") {
-      // Each life of a worker finds it anew; the operator has heard (BD-34).
-      if (this.#splitBrainTold) return;
-      this.#splitBrainTold = true;
+      if (this.#divergence.tellSplitBrain() === "told") return;
     } else if (event === "connect") {
-      this.#forgetDivergence();
+      this.#divergence.forget();
     }
     this.#surroundings.event(this, event);
     // The hook hears of the role first, then of what the new worker found.
@@ -845,12 +727,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   workerDiverged(worker: Worker, divergence: Divergence): void {
     assert(worker === this.#worker);
-    const known = this.#divergence;
-    this.#divergence = divergence;
-    this.#divergedAt = this.#surroundings.clock.now();
+    const news = this.#divergence.judged(divergence);
     this.#note = null;
     // A primary's worker has said so itself.
-    if (worker.identity.role === "primary" || known?.reason === divergence.reason) return;
+    if (worker.identity.role === "primary" || news === "known") return;
     for (const note of divergenceNotes(divergence, this.name)) this.#log.error(note);
   }
 
@@ -858,20 +738,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#invalidation?.(resolution);
   }
 
-  #heard(term: bigint | undefined): void {
-    if (term !== undefined && term > this.#term) this.#term = term;
-  }
-
-  #forgetDivergence(): void {
-    this.#divergence = null;
-    this.#splitBrainTold = false;
-  }
-
   workerGone(worker: Worker, end: WorkerEnd): void {
     assert(worker === this.#worker);
     this.#worker = null;
-    if (this.#wish !== null) this.#wishBase = this.#wish.number;
-    this.#wish = null;
+    this.#holder.workerGone();
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
     // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
@@ -883,7 +753,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     }
     if (role === "secondary") {
       // Usual when the link is lost. What it said is worth keeping: split-brain, another disk, …
-      if (end.failure !== null && this.#divergence === null) {
+      if (end.failure !== null && this.#divergence.facts === null) {
         this.#note = sentence(end.failure.message);
         // The link, or the other machine: only a person can tell.
         if (end.failure.exitCode === EX_TEMPFAIL && !end.failure.message.includes("hastctl")) {
@@ -958,7 +828,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#stopping = true;
     this.#invalidation?.({ kind: "failed", reason: STOPPING });
     this.#cancelRestart();
-    this.#dropAttempt("hastd is stopping");
+    this.#handshake.drop("hastd is stopping");
     const workerAndDevice = async () => {
       await this.#attachment.detach("by force");
       await this.#stopWorker(graceMs);
@@ -1012,50 +882,23 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   async firstStep(socket: HandshakeSocket, p1: P1): Promise<void> {
     assert(this.announcedRole === "secondary");
-    if (p1.term !== 0n && p1.term < this.#term) {
-      const errmsg = `A primary of the arbiter's term ${this.#term} has been here, and this one's is ${p1.term}.`;
+    if (p1.term !== 0n && p1.term < this.#holder.termHeard) {
+      const errmsg = `A primary of the arbiter's term ${this.#holder.termHeard} has been here, and this one's is ${p1.term}.`;
       this.#log.warning(`Connection from ${socket.peer} refused: ${errmsg}`);
       socket.write(encodeS1(refuse(errmsg)));
       socket.end();
       return;
     }
-    this.#dropAttempt(`replaced by ${socket.peer}`);
-    const attempt: Attempt = {
-      socket,
-      version: Math.min(p1.version === 0 ? VERSION_MIN : p1.version, VERSION_MAX),
-      extensions: p1.extensions & EXTENSIONS,
-      term: p1.term,
-      at: this.#surroundings.clock.now(),
-      token: null,
-      expiry: null,
-    };
-    this.#attempt = attempt;
-    socket.whenBroken((reason) => {
-      if (this.#attempt === attempt) this.#dropAttempt(reason);
-    });
+    const attempt = this.#handshake.begin(socket, p1);
     const stuck = await this.#retireWorker();
     // Closed, replaced, or not wanted any more.
-    if (this.#attempt !== attempt) return;
+    if (this.#handshake.attempt !== attempt) return;
     if (stuck !== null) {
       this.#log.error(`Connection from ${socket.peer} refused: ${stuck}`);
-      this.#dropAttempt(stuck);
+      this.#handshake.drop(stuck);
       return;
     }
-    const token = new Uint8Array(TOKEN_SIZE);
-    this.#surroundings.entropy.fill(token);
-    attempt.token = token;
-    attempt.expiry = this.#surroundings.clock.after(HALF_OPEN_TIMEOUT_MS, () =>
-      this.#dropAttempt(`no second connection within ${HALF_OPEN_TIMEOUT_MS / 1000} s`),
-    );
-    socket.write(
-      encodeS1({
-        kind: "accepted",
-        version: attempt.version,
-        token,
-        extensions: attempt.extensions,
-      }),
-    );
-    this.#log.debug(1, `Half-open connection from ${socket.peer}, version ${attempt.version}.`);
+    this.#handshake.accept();
   }
 
   /**
@@ -1066,32 +909,16 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   secondStep(socket: HandshakeSocket, p2: P2): Refusal | null {
     assert(this.announcedRole === "secondary");
-    const attempt = this.#attempt;
-    if (attempt?.token == null || !equalBytes(attempt.token, p2.token)) {
-      const refusal = refuse("Token doesn't match.");
-      // The primary waits for its answer on A. Only its own host may spoil its attempt.
-      if (attempt?.token != null && attempt.socket.peerHost === socket.peerHost) {
-        this.#refuseAttempt(refusal);
-      }
-      return refusal;
-    }
-    if (p2.resuid === 0n) {
-      const refusal = refuse("Resource unique ID is missing.");
-      this.#refuseAttempt(refusal);
-      return refusal;
-    }
-    const again = this.#knownRefusal(p2);
+    const attempt = this.#handshake.complete(socket, p2);
+    if ("errmsg" in attempt) return attempt;
+    const again = this.#divergence.answerTo(p2);
     if (again !== null) {
-      this.#attempt = null;
-      attempt.expiry?.cancel();
       this.#log.debug(1, `Refused as before: ${attempt.socket.peer}: ${again.errmsg}`);
       attempt.socket.write(encodeS2(attempt.version, again, null));
       attempt.socket.end();
       socket.end();
       return null;
     }
-    this.#attempt = null;
-    attempt.expiry?.cancel();
     // S1 was sent when the old worker had gone, and only a second step makes a new one.
     assert(this.#worker === null);
     this.#log.debug(1, `Connected from ${attempt.socket.peer} and ${socket.peer}.`);
@@ -1113,7 +940,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       },
       "unknown",
     );
-    this.#heard(attempt.term);
+    this.#holder.heard(attempt.term);
     // One that ends without a word, as when it is killed, leaves nothing.
     this.#left = null;
     worker.handOver("a", attempt.socket);
@@ -1121,42 +948,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     // Only the deadline matters here: a socket may break on its way, and the worker wait for it.
     void worker.started(READY_TIMEOUT_MS);
     return null;
-  }
-
-  /** What a primary with these very counters was told a short while ago, or null. */
-  #knownRefusal(p2: P2): S2Refused | null {
-    const known = this.#divergence;
-    if (known === null || known.refusal === null) return null;
-    const { clock } = this.#surroundings;
-    if (clock.now() - this.#divergedAt >= REFUSAL_REMEMBERED_MS) return null;
-    const { peer } = known;
-    const same =
-      p2.resuid === peer.resuid && p2.localcnt === peer.localcnt && p2.remotecnt === peer.remotecnt;
-    if (!same) return null;
-    if (p2.remarks !== null) {
-      this.#divergence = { ...known, peer: { ...peer, remarks: p2.remarks } };
-    }
-    return known.refusal;
-  }
-
-  /** Tells the peer on A why, and closes it. */
-  #refuseAttempt(refusal: Refusal): void {
-    const attempt = this.#attempt;
-    if (attempt === null) return;
-    this.#attempt = null;
-    attempt.expiry?.cancel();
-    this.#log.debug(1, `Connection from ${attempt.socket.peer} refused: ${refusal.errmsg}`);
-    attempt.socket.write(encodeS1(refusal));
-    attempt.socket.end();
-  }
-
-  #dropAttempt(reason: string): void {
-    const attempt = this.#attempt;
-    if (attempt === null) return;
-    this.#attempt = null;
-    attempt.expiry?.cancel();
-    this.#log.debug(1, `Half-open connection from ${attempt.socket.peer} closed: ${reason}`);
-    attempt.socket.destroy();
   }
 
   // --- Commands of `hastctl` about the two copies.
@@ -1183,7 +974,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `shall be thrown away, type it there: hastctl resolve --discard-local ${name}`,
       );
     }
-    const divergence = this.#divergence;
+    const divergence = this.#divergence.facts;
     if (divergence === null) {
       if (this.#worker?.ready) {
         const lines = [
@@ -1204,7 +995,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `On that node: hastctl role primary ${name}; then type this again`,
       );
     }
-    this.#refuseAttempt(roleRefusal("init"));
+    this.#handshake.refuse(roleRefusal("init"));
     this.#target = this.#role;
     try {
       const stuck = await this.#retireWorker();
@@ -1212,8 +1003,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       const outcome = await this.#startWorker("secondary", null, "unknown").discard(keeper, dryRun);
       if ("exit" in outcome) return failed(describeEnd(outcome));
       if (!dryRun && outcome.plan === "discard") {
-        // The other node is to be judged anew, and not told the same as before.
-        this.#divergence = { ...divergence, refusal: null };
+        this.#divergence.forgetAnswer();
         this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
         this.#vouched = false;
         this.#left = null;
@@ -1348,7 +1138,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     }
     // The primary goes on without us, as we know from now on; one that is connecting again, or away, as well.
     this.#vouched = false;
-    this.#refuseAttempt(refuse(DISCONNECTED));
+    this.#handshake.refuse(refuse(DISCONNECTED));
     const stuck = await this.#retireWorker();
     if (stuck !== null) return failed(stuck);
     return done(
@@ -1436,7 +1226,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #whyAlone(): string {
     const { name } = this;
     if (!this.#orders.connected) return this.#standalone();
-    if (this.#divergence !== null) {
+    if (this.#divergence.facts !== null) {
       return `the two copies do not fit together, and one must be chosen: hastctl status ${name}`;
     }
     return this.#role === "primary"
@@ -1491,7 +1281,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `hastctl disconnect ${name}`,
       );
     }
-    this.#refuseAttempt(roleRefusal("init"));
+    this.#handshake.refuse(roleRefusal("init"));
     this.#target = this.#role;
     try {
       const stuck = await this.#retireWorker();
@@ -1545,13 +1335,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const report = worker?.ready ? await worker.report() : null;
     const { settings } = this;
     const copy = this.#copyState();
+    const divergence = this.#divergence.facts;
     const notes: string[] = [];
     if (!this.#orders.connected) notes.push(this.#standalone());
     if (this.#note !== null) notes.push(...this.#note.split("\n"));
-    else if (this.#divergence !== null && this.#role !== "primary") {
-      notes.push(...divergenceNotes(this.#divergence, this.name));
+    else if (divergence !== null && this.#role !== "primary") {
+      notes.push(...divergenceNotes(divergence, this.name));
     }
-    notes.push(...this.#leaseNotes(), ...this.#copyNotes(copy));
+    notes.push(...this.#holder.notes(), ...this.#copyNotes(copy));
     notes.push(...this.#attachment.notes());
     const device = this.#attachment.status;
     if (report !== null) notes.push(...report.notes);
@@ -1612,28 +1403,10 @@ function utc(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
-/** An answer to P1 or P2 other than the one hoped for. */
-export function refuse(errmsg: string): Refusal {
-  return { kind: "refused", errmsg, wait: false };
-}
-
-/** Source: FreeBSD sbin/hastd/hastd.c, listen_accept(). */
-export function roleRefusal(role: Role): Refusal {
-  const errmsg = `Remote node acts as ${role} for the resource and not as secondary.`;
-  return { kind: "refused", errmsg, wait: role === "primary" };
-}
-
 /** A command at the end of a message: a full stop would be typed along with it. */
 const COMMAND_LAST = /[:;] (?:fuser|hastctl|hastd|ip|lsblk|mkdir|ss|truncate) [^:;]*$/;
 
 function sentence(text: string): string {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(first) || COMMAND_LAST.test(first) ? first : `${first}.`;
-}
-
-function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false;
-  let difference = 0;
-  for (let index = 0; index < a.length; index++) difference |= a[index]! ^ b[index]!;
-  return difference === 0;
 }
