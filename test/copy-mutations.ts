@@ -325,9 +325,9 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "S-10, S-8",
     ...RESOURCE,
     find: `      if (stuck !== null) return failed(stuck);
-      const outcome`,
+      return await run`,
     replace: `      if (stuck === "") return failed(stuck);
-      const outcome`,
+      return await run`,
   },
   {
     name: "a FreeBSD primary's forgetting is not noted",

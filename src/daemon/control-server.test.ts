@@ -8,11 +8,10 @@ import {
   FakeProcesses,
   FakeStream,
   FIXED,
-  NO_DEVICES,
-  NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
+  surroundingsOf,
   USABLE,
 } from "../../test/daemon/fakes.ts";
 import { fuzz, mutated } from "../../test/fuzz.ts";
@@ -47,19 +46,10 @@ class World {
   probe: () => Promise<Probed> = async () => USABLE;
 
   constructor(...names: string[]) {
+    const { clock, processes, log } = this;
+    const surroundings = surroundingsOf({ clock, processes, log, probe: () => this.probe() });
     for (const name of names) {
-      const resource = new Resource(settingsOf(name), {
-        clock: this.clock,
-        entropy: { fill: () => undefined },
-        processes: this.processes,
-        probe: () => this.probe(),
-        log: this.log,
-        workerLog: "stdio",
-        hooks: NO_HOOKS,
-        devices: NO_DEVICES,
-        event: () => undefined,
-      });
-      this.resources.set(name, resource);
+      this.resources.set(name, new Resource(settingsOf(name), surroundings));
     }
     this.processes.born = (worker) => worker.says({ kind: "ready" });
   }

@@ -8,12 +8,10 @@ import {
   FakeProcesses,
   FakeResolver,
   FakeSocket,
-  NO_DEVICES,
-  NO_HOOKS,
   NO_TLS,
   settingsOf,
   settle,
-  USABLE,
+  surroundingsOf,
 } from "../../test/daemon/fakes.ts";
 import { fuzz, mutated } from "../../test/fuzz.ts";
 import type { HandshakeSocket } from "../platform/handshake-socket.ts";
@@ -94,17 +92,8 @@ class World {
   }
 
   make(name: string, remote: string): Resource {
-    return new Resource(settingsOf(name, { remote }), {
-      clock: this.clock,
-      entropy: { fill: (bytes) => bytes.fill(1) },
-      processes: this.processes,
-      probe: async () => USABLE,
-      log: this.log,
-      workerLog: "stdio",
-      hooks: NO_HOOKS,
-      devices: NO_DEVICES,
-      event: () => undefined,
-    });
+    const { clock, processes, log } = this;
+    return new Resource(settingsOf(name, { remote }), surroundingsOf({ clock, processes, log }));
   }
 
   async connect(bytes?: Uint8Array, host = "10.0.0.2"): Promise<FakeSocket> {

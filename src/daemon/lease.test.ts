@@ -10,11 +10,9 @@ import {
   FakeSocket,
   FakeStream,
   FIXED,
-  NO_DEVICES,
-  NO_HOOKS,
   settingsOf,
   settle,
-  USABLE,
+  surroundingsOf,
 } from "../../test/daemon/fakes.ts";
 import type { ToWorker } from "../engine/worker-messages.ts";
 import {
@@ -40,17 +38,11 @@ class Node {
   readonly #server: ControlServer;
 
   constructor(arbiter = true) {
-    this.resource = new Resource(settingsOf("r0", { arbiter }), {
-      clock: this.clock,
-      entropy: { fill: (bytes) => bytes.fill(1) },
-      processes: this.processes,
-      probe: async () => USABLE,
-      log: this.log,
-      workerLog: "stdio",
-      hooks: NO_HOOKS,
-      devices: NO_DEVICES,
-      event: () => undefined,
-    });
+    const { clock, processes, log } = this;
+    this.resource = new Resource(
+      settingsOf("r0", { arbiter }),
+      surroundingsOf({ clock, processes, log }),
+    );
     this.#server = new ControlServer({
       clock: this.clock,
       log: this.log,

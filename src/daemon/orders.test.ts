@@ -9,11 +9,10 @@ import {
   FakeProcesses,
   FakePrograms,
   FakeSocket,
-  NO_DEVICES,
   QUIET_REPORT,
   settingsOf,
   settle,
-  USABLE,
+  surroundingsOf,
 } from "../../test/daemon/fakes.ts";
 import type { Resolution } from "../engine/worker-messages.ts";
 import type { Order, Role } from "../wire/control.ts";
@@ -30,20 +29,19 @@ class World {
   readonly programs = new FakePrograms();
   gate: string | null = null;
   tokenCount = 0;
-  readonly resource = new Resource(settingsOf("r0"), {
-    clock: this.clock,
-    entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
-    processes: this.processes,
-    probe: async () => USABLE,
-    log: new FakeLog(),
-    workerLog: "stdio",
-    devices: NO_DEVICES,
-    hooks: {
-      programs: this.programs,
-      settings: () => ({ exec: null, gate: this.gate, timeoutMs: 60_000 }),
-    },
-    event: () => undefined,
-  });
+  readonly resource = new Resource(
+    settingsOf("r0"),
+    surroundingsOf({
+      clock: this.clock,
+      entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
+      processes: this.processes,
+      log: new FakeLog(),
+      hooks: {
+        programs: this.programs,
+        settings: () => ({ exec: null, gate: this.gate, timeoutMs: 60_000 }),
+      },
+    }),
+  );
 
   static async as(role: Role): Promise<World> {
     const world = new World();

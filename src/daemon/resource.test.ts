@@ -9,10 +9,10 @@ import {
   FakePrograms,
   FakeSocket,
   type FakeWorker,
-  NO_DEVICES,
   QUIET_REPORT,
   settingsOf,
   settle,
+  surroundingsOf,
   USABLE,
 } from "../../test/daemon/fakes.ts";
 import type { WorkerEvent } from "../engine/worker-messages.ts";
@@ -24,6 +24,7 @@ import {
   READY_TIMEOUT_MS,
   RESTART_DELAY_MIN_MS,
   Resource,
+  type ResourceSurroundings,
   SILENT_ROUNDS_MAX,
   STOP_GRACE_MS,
 } from "./resource.ts";
@@ -37,21 +38,20 @@ class World {
   readonly programs = new FakePrograms();
   hookSettings: HookSettings = { exec: null, gate: null, timeoutMs: 60_000 };
   probe: () => Promise<Probed> = async () => USABLE;
-  readonly resource: Resource = new Resource(settingsOf("r0"), {
+  tokenCount = 0;
+  readonly surroundings = surroundingsOf({
     clock: this.clock,
     entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
     processes: this.processes,
     probe: () => this.probe(),
     log: this.log,
-    workerLog: "stdio",
-    devices: NO_DEVICES,
     hooks: {
       programs: this.programs,
       settings: () => this.hookSettings,
     },
     event: (_resource, event) => this.events.push(event),
   });
-  tokenCount = 0;
+  readonly resource: Resource = new Resource(settingsOf("r0"), this.surroundings);
 
   constructor() {
     this.processes.born = (worker) => worker.says({ kind: "ready" });
@@ -1450,17 +1450,12 @@ test("stop() lets hooks that wait run", async () => {
 
 class DeviceWorld extends World {
   readonly machine = new DeviceMachine(this.clock);
-  override readonly resource = new Resource(settingsOf("r0", { device: "fuse" }), {
-    clock: this.clock,
-    entropy: { fill: (bytes) => bytes.fill(++this.tokenCount) },
-    processes: this.processes,
-    probe: () => this.probe(),
-    log: this.log,
-    workerLog: "stdio",
+  readonly withDevice: ResourceSurroundings = {
+    ...this.surroundings,
     devices: { system: this.machine, directory: "/dev/hast" },
     hooks: { programs: this.machine, settings: () => this.hookSettings },
-    event: (_resource, event) => this.events.push(event),
-  });
+  };
+  override readonly resource = new Resource(settingsOf("r0", { device: "fuse" }), this.withDevice);
 
   async device(): Promise<unknown> {
     const entry = this.machine.wait(this.resource.statusEntry());
@@ -1631,17 +1626,7 @@ test("nobody has a role before what an earlier hastd left is cleared", async () 
   world.machine.files.set("/proc/self/stat", stat(78, "hastd", 9000));
   world.machine.files.delete("/proc/77/stat");
   world.machine.ran.length = 0;
-  const next = new Resource(settingsOf("r0"), {
-    clock: world.clock,
-    entropy: { fill: (bytes) => bytes.fill(9) },
-    processes: world.processes,
-    probe: () => world.probe(),
-    log: world.log,
-    workerLog: "stdio",
-    devices: { system: world.machine, directory: "/dev/hast" },
-    hooks: { programs: world.machine, settings: () => world.hookSettings },
-    event: () => undefined,
-  });
+  const next = new Resource(settingsOf("r0"), world.withDevice);
   const change = next
     .changeRole("secondary")
     .then((answer) => [answer.kind, world.machine.ran.length]);

@@ -995,26 +995,38 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `On that node: hastctl role primary ${name}; then type this again`,
       );
     }
-    this.#handshake.refuse(roleRefusal("init"));
-    this.#target = this.#role;
-    try {
-      const stuck = await this.#retireWorker();
-      if (stuck !== null) return failed(stuck);
-      const outcome = await this.#startWorker("secondary", null, "unknown").discard(keeper, dryRun);
+    return await this.#errand(async (worker) => {
+      const outcome = await worker.discard(keeper, dryRun);
       if ("exit" in outcome) return failed(describeEnd(outcome));
       if (!dryRun && outcome.plan === "discard") {
         this.#divergence.forgetAnswer();
-        this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
-        this.#vouched = false;
-        this.#left = null;
+        this.#giveWay();
         this.#note =
           "the changes of this node were thrown away; the other one's are copied here when it connects as " +
           `primary. If it is not: hastctl role primary ${name} on that node`;
       }
       return { kind: "done", lines: outcome.lines };
+    });
+  }
+
+  /** Has it done by a worker that serves no primary, while none may come. */
+  async #errand(run: (worker: Worker) => Promise<Resolution>): Promise<Resolution> {
+    this.#handshake.refuse(roleRefusal("init"));
+    this.#target = this.#role;
+    try {
+      const stuck = await this.#retireWorker();
+      if (stuck !== null) return failed(stuck);
+      return await run(this.#startWorker("secondary", null, "unknown"));
     } finally {
       this.#target = null;
     }
+  }
+
+  /** Its metadata say so now: this copy is to be made like the other one. */
+  #giveWay(): void {
+    this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
+    this.#vouched = false;
+    this.#left = null;
   }
 
   /** `hastctl sync --full`. */
@@ -1281,24 +1293,13 @@ export class Resource implements WorkerOwner, AttachmentOwner {
           `hastctl disconnect ${name}`,
       );
     }
-    this.#handshake.refuse(roleRefusal("init"));
-    this.#target = this.#role;
-    try {
-      const stuck = await this.#retireWorker();
-      if (stuck !== null) return failed(stuck);
-      const worker = this.#startWorker("secondary", null, "unknown");
+    return await this.#errand(async (worker) => {
       const resolution = await worker.command({ kind: "outdate", dryRun });
       const end = await worker.started(READY_TIMEOUT_MS);
       assert(end !== "ready");
-      if (resolution.kind === "done" && !dryRun && !resolution.before) {
-        this.#copy = { state: "outdated", forced: this.#copy?.forced ?? null };
-        this.#vouched = false;
-        this.#left = null;
-      }
+      if (resolution.kind === "done" && !dryRun && !resolution.before) this.#giveWay();
       return resolution;
-    } finally {
-      this.#target = null;
-    }
+    });
   }
 
   // --- Status.

@@ -1345,6 +1345,19 @@ function grant(led: Led): void {
   led.engine.renewLease(LEASE.deadlineMs, number);
 }
 
+/** A chosen primary whose peer, in step on record, has left, and a write that it may not answer yet. */
+async function deserted(): Promise<{ led: Led; before: bigint; write: bigint }> {
+  const led = await Led.start(CHOSEN);
+  await led.settle();
+  grant(led);
+  led.isolate();
+  led.peer.leave();
+  await led.settle();
+  const before = led.metadata.localcnt;
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  return { led, before, write };
+}
+
 test("S-17: with both nodes in step the arbiter hears so, and nothing waits for it", async () => {
   const led = await Led.start(CHOSEN);
   await led.settle();
@@ -1355,14 +1368,7 @@ test("S-17: with both nodes in step the arbiter hears so, and nothing waits for 
 });
 
 test("S-17: going on alone is on the arbiter's record before it is on this disk, and before any answer", async () => {
-  const led = await Led.start(CHOSEN);
-  await led.settle();
-  grant(led);
-  led.isolate();
-  led.peer.leave();
-  await led.settle();
-  const before = led.metadata.localcnt;
-  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  const { led, before, write } = await deserted();
   await led.world.clock.pass(4_000);
   expect.equal(led.nbd.answer(write), null);
   expect.equal(led.world.host.wishes.at(-1)?.whole, "local");
@@ -1375,14 +1381,7 @@ test("S-17: going on alone is on the arbiter's record before it is on this disk,
 });
 
 test("S-17: a demotion that nobody agrees to ends without an answer and without a mark", async () => {
-  const led = await Led.start(CHOSEN);
-  await led.settle();
-  grant(led);
-  led.isolate();
-  led.peer.leave();
-  await led.settle();
-  const before = led.metadata.localcnt;
-  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  const { led, before, write } = await deserted();
   await led.settle();
   led.engine.stop(10_000);
   await led.world.clock.pass(1_000);

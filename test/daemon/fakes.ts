@@ -457,6 +457,21 @@ export const NO_DEVICES: ResourceSurroundings["devices"] = {
   },
 };
 
+/** For resources that have a disk and neither hooks nor a device, save for what `parts` says. */
+export function surroundingsOf(
+  parts: Pick<ResourceSurroundings, "clock" | "processes" | "log"> & Partial<ResourceSurroundings>,
+): ResourceSurroundings {
+  return {
+    entropy: { fill: (bytes) => bytes.fill(1) },
+    probe: async () => USABLE,
+    workerLog: "stdio",
+    hooks: NO_HOOKS,
+    devices: NO_DEVICES,
+    event: () => undefined,
+    ...parts,
+  };
+}
+
 /** For daemons that are not reloaded. */
 export const FIXED: Configuration = {
   text: () => "",

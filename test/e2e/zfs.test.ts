@@ -62,9 +62,24 @@ function failover(host: Host, order: "master" | "slave"): Promise<number> {
   });
 }
 
-/** Writes until it is stopped, without ever asking whether it is on the disk. */
-function startWriter(host: Host): void {
+/** Writes, and goes on until it is stopped, without ever asking whether it is on the disk. */
+async function startWriter(host: Host): Promise<void> {
   host.spawn("dd", "dd", "if=/dev/urandom", "of=/mnt/data/foo", "bs=64k", "conv=notrunc");
+  await host.until("dd writes", async () => {
+    const { stdout } = await host.run(["stat", "-c", "%s", "/mnt/data/foo"]);
+    return Number(stdout) > 1024 * 1024;
+  });
+}
+
+/** Writes a file of which nothing may be lost, and syncs it. @returns what {@link keptSum} says of it */
+async function keepFile(host: Host): Promise<string> {
+  const to = ["of=/mnt/data/kept", "bs=1M", "count=8", "conv=fsync"];
+  await host.expect("dd", "if=/dev/urandom", ...to);
+  return await keptSum(host);
+}
+
+function keptSum(host: Host): Promise<string> {
+  return host.expect("sha256sum", "/mnt/data/kept");
 }
 
 async function writerLives(host: Host): Promise<boolean> {
@@ -88,32 +103,20 @@ async function withPair(
 
 test("by hand: failover slave here, failover master there, and back, while dd writes", () =>
   withPair("none", async ({ one, two }) => {
-    await one.expect(
-      "dd",
-      "if=/dev/urandom",
-      "of=/mnt/data/kept",
-      "bs=1M",
-      "count=8",
-      "conv=fsync",
-    );
-    const sum = await one.expect("sha256sum", "/mnt/data/kept");
+    const sum = await keepFile(one);
     for (const [from, to] of [[one, two] as const, [two, one] as const]) {
       const slave = await failover(from, "slave");
       const master = await failover(to, "master");
       expect.equal(await pools(from), "");
-      expect.equal(await to.expect("sha256sum", "/mnt/data/kept"), sum);
+      expect.equal(await keptSum(to), sum);
       console.log(`by hand: slave ${slave.toFixed(1)} s, master ${master.toFixed(1)} s`);
     }
-    startWriter(one);
-    await one.until("dd writes", async () => {
-      const { stdout } = await one.run(["stat", "-c", "%s", "/mnt/data/foo"]);
-      return Number(stdout) > 1024 * 1024;
-    });
+    await startWriter(one);
     const slave = await failover(one, "slave");
     expect.ok(!(await writerLives(one)));
     expect.equal(await pools(one), "");
     await failover(two, "master");
-    expect.equal(await two.expect("sha256sum", "/mnt/data/kept"), sum);
+    expect.equal(await keptSum(two), sum);
     await scrubIsClean(two);
     console.log(`by hand, while dd writes: slave ${slave.toFixed(1)} s`);
   }));
@@ -121,20 +124,8 @@ test("by hand: failover slave here, failover master there, and back, while dd wr
 test("zpool export -f while dd writes: failover slave takes the role away in time, and the node is not fit until zfs-fuse is new", () =>
   withPair("none", async (pair) => {
     const { one, two } = pair;
-    await one.expect(
-      "dd",
-      "if=/dev/urandom",
-      "of=/mnt/data/kept",
-      "bs=1M",
-      "count=8",
-      "conv=fsync",
-    );
-    const sum = await one.expect("sha256sum", "/mnt/data/kept");
-    startWriter(one);
-    await one.until("dd writes", async () => {
-      const { stdout } = await one.run(["stat", "-c", "%s", "/mnt/data/foo"]);
-      return Number(stdout) > 1024 * 1024;
-    });
+    const sum = await keepFile(one);
+    await startWriter(one);
     const { code, stderr } = await one.run(["timeout", "30", "zpool", "export", "-f", "zhast"]);
     expect.notEqual(code, 0);
     expect.match(stderr, /pool is busy/);
@@ -146,7 +137,7 @@ test("zpool export -f while dd writes: failover slave takes the role away in tim
     expect.ok(slave < 60, `${slave} s`);
     expect.equal(await pair.role(one), "secondary");
     await failover(two, "master");
-    expect.equal(await two.expect("sha256sum", "/mnt/data/kept"), sum);
+    expect.equal(await keptSum(two), sum);
     await scrubIsClean(two);
     console.log(`after export -f while dd writes: slave ${slave.toFixed(1)} s`);
 
@@ -169,28 +160,20 @@ test("zpool export -f while dd writes: failover slave takes the role away in tim
     await failover(one, "slave");
     expect.equal(await pools(one), "");
     await failover(one, "master");
-    expect.equal(await one.expect("sha256sum", "/mnt/data/kept"), sum);
+    expect.equal(await keptSum(one), sum);
     expect.ok(await pair.isFit(one));
   }));
 
 test("ZFS hangs: failover slave takes the role away in time, and the other node goes on", () =>
   withPair("none", async (pair) => {
     const { one, two } = pair;
-    await one.expect(
-      "dd",
-      "if=/dev/urandom",
-      "of=/mnt/data/kept",
-      "bs=1M",
-      "count=8",
-      "conv=fsync",
-    );
-    const sum = await one.expect("sha256sum", "/mnt/data/kept");
+    const sum = await keepFile(one);
     await one.expect("pkill", "-STOP", "-x", "zfs-fuse");
     const slave = await failover(one, "slave");
     expect.ok(slave < 120, `${slave} s`);
     expect.equal(await pair.role(one), "secondary");
     await failover(two, "master");
-    expect.equal(await two.expect("sha256sum", "/mnt/data/kept"), sum);
+    expect.equal(await keptSum(two), sum);
     console.log(`while ZFS hangs: slave ${slave.toFixed(1)} s`);
   }));
 

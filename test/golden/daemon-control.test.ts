@@ -13,12 +13,10 @@ import {
   FakeSocket,
   FakeStream,
   FIXED,
-  NO_DEVICES,
-  NO_HOOKS,
   QUIET_REPORT,
   settingsOf,
   settle,
-  USABLE,
+  surroundingsOf,
 } from "../daemon/fakes.ts";
 import { golden, goldenPaths, zeroStreamPadding } from "./vectors.ts";
 
@@ -38,17 +36,8 @@ class Node {
       compression: "lzf",
     });
     const log = new FakeLog();
-    this.resource = new Resource(settings, {
-      clock: this.clock,
-      entropy: { fill: (bytes) => bytes.fill(1) },
-      processes: this.processes,
-      probe: async () => USABLE,
-      log,
-      workerLog: "stdio",
-      hooks: NO_HOOKS,
-      devices: NO_DEVICES,
-      event: () => undefined,
-    });
+    const { clock, processes } = this;
+    this.resource = new Resource(settings, surroundingsOf({ clock, processes, log }));
     this.server = new ControlServer({
       clock: this.clock,
       log,

@@ -13,12 +13,10 @@ import {
   FakeProcesses,
   FakeResolver,
   FakeSocket,
-  NO_DEVICES,
-  NO_HOOKS,
   NO_TLS,
   settingsOf,
   settle,
-  USABLE,
+  surroundingsOf,
 } from "../daemon/fakes.ts";
 import { golden, goldenPaths, messagesOf, zeroStreamPadding } from "./vectors.ts";
 
@@ -34,17 +32,9 @@ class Node {
   constructor() {
     const clock = new FakeClock();
     const log = new FakeLog();
-    const surroundings = {
-      clock,
-      entropy: { fill: (bytes: Uint8Array) => bytes.set(this.#token) },
-      processes: this.processes,
-      probe: async () => USABLE,
-      log,
-      workerLog: "stdio",
-      hooks: NO_HOOKS,
-      devices: NO_DEVICES,
-      event: () => undefined,
-    } as const;
+    const { processes } = this;
+    const entropy = { fill: (bytes: Uint8Array) => bytes.set(this.#token) };
+    const surroundings = surroundingsOf({ clock, entropy, processes, log });
     const add = (name: string, remote: string) =>
       this.#resources.set(name, new Resource(settingsOf(name, { remote }), surroundings));
     add("r0", `tcp4://${PRIMARY}:8457`);
