@@ -41,6 +41,22 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `state === "new" ?`,
   },
   {
+    name: "who asks does not hear it twice that the other node is primary",
+    defect: "S-11",
+    ...PRIMARY_ENGINE,
+    find: `    if (repeated) this.#host.debug(1, reason);
+    else {`,
+    replace: `    if (repeated) return;
+    else {`,
+  },
+  {
+    name: "one that is begun to be accepted serves before it has heard the counters",
+    defect: "S-2",
+    ...PRIMARY_ENGINE,
+    find: `    if (question?.needs !== "no-rival") return;`,
+    replace: `    return;`,
+  },
+  {
     name: "two that are promoted together wait for each other equally long",
     defect: "S-11",
     ...PRIMARY_ENGINE,

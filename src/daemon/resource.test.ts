@@ -370,6 +370,23 @@ test("S-11: a primary whose connection is being made again is alive", async () =
   assert.match(outcome.reason, /connected and alive/);
 });
 
+test("S-11: a primary is alive, although it was asked about while its worker was still starting", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  world.processes.born = () => undefined;
+  await world.connect();
+  const worker = world.processes.last; // as one that opens its disk: deaf to what it is asked
+  const change = world.resource.changeRole("primary");
+  await world.clock.advance(500);
+  worker.report = { ...QUIET_REPORT, silentMs: 5 };
+  worker.says({ kind: "ready" });
+  await world.clock.advance(14_500);
+  assert(!worker.kinds.includes("stop"), "its connection is left alone");
+  const outcome = await change;
+  assert(outcome.kind === "failed");
+  assert.match(outcome.reason, /connected and alive/);
+});
+
 test("a connection that was begun and never completed is no obstacle for long", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");

@@ -398,7 +398,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       if (this.#stopping) return false;
       // While a primary connects, its old worker says nothing of it: the P1 in hand does.
       if (attempt === null && worker?.identity.role !== "secondary") return false;
-      const report = attempt === null ? await worker!.report() : null;
+      // One that opens its disk does not answer yet.
+      const report = attempt === null && worker!.ready ? await worker!.report() : null;
       const now = clock.now();
       const waitedMs = now - askedAt;
       const silentMs = attempt === null ? report?.silentMs : now - attempt.at;

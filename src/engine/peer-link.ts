@@ -99,8 +99,13 @@ export interface PeerLinkHandler {
   mayResync(): Promise<string | null>;
   /** A handshake ended well: merge, then requests may follow. */
   accepted(peer: PeerState): void;
-  /** An attempt ended without a connection. `wait`: the peer is primary, and may be on its way down. */
-  attemptFailed(reason: string, wait: boolean): void;
+  /** The peer is secondary, and has begun to accept us: accepted() or attemptFailed() follows. */
+  begun(): void;
+  /**
+   * An attempt ended without a connection. `wait`: the peer is primary, and may be on its way down. `repeated`: the
+   * one before ended in the same way.
+   */
+  attemptFailed(reason: string, wait: boolean, repeated: boolean): void;
   /**
    * After attemptFailed(), at each such attempt: the two copies do not fit together.
    * @param reason for people, without a full stop; null where the peer's word says it
@@ -355,6 +360,7 @@ export class PeerLink {
     this.#token = answer.token;
     this.#cancelTimer();
     this.#state = "counters";
+    this.#handler.begun();
     if (this.#aReader!.pending > 0) this.#heardBeforeP2();
     this.metadataIdle();
   }
@@ -664,8 +670,7 @@ export class PeerLink {
       core.handshakeFailed(out);
       const repeated = reason === this.#lastFailure;
       this.#lastFailure = reason;
-      if (!repeated && !this.#stopped) this.#handler.attemptFailed(reason, wait);
-      else if (!this.#stopped) this.#handler.debug(1, reason);
+      if (!this.#stopped) this.#handler.attemptFailed(reason, wait, repeated);
     }
     this.#handler.turn();
   }

@@ -1154,6 +1154,7 @@ class Aspirant {
   readonly world: World;
   readonly engine: PrimaryEngine;
   admitted: boolean | null = null;
+  datasize = 0;
   readonly #peer: () => PretendSecondary | null;
 
   private constructor(world: World, engine: PrimaryEngine, peer: () => PretendSecondary | null) {
@@ -1191,6 +1192,7 @@ class Aspirant {
     const { disk, environment, host } = world;
     const opened = PrimaryEngine.open(world.settings, disk, environment, host, trust, lease);
     const aspirant = new Aspirant(world, await world.until(opened), () => last);
+    aspirant.datasize = datasize;
     await world.events.settle();
     return aspirant;
   }
@@ -1512,6 +1514,46 @@ test("S-11: of two that know their copy, and are promoted together, the one with
   Object.assign(rival, ACTS_AS_INIT);
   await left.world.clock.pass(500);
   await left.serves();
+});
+
+test("S-11: one that the other node has begun to accept waits for the end of it, and is not refused", async () => {
+  const peer: Partial<SecondaryOptions> = { ...ACTS_AS_PRIMARY };
+  const chance = [0, 255, 0, 255].map((byte) => Uint8Array.of(byte)); // every other one is the link's
+  const patient = await Aspirant.start("known", {}, peer, { timeout: 5 }, null, chance);
+  await patient.world.clock.pass(6_400);
+  Object.assign(peer, { s1: undefined, s2: new Uint8Array() }); // secondary now; its worker starts
+  await patient.world.clock.pass(500);
+  expect.ok(patient.peer?.p2, "it has been accepted");
+  await patient.world.clock.pass(500);
+  expect.equal(patient.admitted, null);
+  patient.peer?.a.send(handshakeOf({ datasize: patient.datasize }).s2);
+  await patient.world.events.settle();
+  await patient.serves();
+});
+
+test("S-11: one that is refused in the middle of being accepted, by a node that is primary again, hears that", async () => {
+  const peer: Partial<SecondaryOptions> = { ...ACTS_AS_PRIMARY };
+  const aspirant = await Aspirant.start("known", {}, peer, { timeout: 5 });
+  const { s1 } = peer;
+  Object.assign(peer, { s1: undefined, s2: new Uint8Array() });
+  await aspirant.world.clock.pass(600);
+  expect.ok(aspirant.peer?.p2, "it has been accepted");
+  Object.assign(peer, { s1 });
+  aspirant.peer?.a.send(s1!);
+  await aspirant.world.clock.pass(5_000);
+  aspirant.refused(/the other node is primary/);
+});
+
+test("S-2: one that knows its copy serves nothing while a secondary, which answers, may have newer data", async () => {
+  const peer = { localcnt: 1n, syncsrc: "secondary" as const };
+  const stale = await Aspirant.start("known", {}, { ...peer, s2: new Uint8Array() });
+  expect.ok(stale.peer?.p2, "it has been accepted");
+  await stale.world.clock.pass(2_100); // its worker still starts
+  expect.equal(stale.admitted, null);
+  stale.peer?.a.send(handshakeOf({ datasize: stale.datasize, ...peer }).s2);
+  await stale.world.events.settle();
+  expect.equal(stale.admitted, true);
+  expect.ok(stale.engine.core.connected);
 });
 
 test("S-2: a copy that has been in step is not new, even if it never was on record as whole", async () => {

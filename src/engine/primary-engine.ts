@@ -1095,6 +1095,15 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     return this.#host.mayResync();
   }
 
+  begun(): void {
+    const question = this.#question;
+    if (question?.needs !== "no-rival") return;
+    // No rival; and it may have gone on without us, so its counters are worth as much patience as a doubt.
+    question.primarySeen = false;
+    question.deadline.cancel();
+    question.deadline = this.#deadline(this.#settings.timeout * 1000);
+  }
+
   accepted(peer: PeerState): void {
     this.#divergence = null;
     this.#gate?.cancel();
@@ -1112,10 +1121,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#answered(null);
   }
 
-  attemptFailed(reason: string, wait: boolean): void {
-    // A split-brain is told with what to do: diverged() follows.
-    const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
-    this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
+  attemptFailed(reason: string, wait: boolean, repeated: boolean): void {
+    if (repeated) this.#host.debug(1, reason);
+    else {
+      // A split-brain is told with what to do: diverged() follows.
+      const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
+      this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
+    }
     const question = this.#question;
     if (question !== null) {
       if (wait) this.#sawPrimary(question);
@@ -1126,6 +1138,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       }
       return;
     }
+    if (repeated) return;
     if (!wait) {
       this.#openGate();
       return;
