@@ -7,9 +7,9 @@
  * (BD-34).
  */
 
-import type { Divergence } from "../engine/worker-messages.ts";
+import type { CopyFacts, Divergence } from "../engine/worker-messages.ts";
 import type { Clock } from "../platform/clock.ts";
-import type { P2, S2Refused } from "../wire/handshake.ts";
+import type { S2Refused } from "../wire/handshake.ts";
 
 /** How long a refused primary is told the same again: it asks every 10 s. */
 const REFUSAL_REMEMBERED_MS = 60_000;
@@ -46,15 +46,18 @@ export class KnownDivergence {
   }
 
   /** What a primary with these very counters was told a short while ago, or null. */
-  answerTo(p2: P2): S2Refused | null {
+  answerTo(primary: CopyFacts): S2Refused | null {
     const known = this.#facts;
     if (known === null || known.refusal === null) return null;
     if (this.#clock.now() - this.#judgedAt >= REFUSAL_REMEMBERED_MS) return null;
     const { peer } = known;
     const same =
-      p2.resuid === peer.resuid && p2.localcnt === peer.localcnt && p2.remotecnt === peer.remotecnt;
+      primary.resuid === peer.resuid &&
+      primary.localcnt === peer.localcnt &&
+      primary.remotecnt === peer.remotecnt;
     if (!same) return null;
-    if (p2.remarks !== null) this.#facts = { ...known, peer: { ...peer, remarks: p2.remarks } };
+    const { remarks } = primary;
+    if (remarks !== null) this.#facts = { ...known, peer: { ...peer, remarks } };
     return known.refusal;
   }
 

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-2-Clause
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { FakeClock } from "../../test/daemon/fakes.ts";
+import type { CopyFacts, Divergence } from "../engine/worker-messages.ts";
+import { KnownDivergence } from "./known-divergence.ts";
+
+const PRIMARY: CopyFacts = { resuid: 7n, localcnt: 2n, remotecnt: 1n, remarks: null };
+const REFUSAL = {
+  kind: "refused",
+  datasize: 1 << 20,
+  extentsize: 65536,
+  localcnt: 2n,
+  remotecnt: 1n,
+  errmsg: "Split-brain condition!",
+  wait: false,
+  resuid: null,
+  remarks: null,
+} as const;
+const FACTS: Divergence = {
+  splitBrain: true,
+  reason: "both nodes took writes while they were apart",
+  extentSize: 65536,
+  dataSize: 1 << 20,
+  own: PRIMARY,
+  peer: PRIMARY,
+  refusal: REFUSAL,
+};
+
+function judged(facts: Divergence = FACTS): { clock: FakeClock; known: KnownDivergence } {
+  const clock = new FakeClock();
+  const known = new KnownDivergence(clock);
+  assert.equal(known.judged(facts), "new");
+  return { clock, known };
+}
+
+test("BD-34: a primary with the same counters is answered for a minute", async () => {
+  const { clock, known } = judged();
+  await clock.advance(59_999);
+  assert.equal(known.answerTo(PRIMARY), REFUSAL);
+  await clock.advance(1);
+  assert.equal(known.answerTo(PRIMARY), null);
+});
+
+test("BD-34: a primary with another counter or id is to be judged anew", () => {
+  const { known } = judged();
+  for (const other of [{ resuid: 8n }, { localcnt: 3n }, { remotecnt: 2n }]) {
+    assert.equal(known.answerTo({ ...PRIMARY, ...other }), null);
+  }
+});
+
+test("what the primary says of its changes meanwhile is kept, for people", () => {
+  const { known } = judged();
+  const remarks = { dirtyExtents: 5, synced: null, aloneSince: null };
+  assert.equal(known.answerTo({ ...PRIMARY, remarks }), REFUSAL);
+  assert.deepEqual(known.facts?.peer.remarks, remarks);
+});
+
+test("nothing is answered on a primary, nor when a person has decided, nor when it is forgotten", () => {
+  assert.equal(judged({ ...FACTS, refusal: null }).known.answerTo(PRIMARY), null);
+  const { known } = judged();
+  known.forgetAnswer();
+  assert.equal(known.answerTo(PRIMARY), null);
+  assert.notEqual(known.facts, null);
+  known.forget();
+  assert.equal(known.facts, null);
+});
+
+test("BD-34: a split-brain is told once, until the nodes have met; a reason is news when it differs", () => {
+  const { known } = judged();
+  assert.equal(known.tellSplitBrain(), "tell");
+  assert.equal(known.judged(FACTS), "known");
+  assert.equal(known.tellSplitBrain(), "told");
+  assert.equal(known.judged({ ...FACTS, reason: "another resource" }), "new");
+  known.forget();
+  assert.equal(known.tellSplitBrain(), "tell");
+  assert.equal(known.judged(FACTS), "new");
+});
