@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /**
- * One resource in the main daemon: its role, its worker, and a handshake in progress.
+ * One resource in the main daemon: its role, its worker, and what operators order.
  *
  *   init ──► primary     a worker at once, and again when it dies of a signal or of code 75
  *   init ──► secondary   no worker, until a primary has made both connections
@@ -8,6 +8,9 @@
  *   P1 on A ─► the old worker stops ─► S1, half-open (20 s) ─► P2 on B ─► worker gets A and B
  *
  * Role changes of one resource happen one after the other; nothing here waits without a deadline.
+ * It asks and tells its parts, of which each has one subject: worker.ts, handshake.ts (A and B), lease.ts (an
+ * arbiter's), known-divergence.ts, hooks.ts, attach/attachment.ts (its device). What they need to know of each
+ * other passes through here.
  * Source: FreeBSD sbin/hastd/hastd.c, control.c; behaviour §2.2, §3; wire protocol §6.3.
  */
 
