@@ -104,10 +104,10 @@ export class ArbitratedGroup {
     await one.until("hast1 leads", async () => (await this.leader()) === "hast1");
     this.startAgent(two);
     await this.inStep();
-    const program = join(import.meta.dirname, "named-client.ts");
+    const program = join(import.meta.dirname, "record-client.ts");
     const targets = { service: SERVICE, hast1: "10.10.10.181", hast2: "10.10.10.182" };
     for (const [name, address] of Object.entries(targets)) {
-      client.spawn(`records-${name}`, process.execPath, program, address, PORT, name);
+      client.spawn(`records-${name}`, process.execPath, program, address, PORT, "1", name);
     }
     await this.served(20);
   }

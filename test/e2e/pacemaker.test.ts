@@ -181,7 +181,7 @@ class Cluster {
   /** Starts the client. Its numbers are in its log. */
   startClient(): void {
     const program = join(import.meta.dirname, "record-client.ts");
-    this.client.spawn("records", process.execPath, program, SERVICE, PORT);
+    this.client.spawn("records", process.execPath, program, SERVICE, PORT, "1");
   }
 
   /** When each record was acknowledged, in ms. */
