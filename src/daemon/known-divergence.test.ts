@@ -1,33 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FakeClock } from "../../test/daemon/fakes.ts";
-import type { CopyFacts, Divergence } from "../engine/worker-messages.ts";
+import { DIVERGENCE, FakeClock } from "../../test/daemon/fakes.ts";
+import type { Divergence } from "../engine/worker-messages.ts";
 import { KnownDivergence } from "./known-divergence.ts";
 
-const PRIMARY: CopyFacts = { resuid: 7n, localcnt: 2n, remotecnt: 1n, remarks: null };
-const REFUSAL = {
-  kind: "refused",
-  datasize: 1 << 20,
-  extentsize: 65536,
-  localcnt: 2n,
-  remotecnt: 1n,
-  errmsg: "Split-brain condition!",
-  wait: false,
-  resuid: null,
-  remarks: null,
-} as const;
-const FACTS: Divergence = {
-  splitBrain: true,
-  reason: "both nodes took writes while they were apart",
-  extentSize: 65536,
-  dataSize: 1 << 20,
-  own: PRIMARY,
-  peer: PRIMARY,
-  refusal: REFUSAL,
-};
+const { peer: PRIMARY, refusal: REFUSAL } = DIVERGENCE;
 
-function judged(facts: Divergence = FACTS): { clock: FakeClock; known: KnownDivergence } {
+function judged(facts: Divergence = DIVERGENCE): { clock: FakeClock; known: KnownDivergence } {
   const clock = new FakeClock();
   const known = new KnownDivergence(clock);
   assert.equal(known.judged(facts), "new");
@@ -57,7 +37,7 @@ test("what the primary says of its changes meanwhile is kept, for people", () =>
 });
 
 test("nothing is answered on a primary, nor when a person has decided, nor when it is forgotten", () => {
-  assert.equal(judged({ ...FACTS, refusal: null }).known.answerTo(PRIMARY), null);
+  assert.equal(judged({ ...DIVERGENCE, refusal: null }).known.answerTo(PRIMARY), null);
   const { known } = judged();
   known.forgetAnswer();
   assert.equal(known.answerTo(PRIMARY), null);
@@ -69,10 +49,10 @@ test("nothing is answered on a primary, nor when a person has decided, nor when 
 test("BD-34: a split-brain is told once, until the nodes have met; a reason is news when it differs", () => {
   const { known } = judged();
   assert.equal(known.tellSplitBrain(), "tell");
-  assert.equal(known.judged(FACTS), "known");
+  assert.equal(known.judged(DIVERGENCE), "known");
   assert.equal(known.tellSplitBrain(), "told");
-  assert.equal(known.judged({ ...FACTS, reason: "another resource" }), "new");
+  assert.equal(known.judged({ ...DIVERGENCE, reason: "another resource" }), "new");
   known.forget();
   assert.equal(known.tellSplitBrain(), "tell");
-  assert.equal(known.judged(FACTS), "new");
+  assert.equal(known.judged(DIVERGENCE), "new");
 });

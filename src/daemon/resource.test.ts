@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DeviceMachine, stat } from "../../test/daemon/device-machine.ts";
 import {
+  DIVERGENCE,
   FakeClock,
   FakeLog,
   FakeProcesses,
@@ -1098,30 +1099,8 @@ test("status says what the copy is worth, to this hastd and now", async () => {
 /** A secondary that has just refused the primary with P2's counters 2/1. */
 async function diverged(world: World): Promise<{ a: FakeSocket; b: FakeSocket }> {
   const sockets = await world.connect();
-  const own = { resuid: 7n, localcnt: 2n, remotecnt: 1n, remarks: null };
   const worker = world.processes.last;
-  worker.says({
-    kind: "diverged",
-    divergence: {
-      splitBrain: true,
-      reason: "both nodes took writes while they were apart",
-      extentSize: 65536,
-      dataSize: 1 << 20,
-      own,
-      peer: own,
-      refusal: {
-        kind: "refused",
-        datasize: 1 << 20,
-        extentsize: 65536,
-        localcnt: 2n,
-        remotecnt: 1n,
-        errmsg: "Split-brain condition!",
-        wait: false,
-        resuid: null,
-        remarks: null,
-      },
-    },
-  });
+  worker.says({ kind: "diverged", divergence: DIVERGENCE });
   worker.says({ kind: "event", event: "split-brain" });
   worker.exit({ kind: "code", code: 78 });
   await settle();

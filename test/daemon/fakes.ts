@@ -6,6 +6,7 @@ import type { Configuration } from "../../src/daemon/control-server.ts";
 import type { HookParts } from "../../src/daemon/hooks.ts";
 import type { Probed, ResourceSurroundings } from "../../src/daemon/resource.ts";
 import type {
+  Divergence,
   FromWorker,
   ToWorker,
   WorkerReport,
@@ -433,6 +434,27 @@ export class FakePrograms implements Programs {
 export const NO_HOOKS: HookParts = {
   programs: new FakePrograms(),
   settings: () => ({ exec: null, gate: null, timeoutMs: 60_000 }),
+};
+
+/** A secondary has refused a primary whose counters are 2/1. */
+export const DIVERGENCE: Divergence = {
+  splitBrain: true,
+  reason: "both nodes took writes while they were apart",
+  extentSize: 65536,
+  dataSize: 1 << 20,
+  own: { resuid: 7n, localcnt: 2n, remotecnt: 1n, remarks: null },
+  peer: { resuid: 7n, localcnt: 2n, remotecnt: 1n, remarks: null },
+  refusal: {
+    kind: "refused",
+    datasize: 1 << 20,
+    extentsize: 65536,
+    localcnt: 2n,
+    remotecnt: 1n,
+    errmsg: "Split-brain condition!",
+    wait: false,
+    resuid: null,
+    remarks: null,
+  },
 };
 
 /** For daemons to which nobody comes with TLS. */
