@@ -50,18 +50,42 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     else {`,
   },
   {
+    name: "a busy node is taken for a dead one",
+    defect: "S-11",
+    ...PRIMARY_ENGINE,
+    find: `    if (this.#question?.patience === "none") this.#extend(this.#question);
+`,
+    replace: "",
+  },
+  {
+    name: "a primary that knocks is not heard by a worker that asks",
+    defect: "S-11",
+    ...RESOURCE,
+    find: `    worker.meetRival(localHost === peerHost ? null : localHost < peerHost);
+`,
+    replace: "",
+  },
+  {
+    name: "a rival that knocks is gone when it cannot be reached",
+    defect: "S-11",
+    ...PRIMARY_ENGINE,
+    find: `question.primarySeen = question.knocked;`,
+    replace: `question.primarySeen = false;`,
+  },
+  {
     name: "one that is begun to be accepted serves before it has heard the counters",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `    if (question?.needs !== "no-rival") return;`,
-    replace: `    return;`,
+    find: `    question.primarySeen = question.knocked = false;
+    this.#extend(question);`,
+    replace: `    question.primarySeen = question.knocked = false;`,
   },
   {
     name: "two that are promoted together wait for each other equally long",
     defect: "S-11",
     ...PRIMARY_ENGINE,
-    find: `this.#deadline(GATE_MS + more)`,
-    replace: `this.#deadline(GATE_MS)`,
+    find: `this.#deadline(leastMs + share * timeoutMs)`,
+    replace: `this.#deadline(leastMs)`,
   },
   {
     name: "an unfinished target goes on without asking",

@@ -90,7 +90,11 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/engine/secondary-engine.test.ts",
   ],
   nbd: ["src/engine/nbd-server.test.ts"],
-  daemon: ["src/daemon/handshake.test.ts", "src/daemon/resource.test.ts"],
+  daemon: [
+    "src/daemon/handshake.test.ts",
+    "src/daemon/handshake-server.test.ts",
+    "src/daemon/resource.test.ts",
+  ],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
   simulator: ["test/simulator.test.ts"],
   arbiter: [

@@ -206,6 +206,28 @@ test("a connection whose message has arrived counts no longer as unfinished", as
   }
 });
 
+test("S-11: a worker that still asks whether it may be primary hears who comes as primary; one that is, does not", async () => {
+  const world = new World();
+  world.processes.born = () => undefined;
+  const change = world.resource.changeRole("primary");
+  await settle();
+  const [asking] = world.processes.workers;
+  const rival = async (host: string): Promise<unknown> => {
+    const a = await world.connect(P1, host);
+    assert.deepEqual(decodeS1(a.written.subarray(FRAME_HEADER_SIZE)).kind, "refused");
+    return asking!.sent.filter(({ kind }) => kind === "rival").at(-1);
+  };
+  world.resolver.answers.set("hast2", ["10.0.0.2", "10.0.0.0", "10.0.0.1"]);
+  // We are 10.0.0.1.
+  assert.deepEqual(await rival("10.0.0.2"), { kind: "rival", isFirst: true });
+  assert.deepEqual(await rival("10.0.0.0"), { kind: "rival", isFirst: false });
+  assert.deepEqual(await rival("10.0.0.1"), { kind: "rival", isFirst: null });
+  asking!.says({ kind: "ready" });
+  assert.equal((await change).kind, "done");
+  await rival("10.0.0.2");
+  assert.equal(asking!.kinds.filter((kind) => kind === "rival").length, 3);
+});
+
 test("a refused second step is answered on B and on A, and both are closed (BD-33)", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");

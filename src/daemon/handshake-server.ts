@@ -233,6 +233,7 @@ export class HandshakeServer {
     }
     if (hello.kind === "p1") resource.heardTerm(hello.term);
     const role = resource.announcedRole;
+    if (role === "primary" && hello.kind === "p1") resource.meetRival(socket);
     if (role !== "secondary") {
       resource.log.debug(1, `Connection from ${socket.peer} refused: the role here is ${role}.`);
       this.#refuse(socket, roleRefusal(role));

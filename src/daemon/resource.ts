@@ -563,8 +563,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   }
 
   async #awaitReady(worker: Worker): Promise<string | Refused | null> {
-    // A primary may have to ask the other node first, for as long as a peer may take.
-    const outcome = await worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
+    // A primary may have to ask the other node first, for as long as a peer may take, and a rival.
+    const outcome = await worker.started(READY_TIMEOUT_MS + 2 * this.settings.timeout * 1000);
     if (outcome === "ready") return null;
     const { failure } = outcome;
     return failure?.exitCode === EXIT_PROMOTION_REFUSED
@@ -619,6 +619,14 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerWishes(worker: Worker, wish: Wish): void {
     assert(worker === this.#worker);
     this.#holder.workerWishes(wish);
+  }
+
+  /** A primary has said P1 to us, who are one, or about to be: then our worker may still have to make way. */
+  meetRival({ localHost, peerHost }: HandshakeSocket): void {
+    const worker = this.#worker;
+    if (worker?.identity.role !== "primary" || worker.ready || !worker.wanted) return;
+    // Both nodes come to the same order, and for all resources that are promoted together.
+    worker.meetRival(localHost === peerHost ? null : localHost < peerHost);
   }
 
   /** A primary has said P1. One of a later term than ours means that ours is over. */
@@ -802,7 +810,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#restart = null;
       const worker = this.#startPrimary(this.#trust("resumed"));
       // Only the deadline matters here: how it ends is workerGone()'s business.
-      void worker.started(READY_TIMEOUT_MS + this.settings.timeout * 1000);
+      void worker.started(READY_TIMEOUT_MS + 2 * this.settings.timeout * 1000);
     });
   }
 

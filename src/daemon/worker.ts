@@ -184,6 +184,11 @@ export class Worker {
     this.#send({ kind: "lease", deadlineMs, confirmed });
   }
 
+  /** A primary's that is not ready yet. @see PrimaryEngine.meetRival() */
+  meetRival(isFirst: boolean | null): void {
+    this.#send({ kind: "rival", isFirst });
+  }
+
   /** Has the worker carry out a command, one at a time. @returns when that is on record, or why it is not */
   async command(
     message: Extract<ToWorker, { kind: "sync" | "invalidate" | "outdate" }>,
@@ -199,7 +204,7 @@ export class Worker {
     return { kind: "failed", reason };
   }
 
-  /** What the worker says about itself, or null if it does not answer in time. */
+  /** What the worker says about itself, or null if it does not answer in time. Once it is ready: before, it is deaf. */
   async report(): Promise<WorkerReport | null> {
     if (this.#end !== null) return null;
     const asked = this.#question !== null;

@@ -99,6 +99,8 @@ export interface PeerLinkHandler {
   mayResync(): Promise<string | null>;
   /** A handshake ended well: merge, then requests may follow. */
   accepted(peer: PeerState): void;
+  /** The peer's machine lives, and has a hastd: begun() or attemptFailed() follows. */
+  reached(): void;
   /** The peer is secondary, and has begun to accept us: accepted() or attemptFailed() follows. */
   begun(): void;
   /**
@@ -312,6 +314,7 @@ export class PeerLink {
       }),
     );
     this.#startTimer("the peer does not answer the handshake");
+    this.#handler.reached();
   }
 
   #startTimer(what: string): void {

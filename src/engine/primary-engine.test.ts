@@ -1486,9 +1486,15 @@ test("S-2: one that knows its copy needs nobody's word, and one without a remote
   await (await Aspirant.start("known", {}, "connection refused")).serves();
   await (await Aspirant.start("known", {}, ACTS_AS_INIT)).serves();
   await (await Aspirant.start("unknown", {}, "?", { remote: "none" })).serves();
-  const silent = await Aspirant.start("known", {}, { s1: new Uint8Array() });
+  const dead = await Aspirant.start("known", {}, "silence");
+  expect.equal(dead.admitted, null);
+  await dead.world.clock.pass(2_000);
+  await dead.serves();
+  // One whose machine lives may be busy.
+  const silent = await Aspirant.start("known", {}, { s1: new Uint8Array() }, { timeout: 5 });
+  await silent.world.clock.pass(4_900);
   expect.equal(silent.admitted, null);
-  await silent.world.clock.pass(2_000);
+  await silent.world.clock.pass(200);
   await silent.serves();
   expect.equal((await Aspirant.start("resumed", {}, ACTS_AS_PRIMARY)).admitted, true);
 });
@@ -1529,6 +1535,32 @@ test("S-11: one that the other node has begun to accept waits for the end of it,
   patient.peer?.a.send(handshakeOf({ datasize: patient.datasize }).s2);
   await patient.world.events.settle();
   await patient.serves();
+});
+
+test("S-11: a rival that knocks is heard where it cannot be asked, and both nodes know who is first", async () => {
+  for (const trust of ["known", "unknown"] as const) {
+    const leastMs = trust === "known" ? 2_000 : 5_000;
+    const unheard = { s1: new Uint8Array() };
+    const second = await Aspirant.start(trust, {}, unheard, { timeout: 5 });
+    await second.world.clock.pass(1_500);
+    second.engine.meetRival(false);
+    await second.world.clock.pass(leastMs + 100);
+    second.refused(/the other node is primary/);
+
+    const peer: Partial<SecondaryOptions> = { ...ACTS_AS_PRIMARY };
+    const first = await Aspirant.start(trust, {}, peer, { timeout: 5 });
+    first.engine.meetRival(true);
+    await first.world.clock.pass(leastMs + 4_000);
+    expect.equal(first.admitted, null);
+    Object.assign(peer, { s1: undefined }); // the other one has made way
+    await first.world.clock.pass(900);
+    await first.serves();
+  }
+  const cutOff = await Aspirant.start("known", {}, { s1: new Uint8Array() }, { timeout: 2 });
+  await cutOff.world.clock.pass(1_500);
+  cutOff.engine.meetRival(true);
+  await cutOff.world.clock.pass(600);
+  cutOff.refused(/the other node is primary/);
 });
 
 test("S-11: one that is refused in the middle of being accepted, by a node that is primary again, hears that", async () => {

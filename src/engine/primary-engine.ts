@@ -78,6 +78,10 @@ interface Question {
   deadline: Timer;
   /** The other node has said that it is primary. */
   primarySeen: boolean;
+  /** It has said so on a connection of its own: that ours fail means nothing. */
+  knocked: boolean;
+  /** Once a primary was seen: by chance, or in an order that both nodes know. */
+  patience: "none" | "drawn" | "agreed";
   /** This copy is inconsistent, and only the other node's has what it lacks. */
   readonly lacking: boolean;
   /** As they were before: an id is made up to ask, where there is none. */
@@ -353,6 +357,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         needs,
         deadline: this.#deadline(needs === "no-rival" ? GATE_MS : this.#settings.timeout * 1000),
         primarySeen: false,
+        knocked: false,
+        patience: "none",
         lacking: stateOf(metadata) === "inconsistent",
         before: metadata,
         resolve,
@@ -370,16 +376,30 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   /**
    * The other node says that it is primary. It may be on its way down: the link asks again. Or it is on its way up,
    * and asks the same of us: whose patience ends first makes way for the other.
+   * @param isFirst in the order that both nodes know; null where none is known
    */
-  #sawPrimary(question: Question): void {
-    if (question.needs === "no-rival" && !question.primarySeen) {
-      const chance = new Uint8Array(1);
-      this.#environment.entropy.fill(chance);
-      question.deadline.cancel();
-      const more = (this.#settings.timeout * 1000 * chance[0]!) / 256;
-      question.deadline = this.#deadline(GATE_MS + more);
-    }
+  #sawPrimary(question: Question, isFirst: boolean | null): void {
     question.primarySeen = true;
+    if (question.patience === "agreed" || (question.patience === "drawn" && isFirst === null))
+      return;
+    question.patience = isFirst === null ? "drawn" : "agreed";
+    const byte = new Uint8Array(1);
+    this.#environment.entropy.fill(byte);
+    const chance = byte[0]! / 256;
+    // A bit of chance all the same: behind address translation, each could be first.
+    const share = isFirst === null ? chance : isFirst ? 1 - chance / 4 : chance / 4;
+    const timeoutMs = this.#settings.timeout * 1000;
+    const leastMs = question.needs === "no-rival" ? GATE_MS : timeoutMs;
+    question.deadline.cancel();
+    question.deadline = this.#deadline(leastMs + share * timeoutMs);
+  }
+
+  /** The other node has come as primary, while we may still ask. @see #sawPrimary() */
+  meetRival(isFirst: boolean | null): void {
+    const question = this.#question;
+    if (question === null) return;
+    question.knocked = true;
+    this.#sawPrimary(question, isFirst);
   }
 
   /** The other node has accepted us (null), or has not, for this reason. */
@@ -1095,11 +1115,21 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     return this.#host.mayResync();
   }
 
+  reached(): void {
+    // It will say whether it is primary, however busy it is. Only of a dead machine nothing is heard.
+    if (this.#question?.patience === "none") this.#extend(this.#question);
+  }
+
   begun(): void {
     const question = this.#question;
-    if (question?.needs !== "no-rival") return;
+    if (question === null) return;
     // No rival; and it may have gone on without us, so its counters are worth as much patience as a doubt.
-    question.primarySeen = false;
+    question.primarySeen = question.knocked = false;
+    this.#extend(question);
+  }
+
+  #extend(question: Question): void {
+    if (question.needs !== "no-rival") return;
     question.deadline.cancel();
     question.deadline = this.#deadline(this.#settings.timeout * 1000);
   }
@@ -1130,10 +1160,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     const question = this.#question;
     if (question !== null) {
-      if (wait) this.#sawPrimary(question);
+      if (wait) this.#sawPrimary(question, null);
       else {
         // A rival that has gone is none.
-        if (question.needs === "no-rival") question.primarySeen = false;
+        if (question.needs === "no-rival") question.primarySeen = question.knocked;
         this.#answered(reason);
       }
       return;

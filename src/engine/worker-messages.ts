@@ -158,6 +158,11 @@ export type ToWorker =
   | { readonly kind: "orders"; readonly orders: Orders }
   /** A primary: its lease goes on. @see Arbitration.renew() */
   | { readonly kind: "lease"; readonly deadlineMs: number; readonly confirmed: number }
+  /**
+   * A primary that still asks whether it may be one: the other node has come, as primary itself. Whose address is
+   * the first of the two has more patience; null where both have the same.
+   */
+  | { readonly kind: "rival"; readonly isFirst: boolean | null }
   /** A primary: copy every extent to the peer. */
   | { readonly kind: "sync" }
   /**

@@ -112,6 +112,9 @@ export class ResourceWorker {
           this.#engine.renewLease(message.deadlineMs, message.confirmed);
         }
         return;
+      case "rival":
+        if (this.#engine instanceof PrimaryEngine) this.#engine.meetRival(message.isFirst);
+        return;
       case "sync":
         if (this.#engine instanceof PrimaryEngine) {
           this.#engine.fullSync((resolution) => this.#host.tell({ kind: "answer", resolution }));

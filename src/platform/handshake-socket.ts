@@ -12,6 +12,8 @@ export interface HandshakeSocket {
   readonly peer: string;
   /** The peer's address in canonical form, an IPv4-mapped one as IPv4: "10.0.0.2", "2001:db8::1". */
   readonly peerHost: string;
+  /** This node's address that the peer has reached, likewise. */
+  readonly localHost: string;
   /**
    * Receives the one message: `headLength` (> 0) bytes, then as many as `bodyLength` says (≥ 0) when
    * it is given the head, and not a byte more. Called once.

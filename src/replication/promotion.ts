@@ -10,7 +10,7 @@
  *   outdated       refuse                  refuse                   –
  *   inconsistent   a target: refuse; a primary that is filled from its peer: go on, or ask
  *
- * Who goes because of what it knows still asks whether the other node is primary, or about to be: both may know.
+ * "Go" in the second column is after a look whether the other node is primary, or about to be: both may know.
  *
  * Losing this bet is split-brain: detected, and nothing is overwritten.
  * Source: invariant 7 of docs/architecture.md; safety cases S-2, S-11; behaviour BD-15.

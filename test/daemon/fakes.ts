@@ -168,6 +168,7 @@ export class FakeProcesses implements Processes {
 export class FakeSocket implements HandshakeSocket {
   readonly peer: string;
   readonly peerHost: string;
+  readonly localHost = "10.0.0.1";
   state: "open" | "ended" | "destroyed" = "open";
   #incoming: Uint8Array = new Uint8Array(0);
   #written: Uint8Array[] = [];

@@ -404,7 +404,7 @@ export class ProcessNet implements Net, HandshakeNet {
   ): Promise<HandshakeListener> {
     const address = `tcp://${at.host}:${at.port}`;
     const close = this.#network.listen(this.#owner, address, (end) =>
-      accepted(new SimHandshakeSocket(end, this.#network.manners.legacy)),
+      accepted(new SimHandshakeSocket(end, at.host, this.#network.manners.legacy)),
     );
     return Promise.resolve({ address, close });
   }
@@ -414,6 +414,7 @@ export class ProcessNet implements Net, HandshakeNet {
 export class SimHandshakeSocket implements HandshakeSocket, StreamReader {
   readonly stream: End;
   readonly peerHost: string;
+  readonly localHost: string;
   readonly #legacy: boolean;
   #phase: "fresh" | "head" | "body" | "after" | "released" | "over" = "fresh";
   #bytes: Uint8Array = new Uint8Array(0);
@@ -423,8 +424,9 @@ export class SimHandshakeSocket implements HandshakeSocket, StreamReader {
   #broken: string | null = null;
   #whenBroken: ((reason: string) => void) | null = null;
 
-  constructor(end: End, legacy: boolean) {
+  constructor(end: End, localHost: string, legacy: boolean) {
     this.stream = end;
+    this.localHost = localHost;
     this.#legacy = legacy;
     const address = parseAddress(end.peer);
     assert(address.kind === "tcp");

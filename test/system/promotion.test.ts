@@ -4,6 +4,7 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { type Node, RESOURCE, TwoNodes, withPair } from "./two-nodes.ts";
+import { until } from "./until.ts";
 
 async function write(node: Node, byte: number): Promise<void> {
   const client = await node.connect();
@@ -83,4 +84,18 @@ test("S-11: of two secondaries that are promoted in the same moment, one makes w
     const client = await primary.connect();
     assert.equal((await client.read(0, 4096))[0], 1);
     await client.disconnect();
+  }));
+
+test("S-11: a node that a primary reaches, but that cannot reach it, is not promoted beside it", () =>
+  withPair(TwoNodes.startReplicating({ timeout: 5, proxied: true }), async (pair) => {
+    const { alpha, beta } = pair;
+    pair.betaToAlpha!.silence();
+    await alpha.killWorker(); // the next one knocks at beta within some 1.5 s, which is told "primary"
+    await until("beta has lost its primary", async () => (await beta.workerPid()) === 0, {
+      everyMs: 20,
+    });
+    const { code, stderr } = await beta.hastctl("role", "primary", RESOURCE);
+    assert.equal((await alpha.list()).get("role"), "primary");
+    assert.notEqual(code, 0, "two primaries");
+    assert.match(stderr, /primary/);
   }));

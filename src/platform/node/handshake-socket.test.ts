@@ -220,6 +220,7 @@ test("a socket sent to a worker that has gone is closed", async (t) => {
 test("addresses are shown in canonical form", async (t) => {
   const four = await (await listen(t))();
   assert.equal(four.accepted.peerHost, "127.0.0.1");
+  assert.equal(four.accepted.localHost, "127.0.0.1");
   assert.match(four.accepted.peer, /^tcp:\/\/127\.0\.0\.1:\d+$/);
   const six = await (await listen(t, "::1"))();
   assert.equal(six.accepted.peerHost, "::1");

@@ -81,9 +81,17 @@ function tcpText(host: string, port: number): string {
  */
 type Phase = "fresh" | "head" | "body" | "after" | "released" | "over";
 
+type Ends = Pick<HandshakeSocket, "peer" | "peerHost" | "localHost">;
+
+/** An IPv4-mapped address as IPv4. */
+function canonical(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/i, "");
+}
+
 export class NodeHandshakeSocket implements HandshakeSocket {
   readonly peer: string;
   readonly peerHost: string;
+  readonly localHost: string;
   /** As accepted, until receive() wraps its handle anew. */
   #socket: Socket;
   #phase: Phase = "fresh";
@@ -96,23 +104,29 @@ export class NodeHandshakeSocket implements HandshakeSocket {
 
   /** @param accepted paused, nothing read; @returns null if the peer has already gone */
   static adopt(accepted: Socket): NodeHandshakeSocket | null {
-    const { remoteAddress, remotePort } = accepted;
-    if (remoteAddress === undefined || remotePort === undefined) {
+    const { localAddress, remoteAddress, remotePort } = accepted;
+    if (localAddress === undefined || remoteAddress === undefined || remotePort === undefined) {
       accepted.destroy();
       return null;
     }
-    const peerHost = remoteAddress.replace(/^::ffff:(?=\d+\.)/i, "");
-    return new NodeHandshakeSocket(accepted, peerHost, tcpText(peerHost, remotePort));
+    const peerHost = canonical(remoteAddress);
+    const peer = tcpText(peerHost, remotePort);
+    return new NodeHandshakeSocket(accepted, {
+      peer,
+      peerHost,
+      localHost: canonical(localAddress),
+    });
   }
 
   /** The plain text of a connection whose TLS ends in another process. @param plain paused, nothing read */
-  static behindTls(plain: Socket, { peer, peerHost }: HandshakeSocket): NodeHandshakeSocket {
-    return new NodeHandshakeSocket(plain, peerHost, peer.replace(/^tcp/, "tls"));
+  static behindTls(plain: Socket, ends: Ends): NodeHandshakeSocket {
+    return new NodeHandshakeSocket(plain, { ...ends, peer: ends.peer.replace(/^tcp/, "tls") });
   }
 
-  private constructor(accepted: Socket, peerHost: string, peer: string) {
+  private constructor(accepted: Socket, { peer, peerHost, localHost }: Ends) {
     this.#socket = accepted;
     this.peerHost = peerHost;
+    this.localHost = localHost;
     this.peer = peer;
     accepted.on("error", (error: NodeJS.ErrnoException) => this.#fail(failureText(error)));
   }
