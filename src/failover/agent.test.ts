@@ -330,6 +330,22 @@ test("a hastd that has begun anew under its agent: the agent resigns", async () 
   expect.deepEqual(alpha.scripts.slice(0, 3), ["stop", "start", "stop"]);
 });
 
+test("a hastd that is frozen costs the lead: a node that cannot be demoted does not renew for that", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  const at = pair.clock.now();
+  alpha.hastdFrozen = true;
+  await pair.until("beta serves", () => serves(pair, beta));
+  const seconds = (pair.clock.now() - at) / 1000;
+  expect.ok(seconds < 35, `${seconds} s`);
+  alpha.hastdFrozen = false;
+  await pair.until("alpha follows", () => alpha.log.says("beta leads since"), 300_000);
+  await pair.until(
+    "both are in step",
+    () => serves(pair, beta) && pair.set() === '["alpha","beta"]',
+  );
+});
+
 test("a group that does not start is given back, and left to the other node for half a minute", async () => {
   const pair = new ArbitratedPair();
   const [alpha, beta] = pair.nodes;

@@ -360,7 +360,9 @@ export class Agent {
       if (answer.kind === "failed") {
         const silentMs = clock.now() - heardAtMs;
         if (silentMs >= settings.ttlS * 1000 * SILENCE_SHARE) {
-          leadership.end(answer.lines[0]?.replace(/\.$/, "") ?? "hastd does not answer");
+          // It would not hear of a demotion either, so nothing is renewed meanwhile.
+          leadership.lose(answer.lines[0]?.replace(/\.$/, "") ?? "hastd does not answer");
+          return;
         }
         await this.#pause(AGAIN_MS);
         continue;
