@@ -322,6 +322,64 @@ test("a killed agent that is started again goes on leading, and starts nothing t
   expect.ok(alpha.log.says("going on with that"));
 });
 
+test("what a killed agent has left is stopped although etcd cannot be asked", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.killAgent();
+  await pair.until("beta serves", () => serves(pair, beta));
+  expect.equal(alpha.role, "secondary");
+  alpha.fate = () => "refused";
+  alpha.startAgent();
+  await pair.until("alpha has stopped it", () => alpha.scripts.at(-1) === "stop", 5_000);
+  await pair.clock.pass(10_000);
+  expect.deepEqual(alpha.scripts, ["stop", "start", "stop"]);
+});
+
+test("S-9: a leader whose machine comes back within the lease leaves it to the node that kept its memory", async () => {
+  for (let early = 0; early < 10; early++) {
+    const pair = await ArbitratedPair.leading();
+    const [alpha, beta] = pair.nodes;
+    await pair.clock.pass(early * 100);
+    alpha.powerOff();
+    await pair.clock.pass(3_000);
+    alpha.powerOn();
+    await pair.until("somebody leads", () => pair.nodes.some((node) => serves(pair, node)));
+    expect.equal(pair.leader(), "beta");
+    await pair.clock.pass(20_000);
+    beta.powerOff();
+    await pair.until("alpha serves", () => serves(pair, alpha), 20_000);
+  }
+});
+
+test("nor does it wait for one that may not lead, and not for ever", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  beta.powerOff();
+  alpha.powerOff();
+  await pair.clock.pass(3_000);
+  alpha.powerOn();
+  await pair.until("alpha serves", () => serves(pair, alpha), 45_000);
+  expect.equal(pair.set(), '["alpha"]');
+  alpha.powerOff();
+  await pair.clock.pass(3_000);
+  alpha.powerOn();
+  await pair.until("alpha serves again", () => serves(pair, alpha), 15_000);
+});
+
+test("a machine that has been given the leader's name is never promoted", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  beta.killAgent();
+  beta.namedLike = alpha;
+  beta.startAgent();
+  await pair.until("beta says so", () => beta.log.says("Another machine leads g as alpha"));
+  pair.linkIsUp = false;
+  await pair.until("alpha works alone", () => serves(pair, alpha));
+  alpha.powerOff();
+  await pair.clock.pass(60_000);
+  expect.equal(beta.role, "secondary");
+});
+
 test("a hastd that has begun anew under its agent: the agent resigns", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha, beta] = pair.nodes;
@@ -436,7 +494,7 @@ async function misfortunes(seed: number, clocksStandStill: boolean): Promise<num
     () => (pick(2) === 0 ? "served" : { delayMs: pick(12_000) }),
   ];
   const happen = (node: PretendNode): void => {
-    switch (pick(7)) {
+    switch (pick(8)) {
       case 0:
         pair.linkIsUp = false;
         break;
@@ -459,6 +517,9 @@ async function misfortunes(seed: number, clocksStandStill: boolean): Promise<num
       case 6:
         node.killAgent();
         if (node.on) node.startAgent();
+        break;
+      case 7:
+        node.hastdFrozen = !node.hastdFrozen;
     }
   };
   for (let step = 0; step < 600; step++) {
@@ -471,6 +532,7 @@ async function misfortunes(seed: number, clocksStandStill: boolean): Promise<num
   for (const node of pair.nodes) {
     node.fate = () => "served";
     node.life.thaw();
+    node.hastdFrozen = false;
     if (!node.on) node.powerOn();
     else if (node.agent === null) node.startAgent();
   }

@@ -35,15 +35,17 @@ import {
 import type { Answer, Hastd, StartScript, Verb } from "./hastd.ts";
 import { Leadership } from "./leadership.ts";
 import { type Memory, ranBackwards } from "./memory.ts";
-import { obstacleOf, RESTORED } from "./obstacle.ts";
+import { obstacleOf, RESTORED, whoLacks } from "./obstacle.ts";
 import type { GroupSettings } from "./settings.ts";
 
 /** Between two looks of a follower. */
 const LOOK_MS = 1_000;
 /** After a change of the sets that had no use. */
 const AGAIN_MS = 200;
-/** How long a node that could not start the group leaves it to the other. */
+/** How long a node that could not start the group, or has lost its memory, leaves it to the other. */
 const BACKOFF_MS = 30_000;
+/** A leader's key outlives its machine by a TTL; by another one, where etcd itself has changed its leader. */
+const NAMESAKE_TTLS = 3;
 /** hastd answers a poll after this, if nothing happens. */
 const POLL_MS = 5_000;
 /** A renewal every so much of the TTL; or, where that was of no use, after so long. */
@@ -69,6 +71,9 @@ export class Agent {
   #stopping = false;
   #leadership: Leadership | null = null;
   #backoffUntilMs = 0;
+  /** A leader of our name that is not this agent, and when it was seen first. */
+  #ownName: { readonly createRevision: number; readonly seenAtMs: number } | null = null;
+  #hasNamesake = false;
   #tidied = false;
   readonly #pauses = new Set<() => void>();
   /** What was said last, by subject: the same is not said again. */
@@ -101,18 +106,15 @@ export class Agent {
     const mine =
       record !== null && record.leader?.node === settings.node && record.leader.boot === boot;
     const primary = statuses.some(({ role }) => role === "primary");
-    if (record !== null && !mine) {
-      if (primary && record.leader !== null) {
-        this.#say(
-          "role",
-          "warning",
-          `A resource is primary here, and ${record.leader.node} leads.`,
-        );
-        await this.#letGo();
-        return;
-      }
-      // Of an agent, or a hastd, that was killed, something may be left: mounts without a disk, the address.
-      if (!primary && !this.#tidied) await this.#run("stop");
+    if (!mine && primary && record !== null && record.leader !== null) {
+      this.#say("role", "warning", `A resource is primary here, and ${record.leader.node} leads.`);
+      await this.#letGo();
+      this.#tidied = true;
+      return;
+    }
+    // Of an agent, or a hastd, that was killed, something may be left: mounts without a disk, the address.
+    if (!mine && !primary && !this.#tidied) {
+      await this.#run("stop");
       this.#tidied = true;
     }
     // A boot promotes nothing, and a secondary is what the other node needs.
@@ -130,16 +132,49 @@ export class Agent {
     }
     if (record.leader !== null) {
       const { node, since } = record.leader;
-      this.#say("state", "notice", `${node} leads since ${since}; this node follows.`);
+      if (node === settings.node) this.#meetOwnName(record, record.leader);
+      else this.#say("state", "notice", `${node} leads since ${since}; this node follows.`);
       return;
     }
-    if (this.#options.clock.now() < this.#backoffUntilMs) return;
+    if (this.#hasNamesake || this.#options.clock.now() < this.#backoffUntilMs) return;
     const obstacle = obstacleOf(record, settings, statuses);
     if (obstacle !== null) {
       this.#say("state", "warning", `Nobody leads, and this node may not: ${obstacle}`);
       return;
     }
     await this.#elect(record);
+  }
+
+  /**
+   * etcd says that this node leads, under another boot. Mostly this machine has been started anew within the
+   * lease: then what nobody had flushed is in the other one's memory only (S-9). Else another machine has our
+   * name, and what the sets say of that name is not said of this copy.
+   */
+  #meetOwnName(record: GroupRecord, { node, createRevision }: Leader): void {
+    const { settings, clock } = this.#options;
+    const now = clock.now();
+    if (this.#ownName?.createRevision !== createRevision) {
+      this.#ownName = { createRevision, seenAtMs: now };
+    }
+    if (now - this.#ownName.seenAtMs > NAMESAKE_TTLS * settings.ttlS * 1000) {
+      this.#hasNamesake = true;
+      this.#say(
+        "state",
+        "error",
+        `Another machine leads ${settings.group} as ${node}, which is this node's name, too; so nobody is promoted ` +
+          "here. Give each its own: node= and peer= in failover.conf, which are the other way round on the other " +
+          "node, or the `on` sections of hast.conf. Then start this agent again.",
+      );
+      return;
+    }
+    if (whoLacks(record, settings, settings.peer) !== null) return;
+    this.#backoffUntilMs = now + BACKOFF_MS;
+    this.#say(
+      "state",
+      "notice",
+      `This machine led, and was started anew. ${settings.peer}, which has all of it in its memory, may lead: for ` +
+        `${BACKOFF_MS / 1000} s this node leaves it that.`,
+    );
   }
 
   /** The status of each resource; null where hastd does not know them all. */

@@ -30,7 +30,6 @@ import { Events } from "./events.ts";
 export const BASE: number = 1_000_000_000;
 const GROUP = "g";
 export const INSYNC: string = `/hast/${GROUP}/insync/r0`;
-const BOOT = "boot-1";
 
 /** One life of an agent: it may be frozen for a while, or killed. */
 class Life {
@@ -82,7 +81,10 @@ export class PretendNode {
   peerInStep = false;
   /** What becomes of a request of its agent to etcd. */
   fate: (path: string, endpoint: string, body: string) => Fate = () => "served";
+  /** Its agent was given that node's configuration. */
+  namedLike: PretendNode | null = null;
   life: Life = new Life();
+  #boots = 1;
   agent: Agent | null = null;
   ended: Promise<void> = Promise.resolve();
   #seen: Seen | null = null;
@@ -112,8 +114,8 @@ export class PretendNode {
     const settings: GroupSettings = {
       group: GROUP,
       resources: ["r0"],
-      node: this.name,
-      peer: this.peer.name,
+      node: (this.namedLike ?? this).name,
+      peer: (this.namedLike ?? this).peer.name,
       ttlS: 10,
       endpoints: ["http://a:2379", "http://b:2379"],
     };
@@ -131,7 +133,7 @@ export class PretendNode {
       memory,
       clock,
       log: this.log,
-      boot: BOOT,
+      boot: `${this.name}-${this.#boots}`,
     });
     this.ended = this.agent.run();
   }
@@ -149,6 +151,7 @@ export class PretendNode {
   }
 
   powerOn(): void {
+    this.#boots += 1;
     this.on = true;
     this.startAgent();
   }
