@@ -26,7 +26,7 @@ import { EX_OK, EX_UNAVAILABLE, printError, type Terminal } from "../failover/te
 import type { Log } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
-import { nodeHttp } from "../platform/node/http.ts";
+import { createHttp, httpFilesTrouble } from "../platform/node/http.ts";
 import { nodeIdentity } from "../platform/node/identity.ts";
 import { createLog, stderrIsJournal } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
@@ -75,7 +75,7 @@ async function main(): Promise<number> {
         if (!(error instanceof EtcdError)) throw error;
         printError(terminal, [
           `No member of etcd is of use: ${error.message}.`,
-          `Check etcd= in ${place.directory}/failover.conf, and the cluster: etcdctl endpoint health`,
+          `Check etcd=, and for https:// etcdca=, etcdcert= and etcdkey=, in ${place.directory}/failover.conf; and the cluster: etcdctl endpoint health`,
         ]);
         return EX_UNAVAILABLE;
       }
@@ -172,6 +172,11 @@ function placeOf(directory: string): Place | number {
     for (const complaint of settings.complaints) printError(terminal, [`${file}: ${complaint}`]);
     return EX_CONFIG;
   }
+  const trouble = httpFilesTrouble(settings.files);
+  if (trouble !== null) {
+    printError(terminal, [trouble, `Check etcdca=, etcdcert= and etcdkey= in ${file}.`]);
+    return EX_CONFIG;
+  }
   const known = resolved.config.resources;
   for (const name of settings.resources) {
     const found = known.find((each) => each.name === name);
@@ -192,7 +197,8 @@ function placeOf(directory: string): Place | number {
   });
   const { endpoints, ttlS } = settings;
   const timeoutMs = ttlS * 1000 * PATIENCE_SHARE;
-  const etcd = new Etcd({ http: nodeHttp, clock: nodeClock, endpoints, timeoutMs });
+  const http = createHttp(settings.files);
+  const etcd = new Etcd({ http, clock: nodeClock, endpoints, timeoutMs });
   return { directory, settings, etcd, hastd: hastdAt(control) };
 }
 

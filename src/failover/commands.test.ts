@@ -18,6 +18,7 @@ const SETTINGS: GroupSettings = {
   peer: "alpha",
   ttlS: 10,
   endpoints: ["http://a:2379"],
+  files: { authorities: null, own: null },
 };
 
 /** A terminal at beta. */

@@ -118,6 +118,7 @@ export class PretendNode {
       peer: (this.namedLike ?? this).peer.name,
       ttlS: 10,
       endpoints: ["http://a:2379", "http://b:2379"],
+      files: { authorities: null, own: null },
     };
     const memory: Memory = {
       latest: () => this.#seen,
