@@ -71,6 +71,22 @@ test("S-17b: an etcd restored from a backup promotes nobody who has seen it furt
   expect.ok(beta.log.says("it was restored from a backup"));
 });
 
+test("S-17b: what a leader has put itself counts as seen at once", async () => {
+  for (let early = 0; early < 2_000; early += 500) {
+    const pair = await ArbitratedPair.leading();
+    const [alpha, beta] = pair.nodes;
+    await pair.clock.pass(early);
+    const restore = pair.etcd.backup();
+    pair.linkIsUp = false;
+    await pair.until("alpha works alone", () => serves(pair, alpha));
+    alpha.powerOff();
+    beta.powerOff();
+    restore();
+    alpha.powerOn();
+    await pair.until("alpha knows", () => alpha.log.says("it was restored from a backup"), 60_000);
+  }
+});
+
 test("S-17a: nothing is acknowledged alone before the set without the peer is stable in etcd", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha] = pair.nodes;

@@ -464,6 +464,7 @@ export class Agent {
       const revision = await etcd.txn(comparisons, puts);
       if (revision === null) return false;
       leadership.record = withSets(record, revision, sets);
+      this.#options.memory.saw(leadership.record);
       leadership.mustRead = false;
       return true;
     } catch (error) {
