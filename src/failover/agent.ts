@@ -35,7 +35,7 @@ import {
 import type { Answer, Hastd, StartScript, Verb } from "./hastd.ts";
 import { Leadership } from "./leadership.ts";
 import { type Memory, ranBackwards } from "./memory.ts";
-import { obstacleOf, RESTORED, whoLacks } from "./obstacle.ts";
+import { obstacleOf, RESTORED, strangersIn, whoLacks } from "./obstacle.ts";
 import type { GroupSettings } from "./settings.ts";
 
 /** Between two looks of a follower. */
@@ -196,6 +196,8 @@ export class Agent {
       const record = groupRecord(settings.group, await etcd.range(prefixOf(settings.group)));
       this.#said.delete("etcd");
       if (this.#isForgetful(record, before)) return null;
+      const strange = strangersIn(record, settings);
+      if (strange !== null) this.#say("group", "warning", strange);
       return record;
     } catch (error) {
       this.#sayUnreachable(error);
