@@ -86,6 +86,8 @@ async function main(): Promise<number> {
 interface Place {
   readonly directory: string;
   readonly settings: GroupSettings;
+  /** Those of its resources that are replicated without waiting. */
+  readonly asyncNames: readonly string[];
   readonly etcd: Etcd;
   readonly hastd: Hastd;
 }
@@ -105,7 +107,7 @@ function obey(command: Command, place: Place): Promise<number> {
   }
 }
 
-async function runAgent({ directory, settings, etcd, hastd }: Place): Promise<number> {
+async function runAgent({ directory, settings, asyncNames, etcd, hastd }: Place): Promise<number> {
   const log = createLog(stderrIsJournal(process.env["JOURNAL_STREAM"]) ? "journal" : "stdio", {
     ident: "hast-failover",
     prefix: `[${settings.group}] `,
@@ -122,6 +124,12 @@ async function runAgent({ directory, settings, etcd, hastd }: Place): Promise<nu
     return EX_TEMPFAIL;
   }
   lock.write(process.pid);
+  if (asyncNames.length > 0) {
+    log.warning(
+      `${asyncNames.join(", ")}: replication async, so a failover loses what was acknowledged last. To lose nothing, in ` +
+        "hast.conf on both nodes: replication memsync; then: hastctl reload",
+    );
+  }
   const agent = new Agent({
     settings,
     etcd,
@@ -178,6 +186,9 @@ function placeOf(directory: string): Place | number {
     return EX_CONFIG;
   }
   const known = resolved.config.resources;
+  const asyncNames = known
+    .filter(({ name, replication }) => settings.resources.includes(name) && replication === "async")
+    .map(({ name }) => name);
   for (const name of settings.resources) {
     const found = known.find((each) => each.name === name);
     if (found?.arbiter === true) continue;
@@ -199,7 +210,7 @@ function placeOf(directory: string): Place | number {
   const timeoutMs = ttlS * 1000 * PATIENCE_SHARE;
   const http = createHttp(settings.files);
   const etcd = new Etcd({ http, clock: nodeClock, endpoints, timeoutMs });
-  return { directory, settings, etcd, hastd: hastdAt(control) };
+  return { directory, settings, asyncNames, etcd, hastd: hastdAt(control) };
 }
 
 function hastdAt(control: ControlClient): Hastd {
