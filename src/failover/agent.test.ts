@@ -382,6 +382,22 @@ test("nor does it wait for one that may not lead, and not for ever", async () =>
   await pair.until("alpha serves again", () => serves(pair, alpha), 15_000);
 });
 
+test("beside a primary that etcd knows nothing of, as one by force, nobody else is promoted", async () => {
+  const pair = new ArbitratedPair();
+  const [alpha, beta] = pair.nodes;
+  pair.seed(["alpha", "beta"]);
+  [alpha.role, beta.role] = ["primary", "secondary"];
+  alpha.deadlineMs = Number.POSITIVE_INFINITY;
+  expect.ok(serves(pair, alpha), "over both");
+  beta.startAgent();
+  await pair.clock.pass(60_000);
+  expect.equal(pair.leader(), null);
+  expect.ok(beta.log.says("r0: a primary is connected, which no agent has made one"));
+  alpha.startAgent();
+  await pair.until("alpha leads", () => alpha.log.says("This node leads g"));
+  await pair.until("beta follows", () => beta.log.says("alpha leads since"));
+});
+
 test("a machine that has been given the leader's name is never promoted", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha, beta] = pair.nodes;

@@ -45,7 +45,7 @@ const AGAIN_MS = 200;
 /** How long a node that could not start the group, or has lost its memory, leaves it to the other. */
 const BACKOFF_MS = 30_000;
 /** A leader's key outlives its machine by a TTL; by another one, where etcd itself has changed its leader. */
-const NAMESAKE_TTLS = 3;
+const LEADER_TTLS = 3;
 /** hastd answers a poll after this, if nothing happens. */
 const POLL_MS = 5_000;
 /** A renewal every so much of the TTL; or, where that was of no use, after so long. */
@@ -71,6 +71,7 @@ export class Agent {
   #stopping = false;
   #leadership: Leadership | null = null;
   #backoffUntilMs = 0;
+  #leaderSeenAtMs = Number.NEGATIVE_INFINITY;
   /** A leader of our name that is not this agent, and when it was seen first. */
   #ownName: { readonly createRevision: number; readonly seenAtMs: number } | null = null;
   #hasNamesake = false;
@@ -130,16 +131,30 @@ export class Agent {
       await this.#resume(record, record.leader, statuses);
       return;
     }
+    const now = this.#options.clock.now();
     if (record.leader !== null) {
       const { node, since } = record.leader;
+      this.#leaderSeenAtMs = now;
       if (node === settings.node) this.#meetOwnName(record, record.leader);
       else this.#say("state", "notice", `${node} leads since ${since}; this node follows.`);
       return;
     }
-    if (this.#hasNamesake || this.#options.clock.now() < this.#backoffUntilMs) return;
+    if (this.#hasNamesake || now < this.#backoffUntilMs) return;
     const obstacle = obstacleOf(record, settings, statuses);
     if (obstacle !== null) {
       this.#say("state", "warning", `Nobody leads, and this node may not: ${obstacle}`);
+      return;
+    }
+    // Made by an operator, by force. One whose agent has died is the leader that was seen until just now.
+    const led = now - this.#leaderSeenAtMs < LEADER_TTLS * settings.ttlS * 1000;
+    const index = statuses.findIndex(({ connected }) => connected === true);
+    if (!primary && !led && index !== -1) {
+      this.#say(
+        "state",
+        "warning",
+        `${settings.resources[index]}: a primary is connected, which no agent has made one, so this node stays ` +
+          `secondary. On ${settings.peer}: hast-failover seed --force; and start its agent`,
+      );
       return;
     }
     await this.#elect(record);
@@ -156,7 +171,7 @@ export class Agent {
     if (this.#ownName?.createRevision !== createRevision) {
       this.#ownName = { createRevision, seenAtMs: now };
     }
-    if (now - this.#ownName.seenAtMs > NAMESAKE_TTLS * settings.ttlS * 1000) {
+    if (now - this.#ownName.seenAtMs > LEADER_TTLS * settings.ttlS * 1000) {
       this.#hasNamesake = true;
       this.#say(
         "state",

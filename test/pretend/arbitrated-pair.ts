@@ -250,7 +250,11 @@ export class PretendNode {
             resource: "r0",
             outcome: {
               kind: "known",
-              status: { role: this.role, copy: this.copy } as unknown as ResourceStatus,
+              status: {
+                role: this.role,
+                copy: this.copy,
+                connected: this.role === "secondary" && this.pair.linkIsUp && this.peer.peerInStep,
+              } as unknown as ResourceStatus,
             },
             errmsg: null,
             notes: [],
