@@ -106,9 +106,14 @@ export class Agent {
     const record = await this.#look();
     const mine =
       record !== null && record.leader?.node === settings.node && record.leader.boot === boot;
-    const primary = statuses.some(({ role }) => role === "primary");
+    const primaries = settings.resources.filter((_, index) => statuses[index]!.role === "primary");
+    const primary = primaries.length > 0;
     if (!mine && primary && record !== null && record.leader !== null) {
-      this.#say("role", "warning", `A resource is primary here, and ${record.leader.node} leads.`);
+      this.#say(
+        "role",
+        "warning",
+        `${primaries.join(" ")}: primary here, and ${record.leader.node} leads: stopped, and made secondary.`,
+      );
       await this.#letGo();
       this.#tidied = true;
       return;
