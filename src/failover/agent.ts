@@ -28,6 +28,7 @@ import {
   groupRecord,
   type Leader,
   prefixOf,
+  readiness,
   setsChange,
   termOf,
   withSets,
@@ -142,6 +143,7 @@ export class Agent {
       this.#leaderSeenAtMs = now;
       if (node === settings.node) this.#meetOwnName(record, record.leader);
       else this.#say("state", "notice", `${node} leads since ${since}; this node follows.`);
+      await this.#offer(record, statuses);
       return;
     }
     if (this.#hasNamesake || now < this.#backoffUntilMs) return;
@@ -163,6 +165,25 @@ export class Agent {
       return;
     }
     await this.#elect(record);
+  }
+
+  /** This node is to take over: the leader gives nothing up before it hears that somebody is there. */
+  async #offer(record: GroupRecord, statuses: readonly ResourceStatus[]): Promise<void> {
+    const { etcd, settings, clock } = this.#options;
+    const { move } = record;
+    if (move === null || move.to !== settings.node || move.ready) return;
+    if (this.#hasNamesake || clock.now() < this.#backoffUntilMs) return;
+    const why = obstacleOf(record, settings, statuses);
+    if (why !== null) {
+      this.#say("state", "warning", `This node was asked to take over, and may not: ${why}`);
+      return;
+    }
+    try {
+      const { comparisons, puts } = readiness(settings.group, move);
+      await etcd.txn(comparisons, puts);
+    } catch (error) {
+      this.#sayUnreachable(error);
+    }
   }
 
   /**
@@ -594,8 +615,8 @@ function troubleOf(entries: readonly LeaseEntry[], resources: readonly string[])
   return null;
 }
 
-/** Whether another node was asked to take over, and may. */
+/** Whether another node was asked to take over, would, and may. */
 function isToMove({ move, insync }: GroupRecord, { node, resources }: GroupSettings): boolean {
-  if (move === null || move.to === node) return false;
+  if (move === null || move.to === node || !move.ready) return false;
   return resources.every((resource) => insync.get(resource)?.nodes.includes(move.to));
 }

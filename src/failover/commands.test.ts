@@ -186,7 +186,14 @@ test("move refuses a node that is not in step, or is none; and says so if nothin
   beta.killAgent();
   const late = await desk(pair).move();
   expect.equal(late.code, 1);
-  expect.match(late.err, /beta does not serve after 60\.\d s/);
+  expect.match(late.err, /alpha leads on, since the agent on beta has not said within 10\.\d s/);
+  expect.ok(pair.write(alpha));
+  expect.deepEqual(alpha.scripts, ["stop", "start"], "nobody was interrupted");
+  expect.equal(pair.etcd.value("/hast/g/move"), null);
+  beta.startAgent();
+  beta.scriptFailure = "mount: no such file system";
+  const broken = await desk(pair).move();
+  expect.match(broken.err, /beta does not serve after 60\.\d s/);
   await pair.until("alpha leads again", () => pair.write(alpha));
   pair.linkIsUp = false;
   await pair.until("alpha works alone", () => pair.write(alpha));
