@@ -67,8 +67,8 @@ export const AGENT_MUTATIONS: readonly Mutation[] = [
   {
     name: "the lease counts from the answer to its renewal",
     ...ETCD,
-    find: "return { range, sentAtMs, ttlS: Number",
-    replace: "return { range, sentAtMs: this.#options.clock.now() || sentAtMs, ttlS: Number",
+    find: "return { range, sentAtMs, ttlS: secondsOf",
+    replace: "return { range, sentAtMs: this.#options.clock.now() || sentAtMs, ttlS: secondsOf",
   },
   {
     name: "workers may answer for longer than the lease",

@@ -26,7 +26,7 @@ import { EX_OK, EX_UNAVAILABLE, printError, type Terminal } from "../failover/te
 import type { Log } from "../platform/log.ts";
 import { versionLine } from "../platform/node/build.ts";
 import { nodeClock } from "../platform/node/clock.ts";
-import { nodeHttp } from "../platform/node/http.ts";
+import { createHttp, httpFilesTrouble } from "../platform/node/http.ts";
 import { nodeIdentity } from "../platform/node/identity.ts";
 import { createLog, stderrIsJournal } from "../platform/node/log.ts";
 import { nodeNet } from "../platform/node/net.ts";
@@ -75,7 +75,7 @@ async function main(): Promise<number> {
         if (!(error instanceof EtcdError)) throw error;
         printError(terminal, [
           `No member of etcd is of use: ${error.message}.`,
-          `Check etcd= in ${place.directory}/failover.conf, and the cluster: etcdctl endpoint health`,
+          `Check etcd=, and for https:// etcdca=, etcdcert= and etcdkey=, in ${place.directory}/failover.conf; and the cluster: etcdctl endpoint health`,
         ]);
         return EX_UNAVAILABLE;
       }
@@ -86,6 +86,8 @@ async function main(): Promise<number> {
 interface Place {
   readonly directory: string;
   readonly settings: GroupSettings;
+  /** Those of its resources that are replicated without waiting. */
+  readonly asyncNames: readonly string[];
   readonly etcd: Etcd;
   readonly hastd: Hastd;
 }
@@ -105,7 +107,7 @@ function obey(command: Command, place: Place): Promise<number> {
   }
 }
 
-async function runAgent({ directory, settings, etcd, hastd }: Place): Promise<number> {
+async function runAgent({ directory, settings, asyncNames, etcd, hastd }: Place): Promise<number> {
   const log = createLog(stderrIsJournal(process.env["JOURNAL_STREAM"]) ? "journal" : "stdio", {
     ident: "hast-failover",
     prefix: `[${settings.group}] `,
@@ -122,6 +124,12 @@ async function runAgent({ directory, settings, etcd, hastd }: Place): Promise<nu
     return EX_TEMPFAIL;
   }
   lock.write(process.pid);
+  if (asyncNames.length > 0) {
+    log.warning(
+      `${asyncNames.join(", ")}: replication async, so a failover loses what was acknowledged last. To lose nothing, in ` +
+        "hast.conf on both nodes: replication memsync; then: hastctl reload",
+    );
+  }
   const agent = new Agent({
     settings,
     etcd,
@@ -172,7 +180,15 @@ function placeOf(directory: string): Place | number {
     for (const complaint of settings.complaints) printError(terminal, [`${file}: ${complaint}`]);
     return EX_CONFIG;
   }
+  const trouble = httpFilesTrouble(settings.files);
+  if (trouble !== null) {
+    printError(terminal, [trouble, `Check etcdca=, etcdcert= and etcdkey= in ${file}.`]);
+    return EX_CONFIG;
+  }
   const known = resolved.config.resources;
+  const asyncNames = known
+    .filter(({ name, replication }) => settings.resources.includes(name) && replication === "async")
+    .map(({ name }) => name);
   for (const name of settings.resources) {
     const found = known.find((each) => each.name === name);
     if (found?.arbiter === true) continue;
@@ -192,8 +208,9 @@ function placeOf(directory: string): Place | number {
   });
   const { endpoints, ttlS } = settings;
   const timeoutMs = ttlS * 1000 * PATIENCE_SHARE;
-  const etcd = new Etcd({ http: nodeHttp, clock: nodeClock, endpoints, timeoutMs });
-  return { directory, settings, etcd, hastd: hastdAt(control) };
+  const http = createHttp(settings.files);
+  const etcd = new Etcd({ http, clock: nodeClock, endpoints, timeoutMs });
+  return { directory, settings, asyncNames, etcd, hastd: hastdAt(control) };
 }
 
 function hastdAt(control: ControlClient): Hastd {

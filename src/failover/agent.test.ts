@@ -71,6 +71,22 @@ test("S-17b: an etcd restored from a backup promotes nobody who has seen it furt
   expect.ok(beta.log.says("it was restored from a backup"));
 });
 
+test("S-17b: what a leader has put itself counts as seen at once", async () => {
+  for (let early = 0; early < 2_000; early += 500) {
+    const pair = await ArbitratedPair.leading();
+    const [alpha, beta] = pair.nodes;
+    await pair.clock.pass(early);
+    const restore = pair.etcd.backup();
+    pair.linkIsUp = false;
+    await pair.until("alpha works alone", () => serves(pair, alpha));
+    alpha.powerOff();
+    beta.powerOff();
+    restore();
+    alpha.powerOn();
+    await pair.until("alpha knows", () => alpha.log.says("it was restored from a backup"), 60_000);
+  }
+});
+
 test("S-17a: nothing is acknowledged alone before the set without the peer is stable in etcd", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha] = pair.nodes;
@@ -322,12 +338,102 @@ test("a killed agent that is started again goes on leading, and starts nothing t
   expect.ok(alpha.log.says("going on with that"));
 });
 
+test("what a killed agent has left is stopped although etcd cannot be asked", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.killAgent();
+  await pair.until("beta serves", () => serves(pair, beta));
+  expect.equal(alpha.role, "secondary");
+  alpha.fate = () => "refused";
+  alpha.startAgent();
+  await pair.until("alpha has stopped it", () => alpha.scripts.at(-1) === "stop", 5_000);
+  await pair.clock.pass(10_000);
+  expect.deepEqual(alpha.scripts, ["stop", "start", "stop"]);
+});
+
+test("S-9: a leader whose machine comes back within the lease leaves it to the node that kept its memory", async () => {
+  for (let early = 0; early < 10; early++) {
+    const pair = await ArbitratedPair.leading();
+    const [alpha, beta] = pair.nodes;
+    await pair.clock.pass(early * 100);
+    alpha.powerOff();
+    await pair.clock.pass(3_000);
+    alpha.powerOn();
+    await pair.until("somebody leads", () => pair.nodes.some((node) => serves(pair, node)));
+    expect.equal(pair.leader(), "beta");
+    await pair.clock.pass(20_000);
+    beta.powerOff();
+    await pair.until("alpha serves", () => serves(pair, alpha), 20_000);
+  }
+});
+
+test("nor does it wait for one that may not lead, and not for ever", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  beta.powerOff();
+  alpha.powerOff();
+  await pair.clock.pass(3_000);
+  alpha.powerOn();
+  await pair.until("alpha serves", () => serves(pair, alpha), 45_000);
+  expect.equal(pair.set(), '["alpha"]');
+  alpha.powerOff();
+  await pair.clock.pass(3_000);
+  alpha.powerOn();
+  await pair.until("alpha serves again", () => serves(pair, alpha), 15_000);
+});
+
+test("beside a primary that etcd knows nothing of, as one by force, nobody else is promoted", async () => {
+  const pair = new ArbitratedPair();
+  const [alpha, beta] = pair.nodes;
+  pair.seed(["alpha", "beta"]);
+  [alpha.role, beta.role] = ["primary", "secondary"];
+  alpha.deadlineMs = Number.POSITIVE_INFINITY;
+  expect.ok(serves(pair, alpha), "over both");
+  beta.startAgent();
+  await pair.clock.pass(60_000);
+  expect.equal(pair.leader(), null);
+  expect.ok(beta.log.says("r0: a primary is connected, which no agent has made one"));
+  alpha.startAgent();
+  await pair.until("alpha leads", () => alpha.log.says("This node leads g"));
+  await pair.until("beta follows", () => beta.log.says("alpha leads since"));
+});
+
+test("a machine that has been given the leader's name is never promoted", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  beta.killAgent();
+  beta.namedLike = alpha;
+  beta.startAgent();
+  await pair.until("beta says so", () => beta.log.says("Another machine leads g as alpha"));
+  pair.linkIsUp = false;
+  await pair.until("alpha works alone", () => serves(pair, alpha));
+  alpha.powerOff();
+  await pair.clock.pass(60_000);
+  expect.equal(beta.role, "secondary");
+});
+
 test("a hastd that has begun anew under its agent: the agent resigns", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha, beta] = pair.nodes;
   alpha.on = false;
   await pair.until("beta serves", () => serves(pair, beta));
   expect.deepEqual(alpha.scripts.slice(0, 3), ["stop", "start", "stop"]);
+});
+
+test("a hastd that is frozen costs the lead: a node that cannot be demoted does not renew for that", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  const at = pair.clock.now();
+  alpha.hastdFrozen = true;
+  await pair.until("beta serves", () => serves(pair, beta));
+  const seconds = (pair.clock.now() - at) / 1000;
+  expect.ok(seconds < 35, `${seconds} s`);
+  alpha.hastdFrozen = false;
+  await pair.until("alpha follows", () => alpha.log.says("beta leads since"), 300_000);
+  await pair.until(
+    "both are in step",
+    () => serves(pair, beta) && pair.set() === '["alpha","beta"]',
+  );
 });
 
 test("a group that does not start is given back, and left to the other node for half a minute", async () => {
@@ -420,7 +526,7 @@ async function misfortunes(seed: number, clocksStandStill: boolean): Promise<num
     () => (pick(2) === 0 ? "served" : { delayMs: pick(12_000) }),
   ];
   const happen = (node: PretendNode): void => {
-    switch (pick(7)) {
+    switch (pick(8)) {
       case 0:
         pair.linkIsUp = false;
         break;
@@ -443,6 +549,9 @@ async function misfortunes(seed: number, clocksStandStill: boolean): Promise<num
       case 6:
         node.killAgent();
         if (node.on) node.startAgent();
+        break;
+      case 7:
+        node.hastdFrozen = !node.hastdFrozen;
     }
   };
   for (let step = 0; step < 600; step++) {
@@ -455,6 +564,7 @@ async function misfortunes(seed: number, clocksStandStill: boolean): Promise<num
   for (const node of pair.nodes) {
     node.fate = () => "served";
     node.life.thaw();
+    node.hastdFrozen = false;
     if (!node.on) node.powerOn();
     else if (node.agent === null) node.startAgent();
   }

@@ -28,6 +28,7 @@ import {
   groupRecord,
   type Leader,
   prefixOf,
+  readiness,
   setsChange,
   termOf,
   withSets,
@@ -35,15 +36,17 @@ import {
 import type { Answer, Hastd, StartScript, Verb } from "./hastd.ts";
 import { Leadership } from "./leadership.ts";
 import { type Memory, ranBackwards } from "./memory.ts";
-import { obstacleOf, RESTORED } from "./obstacle.ts";
+import { obstacleOf, RESTORED, strangersIn, whoLacks } from "./obstacle.ts";
 import type { GroupSettings } from "./settings.ts";
 
 /** Between two looks of a follower. */
 const LOOK_MS = 1_000;
 /** After a change of the sets that had no use. */
 const AGAIN_MS = 200;
-/** How long a node that could not start the group leaves it to the other. */
+/** How long a node that could not start the group, or has lost its memory, leaves it to the other. */
 const BACKOFF_MS = 30_000;
+/** A leader's key outlives its machine by a TTL; by another one, where etcd itself has changed its leader. */
+const LEADER_TTLS = 3;
 /** hastd answers a poll after this, if nothing happens. */
 const POLL_MS = 5_000;
 /** A renewal every so much of the TTL; or, where that was of no use, after so long. */
@@ -69,6 +72,10 @@ export class Agent {
   #stopping = false;
   #leadership: Leadership | null = null;
   #backoffUntilMs = 0;
+  #leaderSeenAtMs = Number.NEGATIVE_INFINITY;
+  /** A leader of our name that is not this agent, and when it was seen first. */
+  #ownName: { readonly createRevision: number; readonly seenAtMs: number } | null = null;
+  #hasNamesake = false;
   #tidied = false;
   readonly #pauses = new Set<() => void>();
   /** What was said last, by subject: the same is not said again. */
@@ -100,19 +107,21 @@ export class Agent {
     const record = await this.#look();
     const mine =
       record !== null && record.leader?.node === settings.node && record.leader.boot === boot;
-    const primary = statuses.some(({ role }) => role === "primary");
-    if (record !== null && !mine) {
-      if (primary && record.leader !== null) {
-        this.#say(
-          "role",
-          "warning",
-          `A resource is primary here, and ${record.leader.node} leads.`,
-        );
-        await this.#letGo();
-        return;
-      }
-      // Of an agent, or a hastd, that was killed, something may be left: mounts without a disk, the address.
-      if (!primary && !this.#tidied) await this.#run("stop");
+    const primaries = settings.resources.filter((_, index) => statuses[index]!.role === "primary");
+    const primary = primaries.length > 0;
+    if (!mine && primary && record !== null && record.leader !== null) {
+      this.#say(
+        "role",
+        "warning",
+        `${primaries.join(" ")}: primary here, and ${record.leader.node} leads: stopped, and made secondary.`,
+      );
+      await this.#letGo();
+      this.#tidied = true;
+      return;
+    }
+    // Of an agent, or a hastd, that was killed, something may be left: mounts without a disk, the address.
+    if (!mine && !primary && !this.#tidied) {
+      await this.#run("stop");
       this.#tidied = true;
     }
     // A boot promotes nothing, and a secondary is what the other node needs.
@@ -128,18 +137,85 @@ export class Agent {
       await this.#resume(record, record.leader, statuses);
       return;
     }
+    const now = this.#options.clock.now();
     if (record.leader !== null) {
       const { node, since } = record.leader;
-      this.#say("state", "notice", `${node} leads since ${since}; this node follows.`);
+      this.#leaderSeenAtMs = now;
+      if (node === settings.node) this.#meetOwnName(record, record.leader);
+      else this.#say("state", "notice", `${node} leads since ${since}; this node follows.`);
+      await this.#offer(record, statuses);
       return;
     }
-    if (this.#options.clock.now() < this.#backoffUntilMs) return;
+    if (this.#hasNamesake || now < this.#backoffUntilMs) return;
     const obstacle = obstacleOf(record, settings, statuses);
     if (obstacle !== null) {
       this.#say("state", "warning", `Nobody leads, and this node may not: ${obstacle}`);
       return;
     }
+    // Made by an operator, by force. One whose agent has died is the leader that was seen until just now.
+    const led = now - this.#leaderSeenAtMs < LEADER_TTLS * settings.ttlS * 1000;
+    const index = statuses.findIndex(({ connected }) => connected === true);
+    if (!primary && !led && index !== -1) {
+      this.#say(
+        "state",
+        "warning",
+        `${settings.resources[index]}: a primary is connected, which no agent has made one, so this node stays ` +
+          `secondary. On ${settings.peer}: hast-failover seed --force; and start its agent`,
+      );
+      return;
+    }
     await this.#elect(record);
+  }
+
+  /** This node is to take over: the leader gives nothing up before it hears that somebody is there. */
+  async #offer(record: GroupRecord, statuses: readonly ResourceStatus[]): Promise<void> {
+    const { etcd, settings, clock } = this.#options;
+    const { move } = record;
+    if (move === null || move.to !== settings.node || move.ready) return;
+    if (this.#hasNamesake || clock.now() < this.#backoffUntilMs) return;
+    const why = obstacleOf(record, settings, statuses);
+    if (why !== null) {
+      this.#say("state", "warning", `This node was asked to take over, and may not: ${why}`);
+      return;
+    }
+    try {
+      const { comparisons, puts } = readiness(settings.group, move);
+      await etcd.txn(comparisons, puts);
+    } catch (error) {
+      this.#sayUnreachable(error);
+    }
+  }
+
+  /**
+   * etcd says that this node leads, under another boot. Mostly this machine has been started anew within the
+   * lease: then what nobody had flushed is in the other one's memory only (S-9). Else another machine has our
+   * name, and what the sets say of that name is not said of this copy.
+   */
+  #meetOwnName(record: GroupRecord, { node, createRevision }: Leader): void {
+    const { settings, clock } = this.#options;
+    const now = clock.now();
+    if (this.#ownName?.createRevision !== createRevision) {
+      this.#ownName = { createRevision, seenAtMs: now };
+    }
+    if (now - this.#ownName.seenAtMs > LEADER_TTLS * settings.ttlS * 1000) {
+      this.#hasNamesake = true;
+      this.#say(
+        "state",
+        "error",
+        `Another machine leads ${settings.group} as ${node}, which is this node's name, too; so nobody is promoted ` +
+          "here. Give each its own: node= and peer= in failover.conf, which are the other way round on the other " +
+          "node, or the `on` sections of hast.conf. Then start this agent again.",
+      );
+      return;
+    }
+    if (whoLacks(record, settings, settings.peer) !== null) return;
+    this.#backoffUntilMs = now + BACKOFF_MS;
+    this.#say(
+      "state",
+      "notice",
+      `This machine led, and was started anew. ${settings.peer}, which has all of it in its memory, may lead: for ` +
+        `${BACKOFF_MS / 1000} s this node leaves it that.`,
+    );
   }
 
   /** The status of each resource; null where hastd does not know them all. */
@@ -161,6 +237,8 @@ export class Agent {
       const record = groupRecord(settings.group, await etcd.range(prefixOf(settings.group)));
       this.#said.delete("etcd");
       if (this.#isForgetful(record, before)) return null;
+      const strange = strangersIn(record, settings);
+      if (strange !== null) this.#say("group", "warning", strange);
       return record;
     } catch (error) {
       this.#sayUnreachable(error);
@@ -360,7 +438,9 @@ export class Agent {
       if (answer.kind === "failed") {
         const silentMs = clock.now() - heardAtMs;
         if (silentMs >= settings.ttlS * 1000 * SILENCE_SHARE) {
-          leadership.end(answer.lines[0]?.replace(/\.$/, "") ?? "hastd does not answer");
+          // It would not hear of a demotion either, so nothing is renewed meanwhile.
+          leadership.lose(answer.lines[0]?.replace(/\.$/, "") ?? "hastd does not answer");
+          return;
         }
         await this.#pause(AGAIN_MS);
         continue;
@@ -427,6 +507,7 @@ export class Agent {
       const revision = await etcd.txn(comparisons, puts);
       if (revision === null) return false;
       leadership.record = withSets(record, revision, sets);
+      this.#options.memory.saw(leadership.record);
       leadership.mustRead = false;
       return true;
     } catch (error) {
@@ -534,8 +615,8 @@ function troubleOf(entries: readonly LeaseEntry[], resources: readonly string[])
   return null;
 }
 
-/** Whether another node was asked to take over, and may. */
+/** Whether another node was asked to take over, would, and may. */
 function isToMove({ move, insync }: GroupRecord, { node, resources }: GroupSettings): boolean {
-  if (move === null || move.to === node) return false;
+  if (move === null || move.to === node || !move.ready) return false;
   return resources.every((resource) => insync.get(resource)?.nodes.includes(move.to));
 }

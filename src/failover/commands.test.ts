@@ -18,10 +18,16 @@ const SETTINGS: GroupSettings = {
   peer: "alpha",
   ttlS: 10,
   endpoints: ["http://a:2379"],
+  files: { authorities: null, own: null },
 };
 
 /** A terminal at beta. */
-function desk(pair: ArbitratedPair, local: Partial<ResourceStatus> = {}) {
+function desk(
+  pair: ArbitratedPair,
+  local: Partial<ResourceStatus> = {},
+  resources: readonly string[] = SETTINGS.resources,
+) {
+  const settings = { ...SETTINGS, resources };
   const { clock, etcd: store } = pair;
   const etcd = new Etcd({
     http: store.reachedBy(() => "served"),
@@ -30,11 +36,14 @@ function desk(pair: ArbitratedPair, local: Partial<ResourceStatus> = {}) {
     timeoutMs: 1_000,
   });
   const hastd = {
-    status: async () => ({
+    status: async (names: readonly string[]) => ({
       kind: "answered",
-      entries: [
-        { resource: "r0", outcome: { kind: "known", status: local }, errmsg: null, notes: [] },
-      ],
+      entries: names.map((resource) => ({
+        resource,
+        outcome: { kind: "known", status: local },
+        errmsg: null,
+        notes: [],
+      })),
     }),
   } as unknown as Hastd;
   let [out, err] = ["", ""];
@@ -59,10 +68,9 @@ function desk(pair: ArbitratedPair, local: Partial<ResourceStatus> = {}) {
   };
   const memory = { latest: () => null, saw: () => undefined };
   return {
-    status: () => typed(status(SETTINGS, etcd, memory, terminal)),
-    move: (to: string | null = null) => typed(move(SETTINGS, etcd, clock, terminal, to)),
-    seed: (force = false) =>
-      typed(seed({ settings: SETTINGS, etcd, hastd, clock, terminal }, force)),
+    status: () => typed(status(settings, etcd, memory, terminal)),
+    move: (to: string | null = null) => typed(move(settings, etcd, clock, terminal, to)),
+    seed: (force = false) => typed(seed({ settings, etcd, hastd, clock, terminal }, force)),
   };
 }
 
@@ -90,6 +98,33 @@ test("status names the node that could not take over, and what to type", async (
   expect.match(without.err, /beta lacks what was acknowledged without it; alpha has all of it/);
 });
 
+test("status names what is not in this node's failover.conf", async () => {
+  const pair = await ArbitratedPair.leading();
+  await pair.clock.pass(3_000);
+  pair.etcd.put("/hast/g/insync/r1", '["alpha","beta"]');
+  const { code, err } = await desk(pair).status();
+  expect.equal(code, 1);
+  expect.match(err, /r1: in group g, says etcd, and not in .* etcdctl del \/hast\/g\/insync\/r1$/m);
+
+  const other = new ArbitratedPair();
+  other.seed(["alpha", "beta"]);
+  other.etcd.put("/hast/g/leader", '{"node":"gamma","serves":true}');
+  expect.match((await desk(other).status()).err, /gamma leads, which is neither beta nor alpha/);
+});
+
+test("seed of a resource that joins a group says when, and leaves the others as they are", async () => {
+  const pair = await ArbitratedPair.leading();
+  const resources = ["r0", "r1"];
+  const whole = { role: "init", copy: "new" } as const;
+  const refused = await desk(pair, whole, resources).seed();
+  expect.match(refused.err, /alpha leads, and r1 can join the group only while nobody does/);
+  for (const node of pair.nodes) node.agent!.stop();
+  await pair.until("nobody leads", () => pair.leader() === null);
+  expect.equal((await desk(pair, whole, resources).seed()).code, 0);
+  expect.equal(pair.etcd.value("/hast/g/insync/r1"), '["beta"]');
+  expect.equal(pair.set(), '["alpha","beta"]');
+});
+
 test("seed says that this node has everything, once", async () => {
   const pair = new ArbitratedPair();
   const { code, out } = await desk(pair, { role: "primary" }).seed();
@@ -107,6 +142,8 @@ test("seed refuses a copy of which nobody knows whether it is the newest; --forc
     [{ role: "init", copy: "consistent" }, 1, 0],
     [{ role: "secondary", copy: "uptodate" }, 1, 0],
     [{ role: "secondary", copy: "inconsistent" }, 1, 1],
+    [{ role: "primary", copy: "inconsistent" }, 1, 1],
+    [{ role: "secondary", copy: "outdated" }, 1, 1],
     [{ role: "init", copy: "consistent", remoteaddr: "none" }, 0, 0],
   ] as const) {
     const what = JSON.stringify(local);
@@ -149,7 +186,14 @@ test("move refuses a node that is not in step, or is none; and says so if nothin
   beta.killAgent();
   const late = await desk(pair).move();
   expect.equal(late.code, 1);
-  expect.match(late.err, /beta does not serve after 60\.\d s/);
+  expect.match(late.err, /alpha leads on, since the agent on beta has not said within 10\.\d s/);
+  expect.ok(pair.write(alpha));
+  expect.deepEqual(alpha.scripts, ["stop", "start"], "nobody was interrupted");
+  expect.equal(pair.etcd.value("/hast/g/move"), null);
+  beta.startAgent();
+  beta.scriptFailure = "mount: no such file system";
+  const broken = await desk(pair).move();
+  expect.match(broken.err, /beta does not serve after 60\.\d s/);
   await pair.until("alpha leads again", () => pair.write(alpha));
   pair.linkIsUp = false;
   await pair.until("alpha works alone", () => pair.write(alpha));

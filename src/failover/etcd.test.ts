@@ -128,3 +128,41 @@ test("answers that make no sense are of no use, and no crash", async () => {
     await expect.rejects(() => etcd.range("/hast/g/"), EtcdError, text);
   }
 });
+
+test("a member of another cluster than the first that answered is of no use", async () => {
+  const clock = new PretendClock(new Events());
+  const clusters: Record<string, string> = { [A]: "1", [B]: "2" };
+  let down = "";
+  const http: Http = {
+    post: async (url) => {
+      const endpoint = url.replace(/\/v3\/.*/, "");
+      if (endpoint === down) return { failure: "connect ECONNREFUSED" };
+      const header = { cluster_id: clusters[endpoint], revision: "5" };
+      const answer = url.endsWith("keepalive") ? { result: { header, TTL: "10" } } : { header };
+      return { status: 200, text: JSON.stringify(answer) };
+    },
+  };
+  const etcd = new Etcd({ http, clock, endpoints: [A, B], timeoutMs: 1_000 });
+  expect.equal((await etcd.range("/hast/g/")).revision, 5);
+  down = A;
+  await expect.rejects(() => etcd.range("/hast/g/"), /http:\/\/b:2379: it is of another cluster/);
+  down = "";
+  await etcd.renew("7", "/hast/g/");
+  clusters[A] = "3";
+  await expect.rejects(() => etcd.renew("7", "/hast/g/"), /start this agent again/);
+});
+
+test("a renewal that is answered with no number of seconds is of no use", async () => {
+  const clock = new PretendClock(new Events());
+  for (const TTL of ["x", "-1", "1e400", {}]) {
+    const http: Http = {
+      post: async (url) => {
+        const header = { revision: "5" };
+        const answer = url.endsWith("keepalive") ? { result: { header, TTL } } : { header };
+        return { status: 200, text: JSON.stringify(answer) };
+      },
+    };
+    const etcd = new Etcd({ http, clock, endpoints: [A], timeoutMs: 1_000 });
+    await expect.rejects(() => etcd.renew("7", "/hast/g/"), EtcdError, String(TTL));
+  }
+});

@@ -78,6 +78,8 @@ export class Etcd {
   readonly #options: EtcdOptions;
   /** Index of the endpoint that was of use last. */
   #current = 0;
+  /** Id of the cluster that answered first. */
+  #cluster: string | null = null;
 
   constructor(options: EtcdOptions) {
     this.#options = options;
@@ -120,8 +122,8 @@ export class Etcd {
       const sentAtMs = this.#options.clock.now();
       const answer = await this.#ask(endpoint, "lease/grant", { TTL: String(ttlS) });
       const { ID: id } = answer;
-      const granted = Number(answer["TTL"]);
-      if (typeof id !== "string" || !(granted > 0)) throw new Useless("it granted no lease");
+      const granted = secondsOf(answer["TTL"]);
+      if (typeof id !== "string" || granted === 0) throw new Useless("it granted no lease");
       return { id, ttlS: granted, sentAtMs };
     });
   }
@@ -139,7 +141,7 @@ export class Etcd {
       const sentAtMs = this.#options.clock.now();
       const { result } = await this.#ask(endpoint, "lease/keepalive", { ID: lease });
       if (!isRecord(result)) throw new Useless("its answer to a renewal makes no sense");
-      return { range, sentAtMs, ttlS: Number(result["TTL"] ?? 0) };
+      return { range, sentAtMs, ttlS: secondsOf(result["TTL"] ?? "0") };
     });
   }
 
@@ -193,7 +195,21 @@ export class Etcd {
       throw new Useless(typeof said === "string" ? said : `HTTP ${answer.status}`, answer.status);
     }
     if (json === null) throw new Useless("its answer is no JSON: is it an etcd?");
+    this.#checkCluster(json);
     return json;
+  }
+
+  /** What two clusters hold of one group are two histories. */
+  #checkCluster({ header, result }: Record<string, unknown>): void {
+    const from = isRecord(result) ? result["header"] : header;
+    const cluster = isRecord(from) ? from["cluster_id"] : undefined;
+    if (typeof cluster !== "string") return;
+    this.#cluster ??= cluster;
+    if (cluster === this.#cluster) return;
+    throw new Useless(
+      `it is of another cluster (${cluster}) than the one that answered first (${this.#cluster}): look at etcd= in ` +
+        "failover.conf; if the cluster was made anew, start this agent again",
+    );
   }
 }
 
@@ -230,6 +246,14 @@ function integerOf(value: unknown): number {
   const number = typeof value === "string" ? Number(value) : Number.NaN;
   if (!Number.isSafeInteger(number) || number <= 0) {
     throw new Useless(`it speaks of revision ${JSON.stringify(value)}`);
+  }
+  return number;
+}
+
+function secondsOf(value: unknown): number {
+  const number = typeof value === "string" ? Number(value) : Number.NaN;
+  if (!Number.isSafeInteger(number) || number < 0) {
+    throw new Useless(`it speaks of ${JSON.stringify(value)} seconds`);
   }
   return number;
 }

@@ -27,7 +27,7 @@ test("groupRecord() reads what the agents put", () => {
     ]),
     changed: 9,
     leader: { ...leader, lease: "7", createRevision: 12 },
-    move: { to: "beta", modRevision: 13 },
+    move: { to: "beta", ready: false, lease: "7", modRevision: 13 },
   });
   expect.equal(termOf(1000, 12), 1012n);
 });

@@ -5,7 +5,7 @@
  *   base             decimal: added to the leader's revision, that is its term; made by `seed`
  *   leader           {"node", "boot", "since", "serves"}, with the leader's lease
  *   insync/RESOURCE  ["alpha","beta"]: who has every acknowledged byte
- *   move             {"to"}: the node that is to take over, with a lease of a minute
+ *   move             {"to", "ready"}: the node that is to take over, with a lease of a minute; and that its agent would
  *
  * A set says who may lead; where there is none, nobody may: an etcd that was wiped promotes nobody. Every
  * transaction compares all that it relies on, and puts what it compares, so that none can land after another
@@ -32,6 +32,14 @@ export interface InSync {
   readonly modRevision: number;
 }
 
+export interface Move {
+  readonly to: string;
+  /** The agent there is alive, and nothing is in its way. */
+  readonly ready: boolean;
+  readonly lease: string;
+  readonly modRevision: number;
+}
+
 export interface GroupRecord {
   /** The store's revision when one of the sets was put last; 0 without any. It never falls, but in a restored etcd. */
   readonly changed: number;
@@ -39,7 +47,7 @@ export interface GroupRecord {
   readonly base: { readonly value: number; readonly modRevision: number } | null;
   readonly leader: Leader | null;
   readonly insync: ReadonlyMap<string, InSync>;
-  readonly move: { readonly to: string; readonly modRevision: number } | null;
+  readonly move: Move | null;
 }
 
 export function prefixOf(group: string): string {
@@ -58,16 +66,12 @@ export function groupRecord(group: string, { entries }: Range): GroupRecord {
       modRevision: entry.modRevision,
     });
   }
-  const move = byName.get("move");
   return {
     changed: Math.max(0, ...[...insync.values()].map(({ modRevision }) => modRevision)),
     base: baseOf(byName.get("base")),
     leader: leaderOf(byName.get("leader")),
     insync,
-    move:
-      move === undefined
-        ? null
-        : { to: textOf(fieldsOf(move.value), "to"), modRevision: move.modRevision },
+    move: moveOf(byName.get("move")),
   };
 }
 
@@ -167,6 +171,15 @@ export function movement(group: string, to: string, lease: string): Transaction 
   };
 }
 
+/** To say, on the node that is to take over, that it would. */
+export function readiness(group: string, { to, lease, modRevision }: Move): Transaction {
+  const key = `${prefixOf(group)}move`;
+  return {
+    comparisons: [{ key, target: "mod", revision: modRevision }],
+    puts: [{ key, value: JSON.stringify({ to, ready: true }), lease }],
+  };
+}
+
 /** The record after a change of the sets at this revision, without reading it again. */
 export function withSets(
   record: GroupRecord,
@@ -211,6 +224,14 @@ function leaderOf(entry: KeyValue | undefined): Leader | null {
     lease: entry.lease,
     createRevision: entry.createRevision,
   };
+}
+
+function moveOf(entry: KeyValue | undefined): Move | null {
+  if (entry === undefined) return null;
+  const { lease, modRevision, value } = entry;
+  const fields = fieldsOf(value);
+  const ready = "ready" in fields && fields.ready === true;
+  return { to: textOf(fields, "to"), ready, lease, modRevision };
 }
 
 function nodesOf(value: string): readonly string[] {

@@ -11,6 +11,8 @@ import { EX_OK, EX_UNFIT, printError, type Terminal } from "./terminal.ts";
 /** For so long nobody else competes. */
 const MOVE_TTL_S = 60;
 const LOOK_MS = 500;
+/** The agent that is to take over looks every second, and one that is frozen, or has gone, does not. */
+const READY_MS = 10_000;
 
 /** @param to null for the node that does not lead. @throws EtcdError */
 export async function move(
@@ -49,13 +51,22 @@ export async function move(
     return refuse(`${group}: another move is under way. Look:`, "hast-failover status");
   }
   let served = false;
-  while (!served && clock.now() - begunAtMs < MOVE_TTL_S * 1000) {
+  let ready = false;
+  const elapsedMs = () => clock.now() - begunAtMs;
+  while (!served && elapsedMs() < MOVE_TTL_S * 1000 && (ready || elapsedMs() < READY_MS)) {
     await new Promise<void>((resolve) => clock.after(LOOK_MS, resolve));
-    const now = (await look()).leader;
-    served = now?.node === target && now.serves;
+    const now = await look();
+    ready ||= now.move?.ready === true;
+    served = now.leader?.node === target && now.leader.serves;
   }
   await etcd.revoke(id);
-  const seconds = ((clock.now() - begunAtMs) / 1000).toFixed(1);
+  const seconds = (elapsedMs() / 1000).toFixed(1);
+  if (!served && !ready) {
+    return refuse(
+      `${group}: ${leader} leads on, since the agent on ${target} has not said within ${seconds} s that it would. Why, says ` +
+        "its log there, if it runs: systemctl status hast-failover",
+    );
+  }
   if (!served) {
     return refuse(
       `${group}: ${target} does not serve after ${seconds} s. What is going on says its log, and:`,

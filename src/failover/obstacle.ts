@@ -74,3 +74,24 @@ export function notInStep(
   const names = lacking.join(" ");
   return `${names}: ${node} is not in step, and could not take over. Why, says on the node that leads: hastctl status ${names}`;
 }
+
+/** What etcd holds of the group that this node's failover.conf does not know; null where there is nothing. */
+export function strangersIn(
+  { leader, insync }: GroupRecord,
+  { group, node, peer, resources }: GroupSettings,
+): string | null {
+  if (leader !== null && leader.node !== node && leader.node !== peer) {
+    return (
+      `${group}: ${leader.node} leads, which is neither ${node} nor ${peer}. If other nodes have a group of this name, ` +
+      "give this one another: group= in failover.conf, on both nodes"
+    );
+  }
+  const strange = [...insync.keys()].filter((resource) => !resources.includes(resource));
+  if (strange.length === 0) return null;
+  const keys = strange.map((resource) => `/hast/${group}/insync/${resource}`);
+  return (
+    `${strange.join(", ")}: in group ${group}, says etcd, and not in failover.conf on this node, where nothing would ` +
+    "start it. Write resources= alike on both nodes, and start the agent again. Or, if it has left the group: " +
+    keys.map((key) => `etcdctl del ${key}`).join("; ")
+  );
+}

@@ -34,13 +34,19 @@ export async function seed(
     return EX_UNFIT;
   };
   const record = groupRecord(group, await etcd.range(prefixOf(group)));
-  if (record.leader !== null) {
-    return refuse(
-      `${group}: ${record.leader.node} leads, so etcd knows who is in step. Look:`,
-      "hast-failover status",
-    );
-  }
   const missing = resources.filter((resource) => !record.insync.has(resource));
+  if (record.leader !== null) {
+    const { node: leader } = record.leader;
+    return missing.length > 0 && !force
+      ? refuse(
+          `${group}: ${leader} leads, and ${missing.join(", ")} can join the group only while nobody does. ` +
+            "On both nodes stop the agent; then this again.",
+        )
+      : refuse(
+          `${group}: ${leader} leads, so etcd knows who is in step. Look:`,
+          "hast-failover status",
+        );
+  }
   if (missing.length === 0 && !force) {
     return refuse(
       `${group}: etcd says already who is in step. Look:`,
@@ -59,7 +65,7 @@ export async function seed(
     const reason =
       outcome.kind === "failed"
         ? (errmsg ?? `error ${outcome.error} from hastd`)
-        : objection(outcome.status, force);
+        : objection(resource, outcome.status, force);
     if (reason !== null) return refuse(`${resource}: ${reason}`);
   }
   const sets = new Map(chosen.map((resource) => [resource, [node]]));
@@ -75,10 +81,24 @@ export async function seed(
 }
 
 /** Why this copy is not to be the one that counts; null where it may. */
-function objection({ role, copy, remoteaddr }: ResourceStatus, force: boolean): string | null {
-  if (role === "primary") return null;
+function objection(
+  resource: string,
+  { role, copy, remoteaddr }: ResourceStatus,
+  force: boolean,
+): string | null {
+  const lost = `If that one is lost for good, here: hastctl role --force primary ${resource}; and this again`;
+  if (role === "primary") {
+    if (copy !== "inconsistent") return null;
+    return (
+      "its copy here is not whole, and the other node has what it lacks. When that has been copied, type this again; " +
+      `to watch: hastctl status ${resource}`
+    );
+  }
   if (copy === "inconsistent") {
-    return "its copy here is inconsistent: half old and half new. Seed on the other node.";
+    return `its copy here is inconsistent: half old and half new. Seed on the other node. ${lost}`;
+  }
+  if (copy === "outdated" && force) {
+    return `its copy here is outdated, so hastd does not promote it. Seed on the other node. ${lost}`;
   }
   if (force || copy === "new" || remoteaddr === "none") return null;
   return (

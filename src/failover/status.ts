@@ -4,7 +4,7 @@
 import type { Etcd } from "./etcd.ts";
 import { type GroupRecord, groupRecord, prefixOf } from "./group-record.ts";
 import { type Memory, ranBackwards } from "./memory.ts";
-import { notInStep, RESTORED, whoLacks } from "./obstacle.ts";
+import { notInStep, RESTORED, strangersIn, whoLacks } from "./obstacle.ts";
 import type { GroupSettings } from "./settings.ts";
 import { EX_OK, EX_UNFIT, printError, type Terminal } from "./terminal.ts";
 
@@ -32,6 +32,7 @@ export async function status(
         : (notInStep(record, settings, each) ?? []),
     );
   if (ranBackwards(record, memory.latest())) complaints.push(RESTORED);
+  complaints.push(...[strangersIn(record, settings)].filter((complaint) => complaint !== null));
   if (record.leader === null && complaints.length === 0) {
     complaints.push(
       "Nobody leads, and both nodes may: do their agents run? On each: systemctl status hast-failover, or its log.",

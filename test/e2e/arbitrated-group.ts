@@ -18,6 +18,8 @@ const GROUP = "data";
 /** What ps(1) shows. */
 export const AGENT: RegExp = /bin\/hast-failover\.ts/;
 export const ETCD: RegExp = /^etcd /;
+/** Its workers have longer names. */
+export const HASTD: RegExp = /^hastd$/;
 export const EVERYTHING: RegExp = /./;
 /** Of a node. */
 export const CARDS: readonly string[] = ["svc0", "hast0", "etcd0"];

@@ -6,6 +6,7 @@ import {
   AGENT,
   ETCD,
   EVERYTHING,
+  HASTD,
   now,
   returned,
   takenOver,
@@ -27,6 +28,7 @@ test("S-17c: frozen processes on the leader's host, for longer than the lease", 
     for (const [what, pattern, expected] of [
       ["agent frozen", AGENT, "hast1 hast2"],
       ["host frozen", EVERYTHING, "hast1 hast2 hast1"],
+      ["hastd frozen, its workers not", HASTD, "hast1 hast2 hast1 hast2"],
     ] as const) {
       const old = await takenOver(group, what, (host) => group.signal(host, "STOP", pattern));
       await group.signal(old, "CONT", pattern);

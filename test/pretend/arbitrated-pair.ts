@@ -30,7 +30,6 @@ import { Events } from "./events.ts";
 export const BASE: number = 1_000_000_000;
 const GROUP = "g";
 export const INSYNC: string = `/hast/${GROUP}/insync/r0`;
-const BOOT = "boot-1";
 
 /** One life of an agent: it may be frozen for a while, or killed. */
 class Life {
@@ -69,6 +68,8 @@ export class PretendNode {
   demotionRefusal: string | null = null;
   /** Whether hastd answers. */
   on = true;
+  /** hastd itself has stopped, and its workers go on: who asks waits until his patience ends. */
+  hastdFrozen = false;
   role: Role = "init";
   readonly records: Set<number> = new Set();
   /** The highest it has heard of; stable. */
@@ -80,7 +81,10 @@ export class PretendNode {
   peerInStep = false;
   /** What becomes of a request of its agent to etcd. */
   fate: (path: string, endpoint: string, body: string) => Fate = () => "served";
+  /** Its agent was given that node's configuration. */
+  namedLike: PretendNode | null = null;
   life: Life = new Life();
+  #boots = 1;
   agent: Agent | null = null;
   ended: Promise<void> = Promise.resolve();
   #seen: Seen | null = null;
@@ -110,10 +114,11 @@ export class PretendNode {
     const settings: GroupSettings = {
       group: GROUP,
       resources: ["r0"],
-      node: this.name,
-      peer: this.peer.name,
+      node: (this.namedLike ?? this).name,
+      peer: (this.namedLike ?? this).peer.name,
       ttlS: 10,
       endpoints: ["http://a:2379", "http://b:2379"],
+      files: { authorities: null, own: null },
     };
     const memory: Memory = {
       latest: () => this.#seen,
@@ -129,7 +134,7 @@ export class PretendNode {
       memory,
       clock,
       log: this.log,
-      boot: BOOT,
+      boot: `${this.name}-${this.#boots}`,
     });
     this.ended = this.agent.run();
   }
@@ -147,6 +152,7 @@ export class PretendNode {
   }
 
   powerOn(): void {
+    this.#boots += 1;
     this.on = true;
     this.startAgent();
   }
@@ -216,12 +222,14 @@ export class PretendNode {
 
   #hastd(life: Life): Hastd {
     const failed = { kind: "failed", lines: ["hastd cannot be reached"] } as const;
-    /** Later, as over a socket. */
-    const answer = <E>(entry: () => E): Promise<Answer<E>> =>
+    /** Later, as over a socket. @param patienceMs as src/cli/control-client.ts has it */
+    const answer = <E>(entry: () => E, patienceMs: number): Promise<Answer<E>> =>
       life.pass(
         new Promise((resolve) =>
-          this.pair.clock.after(1, () =>
-            resolve(this.on ? { kind: "answered", entries: [entry()] } : failed),
+          this.pair.clock.after(this.hastdFrozen ? patienceMs : 1, () =>
+            resolve(
+              this.on && !this.hastdFrozen ? { kind: "answered", entries: [entry()] } : failed,
+            ),
           ),
         ),
       );
@@ -237,36 +245,44 @@ export class PretendNode {
     };
     return {
       status: () =>
-        answer(() => ({
-          resource: "r0",
-          outcome: {
-            kind: "known",
-            status: { role: this.role, copy: this.copy } as unknown as ResourceStatus,
-          },
-          errmsg: null,
-          notes: [],
-        })),
+        answer(
+          () => ({
+            resource: "r0",
+            outcome: {
+              kind: "known",
+              status: {
+                role: this.role,
+                copy: this.copy,
+                connected: this.role === "secondary" && this.pair.linkIsUp && this.peer.peerInStep,
+              } as unknown as ResourceStatus,
+            },
+            errmsg: null,
+            notes: [],
+          }),
+          20_000,
+        ),
       promote: async (_names, lease) => {
-        const promoted = await answer(() => this.#promote(lease, roleEntry));
+        const promoted = await answer(() => this.#promote(lease, roleEntry), 120_000);
         // The device is read before the role works.
         for (let tries = 0; this.role === "primary" && !this.#answers(); tries++) {
           if (tries === 100) this.#become("init");
           await life.pass(new Promise<void>((resolve) => this.pair.clock.after(100, resolve)));
         }
         if (this.role === "primary") return promoted;
-        return answer(() => roleEntry("its device could not be made", () => undefined));
+        return answer(() => roleEntry("its device could not be made", () => undefined), 120_000);
       },
-      demote: () => answer(() => roleEntry(this.demotionRefusal, () => this.#become("secondary"))),
+      demote: () =>
+        answer(() => roleEntry(this.demotionRefusal, () => this.#become("secondary")), 120_000),
       lease: (_names, { term, deadlineMs }, [confirmed], waitMs) => {
         const renewed = answer(() => {
           if (term !== this.term || this.role !== "primary") return;
           this.deadlineMs = Math.max(this.deadlineMs, deadlineMs);
           this.confirmed = Math.max(this.confirmed, confirmed!);
-        });
+        }, waitMs + 5_000);
         return renewed.then(async (outcome) => {
           if (outcome.kind === "failed") return outcome;
           if (waitMs > 0) await life.pass(this.#newsAfter(confirmed!, waitMs));
-          return answer(() => this.#leaseEntry(term));
+          return answer(() => this.#leaseEntry(term), 5_000);
         });
       },
     };
