@@ -12,7 +12,7 @@ prepare_tools ip=iproute2 nft=nftables losetup=mount nbdfuse=libnbd-bin fusermou
   nbdkit=nbdkit mkfs.ext4=e2fsprogs fuser=psmisc flock=util-linux logger=bsdutils \
   mkfs.xfs=xfsprogs tc=iproute2 \
   ucarp=ucarp keepalived=keepalived zfs-fuse=zfs-fuse systemctl=systemd \
-  etcd=etcd-server etcdctl=etcd-client arping=iputils-arping \
+  etcd=etcd-server etcdctl=etcd-client arping=iputils-arping ping=iputils-ping \
   ocf-tester=resource-agents xmllint=libxml2-utils
 libraries=/usr/lib/$(uname -m)-linux-gnu
 prepare_tools /usr/lib/postgresql/15/bin/postgres=postgresql-15 psql=postgresql-client-common tgtd=tgt \

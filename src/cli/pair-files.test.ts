@@ -168,6 +168,25 @@ test("failover check is failover-check's verdict, with its code", (t) => {
   assert.deepEqual(site.asked(), ["hastctl failover-check -c /etc/hast.conf r0 r1"]);
 });
 
+test("failover check says no where none of those answers who should, and asks no further where one does", (t) => {
+  const site = failoverSite(t, "exit 0");
+  fs.appendFileSync(`${site.root}/failover.conf`, 'ping="10.0.0.1 10.0.0.2"\n');
+  const answers = (address: string): void =>
+    fs.writeFileSync(
+      `${site.root}/ping`,
+      `#!/bin/sh\ncase "$*" in *${address}) ;; *) exit 1 ;; esac`,
+      {
+        mode: 0o755,
+      },
+    );
+  answers("10.0.0.3");
+  assert.equal(site.run("check"), 1);
+  assert.ok(!fs.existsSync(`${site.root}/notes`));
+  answers("10.0.0.2");
+  assert.equal(site.run("check"), 0);
+  assert.deepEqual(site.asked(), ["hastctl failover-check -c /etc/hast.conf r0 r1"]);
+});
+
 test("failover start and stop carry the address and touch no role; start does it once", (t) => {
   const site = failoverSite(t, "exit 0");
   for (const name of ["ip", "arping", "before-secondary", "after-primary"]) site.program(name);

@@ -160,6 +160,9 @@ config=${configPath}
 # What is on them: a ZFS pool, or file systems, as "resource:directory ...".
 pool=""
 mounts=""
+# For keepalived and ucarp: addresses on the service network that always answer, such as the router's and the
+# other node's. Where none does, a node is not fit for the service.
+ping=""
 # For hast-failover alone, with group and etcd; see hast-failover(8).
 address="${service.address}/${service.prefix}"
 interface="${service.interface}"

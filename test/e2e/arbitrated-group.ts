@@ -155,25 +155,7 @@ etcd="${endpoints}"
   }
 
   startEtcd(host: Host): void {
-    const index = this.members.indexOf(host) + 1;
-    const own = `192.168.200.${index}`;
-    const cluster = this.members.map(({ name }, at) => `${name}=http://192.168.200.${at + 1}:2380`);
-    const options = {
-      name: host.name,
-      "data-dir": "/var/lib/etcd",
-      "listen-client-urls": `http://${own}:2379`,
-      "advertise-client-urls": `http://${own}:2379`,
-      "listen-peer-urls": `http://${own}:2380`,
-      "initial-advertise-peer-urls": `http://${own}:2380`,
-      "initial-cluster": cluster.join(),
-      "log-level": "error",
-    };
-    this.#spawn(
-      host,
-      "etcd",
-      "etcd",
-      ...Object.entries(options).map(([key, value]) => `--${key}=${value}`),
-    );
+    this.#spawn(host, "etcd", ...etcdWords(this.members, host));
   }
 
   #spawn(host: Host, name: string, ...words: string[]): void {
@@ -301,6 +283,23 @@ etcd="${endpoints}"
   stop(): Promise<void> {
     return this.lan.stop();
   }
+}
+
+/** The command of the member at one of the hosts, whose addresses are 192.168.200.1 and so on. */
+export function etcdWords(members: readonly Host[], host: Host): string[] {
+  const own = `192.168.200.${members.indexOf(host) + 1}`;
+  const cluster = members.map(({ name }, at) => `${name}=http://192.168.200.${at + 1}:2380`);
+  const options = {
+    name: host.name,
+    "data-dir": "/var/lib/etcd",
+    "listen-client-urls": `http://${own}:2379`,
+    "advertise-client-urls": `http://${own}:2379`,
+    "listen-peer-urls": `http://${own}:2380`,
+    "initial-advertise-peer-urls": `http://${own}:2380`,
+    "initial-cluster": cluster.join(),
+    "log-level": "error",
+  };
+  return ["etcd", ...Object.entries(options).map(([key, value]) => `--${key}=${value}`)];
 }
 
 /** Milliseconds by the machine's clock, as the clients print them. */

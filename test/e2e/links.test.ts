@@ -10,7 +10,7 @@ import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import { pause } from "../system/until.ts";
 import type { Host } from "./hosts.ts";
-import { Pair, type Tool } from "./pair.ts";
+import { MAIN, Pair, type Tool } from "./pair.ts";
 
 /** Longer than either tool takes to see that the other node is gone. */
 const NOTICED_MS = 8000;
@@ -148,6 +148,53 @@ const SERVICE: readonly Trouble[] = [
   },
 ];
 
+/** With ping= in failover.conf: who hears nobody gives up, although its carrier stays. */
+const PINGED: readonly Trouble[] = [
+  {
+    name: "ping=, service network, nothing to the primary",
+    async play(pair, primary, secondary) {
+      await pair.lan.oneWay(primary, "svc0", "to");
+      await pair.served(100, 120_000);
+      expect.equal(await pair.role(secondary), "primary");
+      expect.ok(!(await pair.hasAddress(primary)), "the old primary has the address");
+    },
+    primary: "moves",
+  },
+  {
+    name: "ping=, service network, nothing from the primary",
+    async play(pair, primary, secondary) {
+      await pair.lan.oneWay(primary, "svc0", "from");
+      await pair.served(100, 120_000);
+      expect.equal(await pair.role(secondary), "primary");
+    },
+    primary: "moves",
+  },
+  {
+    name: "ping=, the router is gone",
+    async play(pair, primary, secondary) {
+      for (const host of [primary, secondary]) {
+        await host.expect("ip", "route", "add", "unreachable", ROUTER);
+      }
+      await pause(NOTICED_MS);
+      await pair.served(50);
+      await keepsRole(pair, primary, secondary);
+      for (const host of [primary, secondary]) await host.expect("ip", "route", "del", ROUTER);
+    },
+    primary: "stays",
+  },
+];
+
+/** Answers as a router would; the client is somebody else. */
+const ROUTER = "10.10.10.254";
+
+async function ping(pair: Pair): Promise<void> {
+  await pair.client.expect("ip", "address", "add", `${ROUTER}/24`, "dev", "svc0");
+  for (const [index, host] of [pair.one, pair.two].entries()) {
+    const answers = `s|^ping=.*|ping="${ROUTER} 10.10.10.18${2 - index}"|`;
+    await host.expect("sed", "-i", answers, `${MAIN}/failover.conf`);
+  }
+}
+
 async function undergo(pair: Pair, trouble: Trouble): Promise<void> {
   const { primary, secondary } = await pair.settled();
   const before = pair.acknowledged().size;
@@ -171,16 +218,26 @@ async function undergo(pair: Pair, trouble: Trouble): Promise<void> {
   );
 }
 
-const PLAYED: readonly (readonly [string, Tool, readonly Trouble[]])[] = [
-  ["the replication network fails", "keepalived", REPLICATION],
-  ["the service network fails", "keepalived", SERVICE],
-  ["the service network fails", "ucarp", SERVICE],
+interface Play {
+  readonly what: string;
+  readonly tool: Tool;
+  readonly troubles: readonly Trouble[];
+  prepare?(pair: Pair): Promise<void>;
+}
+
+const PLAYED: readonly Play[] = [
+  { what: "the replication network fails", tool: "keepalived", troubles: REPLICATION },
+  { what: "the service network fails", tool: "keepalived", troubles: SERVICE },
+  { what: "the service network fails", tool: "ucarp", troubles: SERVICE },
+  { what: "a switch forwards one way", tool: "keepalived", troubles: PINGED, prepare: ping },
+  { what: "a switch forwards one way", tool: "ucarp", troubles: PINGED, prepare: ping },
 ];
 
-for (const [what, tool, troubles] of PLAYED) {
+for (const { what, tool, troubles, prepare } of PLAYED) {
   test(`${tool}: ${what}, and no record is lost`, async () => {
     const pair = await Pair.start(tool);
     try {
+      await prepare?.(pair);
       pair.startClient();
       await pair.served(50);
       for (const trouble of troubles) await undergo(pair, trouble);

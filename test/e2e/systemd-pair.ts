@@ -8,9 +8,11 @@
  * its own /etc/systemd/system, which outlives a power cut.
  * Sources: systemd.io/CONTAINER_INTERFACE, unshare(1), cgroup_namespaces(7).
  */
-import { cpSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { strict as expect } from "node:assert";
+import { cpSync, existsSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { expectCommand, runCommand } from "../system/command.ts";
+import { etcdWords } from "./arbitrated-group.ts";
 import { type Host, Lan } from "./hosts.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -41,11 +43,32 @@ exec unshare --cgroup sh -euc '
   mount --bind "$1/journal" /var/log/journal
   mount --bind "$1/units" ${SYSTEM}
   mount -t tmpfs tmpfs /usr/local/sbin
-  ln -s "$2/bin/hastd" "$2/bin/hastctl" /usr/local/sbin/
+  ln -s "$2/bin/hastd" "$2/bin/hastctl" "$2/bin/hast-failover" /usr/local/sbin/
   exec env -i container=hast-e2e PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \\
     /lib/systemd/systemd --unit=multi-user.target --log-target=journal
 ' sh "$2" ${ROOT}
 `;
+
+/** Outlives a power cut, so what is written there while nothing is mounted is found. */
+export const DIRECTORY = "/var/lib/service";
+
+/**
+ * A service without a unit. It opens its file for each record, so nothing keeps the file system in use between
+ * two of them.
+ */
+export const PROGRAMS: Readonly<Record<string, string>> = {
+  "after-primary": `[ ! -e /run/service.pid ] || exit 0 # A second call.
+setsid sh -c '
+  echo $$ >/run/service.pid
+  while :; do
+    date +%s.%N >>${DIRECTORY}/records && sync ${DIRECTORY}/records
+    sleep 0.05
+  done' &`,
+  // Not at once: there is time to see whether somebody else unmounts meanwhile.
+  "before-secondary": `sleep 2
+kill "$(cat /run/service.pid)"
+rm -f /run/service.pid`,
+};
 
 /** Appends a line every 50 ms for as long as it can, each on the disk before the next. */
 const SERVICE = `[Unit]
@@ -93,13 +116,20 @@ export class SystemdPair {
     [this.one, this.two] = lan.hosts as [Host, Host];
   }
 
-  /** Both are on, hastd runs, and every role is init. */
-  static async start(): Promise<SystemdPair> {
+  /**
+   * Both are on, hastd runs, and every role is init.
+   *
+   * @param etcd whether each, and a third host without systemd, shall have a member of a cluster
+   */
+  static async start({ etcd = false }: { etcd?: boolean } = {}): Promise<SystemdPair> {
+    const etcdCard = (index: number) => ({ name: "etcd0", address: `192.168.200.${index}/24` });
+    const witness = { name: "witness", cards: [etcdCard(3)] };
     const node = (index: number) => ({
       name: `hast${index}`,
       cards: [
         { name: "svc0", address: `10.10.10.18${index}/24` },
         { name: "hast0", address: `192.168.100.10${index - 1}/24` },
+        ...(etcd ? [etcdCard(index)] : []),
       ],
       etc: {
         hosts: "127.0.0.1 localhost\n192.168.100.100 hast1\n192.168.100.101 hast2\n",
@@ -107,10 +137,15 @@ export class SystemdPair {
       },
       init: SYSTEMD,
     });
-    const pair = new SystemdPair(await Lan.start([node(1), node(2)]));
+    const pair = new SystemdPair(await Lan.start([node(1), node(2), ...(etcd ? [witness] : [])]));
     try {
+      for (const host of pair.lan.hosts.slice(2)) {
+        await host.boot();
+        host.spawn("etcd", ...etcdWords(pair.lan.hosts, host));
+      }
       for (const host of [pair.one, pair.two]) {
         pair.#install(host);
+        if (etcd) pair.#installEtcd(host);
         await pair.boot(host);
       }
       return pair;
@@ -152,6 +187,14 @@ export class SystemdPair {
     }
   }
 
+  /** It stops after the agent, and so hears it say goodbye. */
+  #installEtcd(host: Host): void {
+    const command = etcdWords(this.lan.hosts, host).join(" ");
+    const unit = `[Service]\nExecStart=/usr/bin/${command}\nRestart=always\n`;
+    writeFileSync(join(host.directory, "units/etcd.service"), unit);
+    this.want(host, "multi-user.target", "etcd.service");
+  }
+
   /** As systemctl add-wants does, also where the host is off. */
   want(host: Host, target: string, unit: string): void {
     const directory = join(host.directory, "units", `${target}.wants`);
@@ -187,6 +230,56 @@ export class SystemdPair {
       "cp $1/keepalived-$2.conf /etc/keepalived/keepalived.conf; cp $1/ucarp-$2.service $3";
     await host.expect("mkdir", "-p", "/etc/keepalived");
     await host.expect("sh", "-ec", script, "sh", failover, host.name, `${SYSTEM}/ucarp.service`);
+  }
+
+  /** after-primary, before-secondary. */
+  install(host: Host, programs: Readonly<Record<string, string>>): void {
+    for (const [name, text] of Object.entries(programs)) {
+      host.write(`/etc/hast-failover/${name}`, `#!/bin/sh\n${text}\n`, 0o755);
+    }
+  }
+
+  /** What docs/failover/etcd.md says, hast1 having the data. */
+  async serveByAgent(programs: Readonly<Record<string, string>>, mounts: string): Promise<void> {
+    const { one, two } = this;
+    for (const host of [one, two]) {
+      await host.expect("systemctl", "stop", "hastd");
+      for (const name of ["disk1", "spare"]) await host.expect("hastctl", "create", name);
+      await host.expect("systemctl", "start", "hastd");
+    }
+    await two.expect("hastctl", "role", "secondary", "disk1");
+    await one.expect("hastctl", "role", "--wait", "20", "primary", "disk1");
+    await one.expect("mkfs.ext4", "-q", "/dev/hast/disk1");
+    const endpoints = [1, 2, 3].map((index) => `http://192.168.200.${index}:2379`).join(" ");
+    for (const host of [one, two]) {
+      await this.installFailover(host);
+      this.install(host, programs);
+      const made = await host.expect("cat", "/etc/hast-failover/failover.conf");
+      const own = `mounts="${mounts}"\ngroup="data"\netcd="${endpoints}"\n`;
+      host.write("/etc/hast-failover/failover.conf", made.replace(/^mounts=.*\n/m, own));
+      host.write("/etc/hast.conf", `arbiter on\n${await host.expect("cat", "/etc/hast.conf")}`);
+      await host.expect("systemctl", "reload", "hastd");
+    }
+    const isSeeded = async () => (await one.run(["hast-failover", "seed"])).code === 0;
+    await one.until("etcd knows who has the data", isSeeded, { everyMs: 1000 });
+    for (const host of [one, two]) {
+      await host.expect("systemctl", "enable", "--now", "hast-failover");
+      await this.leads(one);
+    }
+    await this.inStep();
+  }
+
+  /** Waits until this node leads, and has started the group. */
+  async leads(host: Host): Promise<void> {
+    const line = new RegExp(`^ {2}leader: ${host.name}, since \\S+$`, "m");
+    const leads = async () => line.test((await host.run(["hast-failover", "status"])).stdout);
+    await host.until("it leads", leads, { withinMs: 120_000, everyMs: 500 });
+  }
+
+  /** Waits until the other node could take over at once. */
+  async inStep(): Promise<void> {
+    const isFit = async () => (await this.one.run(["hast-failover", "status"])).code === 0;
+    await this.one.until("both are in step", isFit, { withinMs: 90_000, everyMs: 500 });
   }
 
   /** hast2 is secondary, and hast1 has made the file system and serves it. */
@@ -250,4 +343,55 @@ export class SystemdPair {
       basename(this.lan.directory),
     ]);
   }
+}
+
+/** Shows what the hosts have logged where it fails, and leaves nothing behind. */
+export async function withPair(
+  run: (pair: SystemdPair) => Promise<void>,
+  options: { etcd?: boolean } = {},
+): Promise<void> {
+  const pair = await SystemdPair.start(options);
+  try {
+    await run(pair);
+  } catch (error) {
+    console.log(pair.lan.logs(), await pair.journal(pair.one), await pair.journal(pair.two));
+    throw error;
+  } finally {
+    await pair.stop();
+  }
+}
+
+export async function seconds(deed: () => Promise<unknown>): Promise<number> {
+  const began = performance.now();
+  await deed();
+  return (performance.now() - began) / 1000;
+}
+
+/** The last of each that the log has, one after the other. */
+export function expectOrder(log: string, words: readonly string[]): void {
+  const places = words.map((each) => log.lastIndexOf(each));
+  expect.ok(!places.includes(-1), `${words} at ${places}`);
+  expect.deepEqual(
+    places,
+    places.toSorted((a, b) => a - b),
+    words.join(),
+  );
+}
+
+export async function hasAddress(host: Host): Promise<boolean> {
+  const addresses = await host.expect("ip", "-o", "address", "show", "dev", "svc0");
+  return addresses.includes(`${SERVICE_ADDRESS}/`);
+}
+
+/** How many that service has written. */
+export async function recordCount(host: Host): Promise<number> {
+  const { stdout } = await host.run(["cat", `${DIRECTORY}/records`]);
+  return stdout.split("\n").length - 1;
+}
+
+/** No record went where the file system is not, after a shutdown. */
+export async function nothingBeneath(pair: SystemdPair, host: Host): Promise<void> {
+  expect.ok(!existsSync(join(host.directory, "lib/service/records")), host.name);
+  // Whoever stops the service unmounts. If systemd did, as well, it would be a matter of luck.
+  expect.doesNotMatch(await pair.journal(host), /Unmounting var-lib-service\.mount/);
 }

@@ -5,42 +5,22 @@ import { globSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { test } from "node:test";
 import type { Host } from "./hosts.ts";
-import { SERVICE_ADDRESS, SystemdPair, show } from "./systemd-pair.ts";
-
-/** Shows what the hosts have logged where it fails, and leaves nothing behind. */
-async function withPair(run: (pair: SystemdPair) => Promise<void>): Promise<void> {
-  const pair = await SystemdPair.start();
-  try {
-    await run(pair);
-  } catch (error) {
-    console.log(pair.lan.logs(), await pair.journal(pair.one), await pair.journal(pair.two));
-    throw error;
-  } finally {
-    await pair.stop();
-  }
-}
-
-async function seconds(deed: () => Promise<unknown>): Promise<number> {
-  const began = performance.now();
-  await deed();
-  return (performance.now() - began) / 1000;
-}
+import {
+  DIRECTORY,
+  expectOrder,
+  hasAddress,
+  nothingBeneath,
+  PROGRAMS,
+  recordCount,
+  seconds,
+  show,
+  withPair,
+} from "./systemd-pair.ts";
 
 /** No process is in uninterruptible sleep for long. */
 async function nobodyHangs(host: Host): Promise<void> {
   const hanging = async () => /^D/m.test(await host.expect("ps", "-e", "-o", "stat="));
   await host.until("nobody waits in the kernel", async () => !(await hanging()));
-}
-
-/** The last of each that the log has, one after the other. */
-function expectOrder(log: string, words: readonly string[]): void {
-  const places = words.map((each) => log.lastIndexOf(each));
-  expect.ok(!places.includes(-1), `${words} at ${places}`);
-  expect.deepEqual(
-    places,
-    places.toSorted((a, b) => a - b),
-    words.join(),
-  );
 }
 
 /** What the kernel calls the file of a loop device that is there now; unlike its number, nobody else's ever. */
@@ -302,25 +282,26 @@ for (const tool of ["keepalived", "ucarp"]) {
       await one.expect("systemctl", "stop", "hast-promote@disk1");
       for (const host of [one, two]) {
         await pair.installFailover(host);
-        const mounts = 's|^mounts=.*|mounts="disk1:/mnt/service"|';
+        const mounts = `s|^mounts=.*|mounts="disk1:${DIRECTORY}"|`;
         await host.expect("sed", "-i", mounts, "/etc/hast-failover/failover.conf");
+        pair.install(host, PROGRAMS);
       }
       const password = await one.expect("cat", "/etc/hast-failover/ucarp.password");
       two.write("/etc/hast-failover/ucarp.password", password, 0o600);
       await one.expect("/etc/hast-failover/failover", "master");
       await one.expect("systemctl", "start", tool);
-      const serves = async (host: Host) =>
-        (await hasAddress(host)) &&
-        (await host.run(["test", "-e", "/mnt/service/records"])).code === 0;
-      await one.until("hast1 serves", () => serves(one), { withinMs: 60_000 });
+      const serves = async (host: Host) => {
+        const before = await recordCount(host);
+        const more = async () => (await hasAddress(host)) && (await recordCount(host)) > before;
+        await host.until("it serves", more, { withinMs: 120_000 });
+      };
+      await serves(one);
       await two.expect("systemctl", "start", tool);
       const fit = async () => (await two.run(["/etc/hast-failover/failover", "check"])).code === 0;
       await two.until("hast2 is fit", fit, { withinMs: 60_000 });
 
       await one.run(["systemctl", "--no-block", "poweroff"]);
-      const took = await seconds(async () => {
-        await two.until("hast2 serves", () => serves(two), { withinMs: 120_000 });
-      });
+      const took = await seconds(() => serves(two));
       await one.off({ withinMs: 120_000 });
       expectOrder(await pair.journal(one), [
         `Stopping ${tool}.service`,
@@ -329,6 +310,7 @@ for (const tool of ["keepalived", "ucarp"]) {
         "Stopping hastd.service",
       ]);
       expect.doesNotMatch(await pair.journal(one), /by force|forced/);
+      await nothingBeneath(pair, one);
       console.log(`${tool}: power-off to the service on the other node: ${took.toFixed(1)} s`);
 
       // It returns: the tool is started after hastd answers, and takes nothing.
@@ -345,9 +327,4 @@ for (const tool of ["keepalived", "ucarp"]) {
       expect.equal(await pair.role(one), "secondary");
       expect.ok(await hasAddress(two));
     }));
-}
-
-async function hasAddress(host: Host): Promise<boolean> {
-  const addresses = await host.expect("ip", "-o", "address", "show", "dev", "svc0");
-  return addresses.includes(`${SERVICE_ADDRESS}/`);
 }
