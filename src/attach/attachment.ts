@@ -20,7 +20,7 @@
  * socket has another name; so nothing that was written before a demotion can arrive after it.
  *
  * Nothing here waits without a deadline, least of all for a device.
- * Source: nbdfuse(1), nbdkit-retry-filter(1), losetup(8), nbd-client(8), nbdublk(1).
+ * Source: nbdfuse(1), nbdkit-retry-filter(1), losetup(8), nbd-client(8), nbdublk(1), setpriv(1).
  */
 
 import { assert, unreachable } from "../base/assert.ts";
@@ -33,8 +33,8 @@ import { mountsOf, type Use, usersOf } from "./holders.ts";
 import { choose, type DeviceKind, type DeviceWish, programPath } from "./kinds.ts";
 import { describeExit, quote, type Ran, run } from "./run.ts";
 
-/** How long a tool may take to be ready. */
-export const READY_TIMEOUT_MS = 10_000;
+/** How long a tool may take to be ready. On a machine that swaps or boots, nbd-client's handshakes were seen to take 10 s. */
+export const READY_TIMEOUT_MS = 30_000;
 const POLL_MS = 20;
 /** Whoever looks at each new or closed device (udev, blkid) may do so for this long before a demotion. */
 export const HELD_PATIENCE_MS = 2_000;
@@ -428,13 +428,22 @@ export class Attachment {
     });
   }
 
-  /** Starts a tool that stays, and waits until it is ready. @returns null, or what became of it instead */
+  /**
+   * Starts a tool that stays, and waits until it is ready.
+   *
+   * It is killed when hastd dies. nbdkit's own --exit-with-parent is not enough: at SIGTERM it lets each client go
+   * only when that asks for something. A kernel that has sent a request on a connection just closing then waits,
+   * without end, until the seven others are closed, too.
+   *
+   * @returns null, or what became of it instead
+   */
   async #startTool(
     session: Session,
-    argv: readonly string[],
+    words: readonly string[],
     isReady: (pid: number) => boolean,
   ): Promise<string | null> {
-    const { programs } = this.#parts;
+    const { programs, system } = this.#parts;
+    const argv = [programPath(system, "setpriv"), "--pdeathsig", "KILL", ...words];
     const name = argv.map((word) => word.replace(/.*\//, "")).find((word) => TOOLS.has(word));
     const number = session.count;
     const { log } = this.#owner;

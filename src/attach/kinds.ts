@@ -21,23 +21,16 @@ export type Choice =
   | { readonly kind: "none"; readonly notice: string | null }
   | { readonly kind: "impossible"; readonly reason: string };
 
-/** What each kind needs: programs, and the Debian packages that have them. */
+/** What every kind needs: programs, and the Debian packages that have them. */
+const ALWAYS = [
+  ["nbdkit", "nbdkit"],
+  ["setpriv", "util-linux"],
+] as const;
+/** And each one besides. */
 const PROGRAMS: Readonly<Record<DeviceKind, readonly (readonly [string, string])[]>> = {
-  nbd: [
-    ["nbd-client", "nbd-client"],
-    ["flock", "util-linux"],
-    ["nbdkit", "nbdkit"],
-  ],
-  ublk: [
-    ["nbdublk", "nbdublk"],
-    ["nbdkit", "nbdkit"],
-  ],
-  fuse: [
-    ["nbdfuse", "libnbd-bin"],
-    ["fusermount3", "fuse3"],
-    ["nbdkit", "nbdkit"],
-    ["losetup", "mount"],
-  ],
+  nbd: [["nbd-client", "nbd-client"], ["flock", "util-linux"], ...ALWAYS],
+  ublk: [["nbdublk", "nbdublk"], ...ALWAYS],
+  fuse: [["nbdfuse", "libnbd-bin"], ["fusermount3", "fuse3"], ["losetup", "mount"], ...ALWAYS],
 };
 
 export function choose(system: System, wish: DeviceWish): Choice {
@@ -62,7 +55,7 @@ function lack(system: System, kind: DeviceKind): string | null {
   const missing = PROGRAMS[kind].filter(([program]) => system.program(program) === null);
   if (missing.length === 0) return null;
   const programs = missing.map(([program]) => program).join(" and ");
-  const packages = missing.map(([, name]) => name).join(" ");
+  const packages = [...new Set(missing.map(([, name]) => name))].join(" ");
   return `${programs} ${missing.length === 1 ? "is" : "are"} missing (Debian: apt-get install ${packages})`;
 }
 

@@ -21,6 +21,7 @@ export class DeviceMachine implements System, Programs {
     "fusermount3",
     "losetup",
     "flock",
+    "setpriv",
   ]);
   readonly usable: Set<string> = new Set(["/dev/fuse", "/dev/loop-control"]);
   /** What was run to its end, in order. */
@@ -100,12 +101,14 @@ export class DeviceMachine implements System, Programs {
   // --- Programs.
 
   start(
-    argv: readonly string[],
+    words: readonly string[],
     environment: Readonly<Record<string, string>>,
     handler: ProgramHandler,
   ): RunningProgram {
     const pid = this.#pid++;
-    const program = new FakeProgram(argv, environment, pid, handler);
+    const program = new FakeProgram(words, environment, pid, handler);
+    // setpriv OPTION SIGNAL PROGRAM …, without a fork.
+    const argv = words[0] === "/bin/setpriv" ? words.slice(3) : words;
     // flock OPTION … CODE FILE PROGRAM …, without a fork.
     const lock = argv[0] === "/bin/flock" ? argv[5]! : null;
     const name = (lock === null ? argv[0]! : argv[6]!).replace("/bin/", "");

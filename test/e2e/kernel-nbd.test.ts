@@ -93,9 +93,10 @@ class Load {
     return (performance.now() - startedAt) / 1000;
   }
 
-  /** It ends by itself, because of an error. @returns what it said */
+  /** It ends by itself, because of an error, and soon. @returns what it said */
   async mourned(): Promise<string> {
-    await until("the load has ended", () => this.#hasEnded(), PATIENCE);
+    const patience = { withinMs: 60_000, everyMs: 500 };
+    await until("the load has ended", () => this.#hasEnded(), patience);
     return await this.#vm.expect("cat /run/mourning");
   }
 
@@ -208,6 +209,8 @@ test("ext4 on kernel NBD lives through a worker's death, a demotion by force, a 
     await vm.expect("kill -KILL $(cat /run/hastd.pid) $(pgrep -f 'hastd: ')");
     expect.match(await load.mourned(), /EIO|EROFS|ENXIO|disk I\/O error|readonly/);
     safe = await load.acknowledged();
+    // The kernel has no device any more, so there is no request that it could wait with.
+    await until("nbd-client has gone", async () => (await vm?.run("pgrep nbd-client"))?.code === 1);
     await vm.expect(HASTD);
     await vm.expect("hastctl role --wait 200 primary r0");
     expect.equal(await vm.expect("grep /mnt /proc/mounts; true"), "");

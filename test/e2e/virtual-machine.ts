@@ -43,7 +43,7 @@ const MODULES = [
 
 const PROGRAMS = [
   ...["nbd-client", "nbdkit", "mkfs.ext4", "e2fsck", "mount", "umount", "sync", "blkdiscard"],
-  ...["dd", "cmp", "flock", "pgrep", "dash"],
+  ...["dd", "cmp", "flock", "setpriv", "pgrep", "dash"],
 ];
 /** They are found by their place. */
 const PLUGINS = [

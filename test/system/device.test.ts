@@ -355,6 +355,21 @@ test("what a killed hastd and its worker leave is cleared by the next one", asyn
   });
 });
 
+test("nobody waits who uses a device for the first time after its hastd was killed", async () => {
+  await withDevices(pairOf(), async (pair) => {
+    const { alpha } = pair;
+    await alpha.role("primary");
+    const worker = await alpha.workerPid();
+    await alpha.killDaemon();
+    signal(worker, "SIGKILL");
+    await until("nbdkit has gone", () => !remains(pair).some((each) => each.includes("nbdkit")));
+    const read = [`if=${deviceOf(alpha)}`, "of=/dev/null", "bs=4096", "count=1", "iflag=direct"];
+    assert.match((await runCommand("dd", read)).stderr, /Input\/output error/);
+    await alpha.start();
+    await until("nothing is left", () => remains(pair).length === 0);
+  });
+});
+
 test("a device whose tools die comes back by itself", async () => {
   await withDevices(pairOf(), async (pair) => {
     const { alpha } = pair;
