@@ -123,4 +123,20 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     find: `    if (arbiter !== true) {`,
     replace: `    if (arbiter !== true || lease === null) {`,
   },
+  {
+    name: "a primary that an arbiter has chosen answers for a cache that is gone",
+    defect: "S-9, S-17",
+    file: "src/daemon/resource.ts",
+    suite: "arbiter",
+    find: `const granted = this.#vouched ? "granted" : "granted anew";`,
+    replace: `const granted = "granted";`,
+  },
+  {
+    name: "what the other node has kept of an earlier life is not asked for under an arbiter",
+    defect: "S-9, S-17",
+    file: "src/engine/primary-engine.ts",
+    suite: "arbiter",
+    find: `this.#trust === "unknown" || this.#trust === "granted anew"`,
+    replace: `this.#trust === "unknown"`,
+  },
 ];

@@ -141,7 +141,7 @@ test("a chosen primary starts under its lease, and hears of each renewal", async
   const lease = node.lease();
   expect.equal((await node.promote(lease)).outcome.kind, "done");
   expect.deepEqual(node.processes.last.start.lease, lease);
-  expect.equal(node.processes.last.start.trust, "granted");
+  expect.equal(node.processes.last.start.trust, "granted anew", "this hastd has just begun");
 
   const later = { ...lease, deadlineMs: lease.deadlineMs + 5_000 };
   expect.equal((await node.renewed(later)).outcome.kind, "known");
@@ -269,9 +269,11 @@ test("a primary whose agent has died is given up by hastd, so that nothing hangs
   expect.match(notes.join(), /hast-failover has not renewed it.*hast-failover status$/s);
 });
 
-test("a reload that restarts a primary leaves it under its lease", async () => {
+test("a reload that restarts a primary leaves it under its lease, and the agent does not hear of an end", async () => {
   const node = new Node();
   await node.promote();
+  const answer = node.renew(node.lease(), 0, 5_000);
+  await settle();
   const settings = settingsOf("r0", { arbiter: true, local: "/other" });
   await node.resource.reconfigure(
     settings,
@@ -280,4 +282,5 @@ test("a reload that restarts a primary leaves it under its lease", async () => {
   );
   expect.equal(node.resource.role, "primary");
   expect.equal(node.term, 7n);
+  expect.equal(answer(), null);
 });

@@ -74,7 +74,7 @@ export class LeaseHolder {
       );
     }
     if (lease.term >= this.#termHeard) return null;
-    return `the arbiter's term is ${lease.term}, and this node has heard of ${this.#termHeard}. See: hast-failover status`;
+    return `the arbiter's term is ${lease.term}, and this node has heard of ${this.#termHeard}: another node leads, or etcd has gone back in time. See: hast-failover status. If etcd was restored, or wiped, on the node with the newest data: hast-failover seed --force`;
   }
 
   take(lease: Lease): void {

@@ -483,7 +483,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
         if (lease !== null) this.#holder.take(lease);
-        const trust = lease === null ? this.#trust(known) : "granted";
+        const granted = this.#vouched ? "granted" : "granted anew";
+        const trust = lease === null ? this.#trust(known) : granted;
         const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
         if (failure !== null) return failure;
@@ -604,7 +605,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   /** The lease goes on. @param confirmed the number of the last wish that the arbiter has on record; 0 = none */
   renewLease(lease: Lease, confirmed: number): LeaseEntry["outcome"] | { readonly reason: string } {
-    if (this.#role !== "primary") return { kind: "known", role: this.#role, wish: null };
+    if (this.#role !== "primary") {
+      // A reload takes the role for a moment, and gives it back: that is no end of it.
+      const role = this.#target === "primary" ? this.#target : this.#role;
+      return { kind: "known", role, wish: null };
+    }
     const renewed = this.#holder.renew(lease, confirmed);
     if ("reason" in renewed) return renewed;
     if (this.#worker?.wanted) this.#worker.renewLease(renewed.deadlineMs, renewed.confirmed);

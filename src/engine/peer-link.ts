@@ -559,7 +559,7 @@ export class PeerLink {
     );
     if (verdict.kind === "regular" && verdict.from === answer.syncsrc) return null;
     // It has kept what may have gone with our cache, and we offered to take it (S-9).
-    if (this.#life?.fresh && equal(core.record, answer)) return null;
+    if (this.#life?.fresh && core.fresh && equal(core.record, answer)) return null;
     const counters =
       `${localcnt}/${remotecnt} here, ${answer.localcnt}/${answer.remotecnt} at the peer ` +
       "(modification counters: own/other)";

@@ -1285,6 +1285,16 @@ test("S-9: a primary that may have lost its cache says so, and takes what the ot
   );
 });
 
+test("S-9: nor does one that an arbiter has chosen know better than the node that kept its cache", async () => {
+  const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
+  const back = await Aspirant.start("granted anew", ORDINARY, peer, {}, LEASE);
+  expect.equal(back.admitted, true);
+  await back.world.until(back.engine.start());
+  await back.world.events.settle();
+  expect.deepEqual(back.peer?.p2?.life, { fresh: true, early: false });
+  expect.ok(back.world.host.notices.some((text) => /everything that was acknowledged/.test(text)));
+});
+
 test("S-9: one whose hastd was there all the time, or that was forced, does not offer it, and does not take it", async () => {
   const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
   for (const trust of ["known", "forced"] as const) {
