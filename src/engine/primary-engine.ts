@@ -153,6 +153,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #graceOver = false;
   /** The last step of the end. */
   #close: () => void = () => {};
+  /** What a question has changed is undone once the write of the metadata that is under way has ended. */
+  #undo: (() => void) | null = null;
   /** How to end once the metadata are written. */
   #lastWords: { readonly exitCode: number; readonly reason: string } | null = null;
   /** admit() waits for the other node's answer. */
@@ -418,21 +420,32 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     }
     const text = doubtOf(reason, question, this.#peering);
     this.#host.warning(`Not promoted: ${text}`);
+    this.#giveUp(question, EXIT_PROMOTION_REFUSED, text);
+  }
+
+  /** Ends, and leaves the metadata as they were before the question. */
+  #giveUp(question: Question, exitCode: number, reason: string): void {
+    this.#question = null;
+    question.deadline.cancel();
     this.#link?.stop();
-    this.#lastWords = { exitCode: EXIT_PROMOTION_REFUSED, reason: text };
+    this.#lastWords = { exitCode, reason };
     question.resolve(false);
-    const { metadata } = this.#component;
-    // Made up for a pair that is none: with an id of its own this copy could not join the other one. What it
-    // was written before the two ever met still counts (S-18).
-    const { resuid, localcnt, remotecnt } = question.before;
-    const madeUp = resuid === 0n && metadata.resuid !== 0n;
-    if (madeUp || metadata.unflushed === true) {
-      const id = madeUp ? { resuid, localcnt, remotecnt } : {};
-      this.#component.writeRecord({ ...id, unflushed: undefined }); // nor was the map written
-      this.#component.disk.submit();
-    } else {
-      this.#end(EXIT_PROMOTION_REFUSED, text);
-    }
+    this.#undo = () => {
+      this.#undo = null;
+      const { metadata } = this.#component;
+      // Made up for a pair that is none: with an id of its own this copy could not join the other one. What it
+      // was written before the two ever met still counts (S-18).
+      const { resuid, localcnt, remotecnt } = question.before;
+      const madeUp = resuid === 0n && metadata.resuid !== 0n;
+      if (madeUp || metadata.unflushed === true) {
+        const id = madeUp ? { resuid, localcnt, remotecnt } : {};
+        this.#component.writeRecord({ ...id, unflushed: undefined }); // nor was the map written
+        this.#component.disk.submit();
+      } else {
+        this.#end(exitCode, reason);
+      }
+    };
+    if (!this.#core.recordPending) this.#undo();
   }
 
   /**
@@ -764,6 +777,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   stop(graceMs: number): void {
     if (this.#stopping || this.#ended || this.#lastWords !== null) return;
     this.#stopping = true;
+    if (this.#question !== null) {
+      // Nothing has been accepted.
+      this.#giveUp(this.#question, 0, "stopped");
+      return;
+    }
     for (const listener of this.#listeners) listener.close();
     this.#nbd.stop();
     this.#gate?.cancel();
@@ -1027,6 +1045,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (this.#ended) {
       this.#core.recordWritten(errno, this);
       this.#maybeClose();
+      return;
+    }
+    if (this.#undo !== null) {
+      this.#undo();
       return;
     }
     if (this.#lastWords !== null) {
