@@ -1345,6 +1345,38 @@ test("a refused promotion that is stopped while its end is put on record ends as
   expect.equal(host.exit?.code, 77);
 });
 
+test("a promotion that is stopped while it asks ends at once, and leaves the metadata as they were", async () => {
+  const entropy = [new Uint8Array(8).fill(9)];
+  const world = new World({ arena: ARENA, settings: { timeout: 5 }, entropy });
+  const { settings, disk, environment, host } = world;
+  const { datasize } = createComponent(disk, { resuid: 0n, state: "new", sequence: 1n });
+  // S1 makes it take an id, to ask with.
+  world.net.onConnect = () => {
+    disk.completion = "held";
+    return new PretendSecondary(world.events, { datasize }).connect();
+  };
+  const opened = PrimaryEngine.open(settings, disk, environment, host, "unknown");
+  const engine = await world.until(opened);
+  const admitted = engine.admit();
+  await world.events.settle();
+  expect.ok(engine.core.recordPending);
+  engine.stop(10_000);
+  expect.equal(host.exit === null, true);
+  while (disk.release() > 0) await world.events.settle();
+  expect.equal(await world.until(admitted), false);
+  expect.equal(host.exit?.code, 0);
+  await world.clock.pass(6_000);
+  const { resuid, state } = decodeMetadata(disk.peek(0, METADATA_SIZE), "r0");
+  expect.deepEqual({ resuid, state }, { resuid: 0n, state: "new" });
+
+  const asking = await Aspirant.start("unknown", {}, "silence");
+  asking.engine.stop(10_000);
+  await asking.world.events.settle();
+  expect.equal(asking.world.host.exit?.code, 0);
+  await asking.world.clock.pass(30_000);
+  expect.equal(asking.admitted, false);
+});
+
 // ---- an arbiter -----------------------------------------------------------------------------------
 
 /** The pretended clock begins at 1,000,000. */
