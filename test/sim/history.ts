@@ -509,7 +509,8 @@ export class History {
       }
       return;
     }
-    if (copy.excuse || (copy.mode === "async" && connected)) return;
+    // As in #written(): of one batch.
+    if (copy.excuse || (copy.mode === "async" && (connected || copy.connected))) return;
     throw new Violation(
       `${copy.name}: ${describe(op)} is acknowledged alone and without a stable mark: cell ${alone} on ` +
         `${other.name} may become ${this.#describe(other, alone)}, older than ` +
