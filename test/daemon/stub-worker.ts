@@ -78,6 +78,7 @@ process.on("message", (unchecked, handle) => {
     case "settings":
     case "orders":
     case "lease":
+    case "rival":
     case "invalidate":
     case "outdate":
     case "resync-answer":
