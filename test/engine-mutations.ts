@@ -636,4 +636,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
 `,
     replace: ``,
   },
+  {
+    name: "a local flush is believed although another one has failed before it",
+    defect: "S-1",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `const believable = this.#disk !== "leaving";`,
+    replace: `const believable = true;`,
+  },
 ];

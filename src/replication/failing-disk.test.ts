@@ -307,6 +307,24 @@ test("S-1: a flush or a record that fails costs the disk, too, and no FLUSH fail
   ]);
 });
 
+test("a flush that succeeds after another has failed on the same disk says nothing: FLUSH asks the peer anew", () => {
+  const bench = pair();
+  bench.finish(bench.write(0));
+  const slot = bench.flush();
+  // Its own local flush is under way when that of the map fails, which takes the kernel's report along.
+  bench.promptMap = false;
+  bench.write(8);
+  bench.mapDone(EIO);
+  bench.take();
+  bench.flushed();
+  bench.peerFlushed();
+  expect.ok(!bench.take().includes(`answer ${slot}`), "not while this copy is on record as whole");
+  bench.peerStored();
+  bench.peerFlushed();
+  expect.ok(bench.take().includes(`answer ${slot}`));
+  expect.equal(bench.core.diskless, true);
+});
+
 test("S-1: without a peer that keeps the record, or with one that has not everything, the resource stops", () => {
   const cases: [string, PrimaryBench][] = [
     ["FreeBSD", new PrimaryBench()],

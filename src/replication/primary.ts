@@ -1189,9 +1189,11 @@ export class Primary {
   localFlushed(errno: number, out: PrimaryOutbox): void {
     assert(this.#flushLocal === PENDING);
     const unsupported = errno === 25 || errno === 95 || errno === 22;
-    this.#flushLocal = errno === 0 || unsupported ? OK : FAILED;
+    // A flush of the map or of the metadata that has failed took along what this one would have found.
+    const believable = this.#disk !== "leaving";
+    this.#flushLocal = believable && (errno === 0 || unsupported) ? OK : FAILED;
     this.#flushLocalErrno = unsupported ? 0 : errno;
-    if (this.#flushLocal === FAILED) this.statistics.flushErrors++;
+    if (errno !== 0 && !unsupported) this.statistics.flushErrors++;
     this.#advanceFlush(out);
   }
 
