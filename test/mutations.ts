@@ -852,7 +852,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a local flush error is ignored",
     defect: "invariant 6",
     ...PRIMARY,
-    find: `    this.#flushLocal = errno === 0 || unsupported ? OK : FAILED;`,
+    find: `    this.#flushLocal = believable && (errno === 0 || unsupported) ? OK : FAILED;`,
     replace: `    this.#flushLocal = OK;`,
   },
   {
