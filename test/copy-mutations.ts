@@ -511,8 +511,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy of which a part failed is inferred to be whole",
     defect: "S-13, S-16",
     ...SECONDARY_ENGINE,
-    find: `    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {`,
-    replace: `    if (errno !== 0 && !unsupported(errno)) {`,
+    find: `    } else if (this.#core.lacks) {`,
+    replace: `    } else if (this.#core.lacks && errno !== 0) {`,
   },
   {
     name: "a copy is inferred to be whole before it is flushed",
@@ -527,8 +527,10 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose flush failed is inferred to be whole",
     defect: "S-13, S-19",
     ...SECONDARY_ENGINE,
-    find: `    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {`,
-    replace: `    if (errno < 0 || this.#core.lacks) {`,
+    find: `    if (errno !== 0 && !unsupported(errno)) {
+      this.#finish(EXIT_DISK, \`flushing`,
+    replace: `    if (errno < 0) {
+      this.#finish(EXIT_DISK, \`flushing`,
   },
   {
     name: "a copy promoted by force is not told when it is in step",

@@ -35,8 +35,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "S-8",
     ...COMPONENT,
     find: `    if (this.#closing) return;
-    if (token`,
-    replace: `    if (token`,
+    const flushed`,
+    replace: `    const flushed`,
   },
   {
     name: "a failed flush at the start is ignored",
@@ -323,10 +323,9 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a record that could not be written is answered",
     defect: "BD-17, S-16",
     ...SECONDARY_ENGINE,
-    find: `state: "inconsistent" }).then((error) => {
-      if (error !== 0) {`,
-    replace: `state: "inconsistent" }).then((error) => {
-      if (error < 0) {`,
+    find: `        else this.#finish(EXIT_DISK, \`the metadata could not be written: \${errnoText(errno)}\`);
+        resolve(errno === 0);`,
+    replace: `        resolve(true);`,
   },
   {
     name: "a failed request is reported as done",
@@ -415,8 +414,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a copy in the middle of a synchronization is a source",
     defect: "S-9",
     ...SECONDARY_ENGINE,
-    find: `errno === 0 && state === "uptodate" && this.#together;`,
-    replace: `errno === 0 && this.#together;`,
+    find: `      this.#whole = state === "uptodate" && this.#together;`,
+    replace: `      this.#whole = this.#together;`,
   },
   {
     name: "what an async primary acknowledged is believed to be here",
@@ -542,8 +541,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "invariant 3",
     ...SIMULATED,
     file: "src/engine/component.ts",
-    find: `        if (errno === 0) this.disk.flush(RECORD_FLUSH);`,
-    replace: `        if (errno !== 0) this.disk.flush(RECORD_FLUSH);`,
+    find: `        if (errno === 0) this.#flush(RECORD_FLUSH);`,
+    replace: `        if (errno !== 0) this.#flush(RECORD_FLUSH);`,
   },
   {
     name: "simulator: the map is written and not flushed",
@@ -643,5 +642,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     suite: "primary",
     find: `const believable = this.#disk !== "leaving";`,
     replace: `const believable = true;`,
+  },
+  {
+    name: "two flushes at once",
+    defect: "S-1",
+    ...COMPONENT,
+    find: `    if (this.#flushes.push(token) === 1) this.disk.flush(token);`,
+    replace: `    this.disk.flush(token);`,
   },
 ];

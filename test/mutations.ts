@@ -481,7 +481,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "the metadata block is not flushed",
     defect: "BD-17",
     ...COMPONENT,
-    find: `        if (errno === 0) this.disk.flush(RECORD_FLUSH);
+    find: `        if (errno === 0) this.#flush(RECORD_FLUSH);
         else this.#recordWriteDone(errno);`,
     replace: `        this.#recordWriteDone(errno);`,
   },

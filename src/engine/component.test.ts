@@ -202,6 +202,26 @@ test("a map write or flush that fails makes nothing stable", async () => {
   }
 });
 
+test("S-1: one flush at a time: the next one begins when it is known how the one before has ended", async () => {
+  const { component, handler, disk } = await open({ completion: "held" });
+  const running = (): string[] => disk.running.map(({ op }) => op);
+  component.writeMap(new Runs(), true);
+  component.flush();
+  component.flushSlot(3);
+  disk.submit();
+  disk.fail = () => 5;
+  expect.deepEqual(running(), ["flush"]);
+  disk.release();
+  expect.deepEqual(handler.calls, ["map: 5"]);
+  disk.fail = () => 0;
+  for (const call of ["flushed: 0", "slot 3: 0"]) {
+    expect.deepEqual(running(), ["flush"]);
+    disk.release();
+    expect.equal(handler.calls.at(-1), call);
+  }
+  expect.deepEqual(running(), []);
+});
+
 test("a device without a cache flushes by doing nothing", async () => {
   for (const errno of [25, 95, 22]) {
     const { component, handler, disk } = await open();

@@ -49,6 +49,9 @@ export class Component implements DiskHandler {
   #loaded: ((errno: number) => void) | null = null;
   #closing = false;
 
+  /** The tokens of the flushes that are asked for, the one on its way first. */
+  readonly #flushes: number[] = [];
+
   /** The copies of the metadata that are still to be written, the one on its way first. */
   readonly #recordWrites: CopyWrite[] = [];
 
@@ -196,12 +199,20 @@ export class Component implements DiskHandler {
   }
 
   flush(): void {
-    this.disk.flush(FLUSH);
+    this.#flush(FLUSH);
   }
 
   /** A flush on behalf of one slot. */
   flushSlot(slot: number): void {
-    this.disk.flush(slot);
+    this.#flush(slot);
+  }
+
+  /**
+   * One at a time: of two at once, one may hear that something was lost and the other, whose answer may
+   * come first, that all is stable.
+   */
+  #flush(token: number): void {
+    if (this.#flushes.push(token) === 1) this.disk.flush(token);
   }
 
   /**
@@ -259,7 +270,7 @@ export class Component implements DiskHandler {
       this.#mapStaged += length;
       this.disk.write(MAP_WRITE, at, length, this.layout.mapOffset + offset);
     } else if (this.#mapFlush) {
-      this.disk.flush(MAP_FLUSH);
+      this.#flush(MAP_FLUSH);
     } else {
       this.#endMap(0);
     }
@@ -286,6 +297,16 @@ export class Component implements DiskHandler {
 
   diskDone(token: number, errno: number): void {
     if (this.#closing) return;
+    const flushed = token === this.#flushes[0];
+    if (flushed) this.#flushes.shift();
+    const next = flushed ? this.#flushes[0] : undefined;
+    this.#done(token, errno);
+    if (next === undefined || this.#closing) return;
+    this.disk.flush(next);
+    this.disk.submit();
+  }
+
+  #done(token: number, errno: number): void {
     if (token < SLOT_COUNT) {
       this.#handler!.slotDone(token, errno);
       return;
@@ -303,7 +324,7 @@ export class Component implements DiskHandler {
         this.#endMap(unsupported(errno) ? 0 : errno);
         break;
       case RECORD_WRITE:
-        if (errno === 0) this.disk.flush(RECORD_FLUSH);
+        if (errno === 0) this.#flush(RECORD_FLUSH);
         else this.#recordWriteDone(errno);
         this.disk.submit();
         break;

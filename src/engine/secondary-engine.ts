@@ -302,16 +302,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     // A primary of an earlier term is not accepted any more, whatever becomes of this hastd.
     const newTerm = term !== undefined && term > (metadata.term ?? 0n) ? { term } : null;
     if (judgement.record !== null || aloneSince !== metadata.aloneSince || newTerm !== null) {
-      const errno = await this.#storeRecord({
-        ...own,
-        ...judgement.record,
-        ...newTerm,
-        aloneSince,
-      });
-      if (errno !== 0) {
-        this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(errno)}`);
-        return;
-      }
+      const record = { ...own, ...judgement.record, ...newTerm, aloneSince };
+      if (!(await this.#storeRecord(record))) return;
     }
     const level = equal(own, { localcnt, remotecnt }) && own.resuid === resuid;
     const whole = judgement.source === "secondary" ? this.#whole : !marked;
@@ -405,11 +397,16 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     });
   }
 
-  #storeRecord(record: Partial<Metadata> & { readonly state: DataState }): Promise<number> {
+  /**
+   * @returns false if that failed, and this worker has ended: a flush that fails may have dropped what was
+   * written before it, and only the primary, once it connects anew, copies that again
+   */
+  #storeRecord(record: Partial<Metadata> & { readonly state: DataState }): Promise<boolean> {
     return new Promise((resolve) => {
       this.#recordDone = (errno) => {
         if (errno === 0) this.#tellCopy();
-        resolve(errno);
+        else this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(errno)}`);
+        resolve(errno === 0);
       };
       const settled = record.state === "uptodate" ? { forced: undefined } : {};
       this.#component.writeRecord({ ...record, ...settled, prevrole: "secondary" });
@@ -833,6 +830,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (this.#filling !== null) return;
     this.#storingState = true;
     void this.#store(waiting).then((errno) => {
+      if (this.#isEnded()) return;
       this.#storingState = false;
       this.#stateWaiting = null;
       this.#sendReply(waiting.seqHi, waiting.seqLo, false, errno, -1, 0, NOBODY);
@@ -841,6 +839,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     });
   }
 
+  /** @returns an errno, unless the worker has ended */
   async #store({ state, localcnt, remotecnt, synced }: StateRequest): Promise<number> {
     const { metadata } = this.#component;
     const own = {
@@ -859,16 +858,17 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     if (state !== "sole") {
       const whole = { remotecnt: localcnt, synced, aloneSince: null };
       const told = { ...own, state, ...(state === "uptodate" ? whole : {}) };
-      const errno = await this.#storeRecord(told);
-      this.#whole = errno === 0 && state === "uptodate" && this.#together;
-      return errno;
+      await this.#storeRecord(told);
+      this.#whole = state === "uptodate" && this.#together;
+      return 0;
     }
     const record = soleRecord(own, localcnt, remotecnt);
     if (record === null) return ERR_INVAL;
     const errno = await this.#keepMap();
     if (errno !== 0) return errno;
     const aloneSince = metadata.aloneSince ?? Math.floor(this.#environment.clock.wallTime());
-    return await this.#storeRecord({ ...record, aloneSince });
+    await this.#storeRecord({ ...record, aloneSince });
+    return 0;
   }
 
   /** The primary has no map any more: from here on ours is kept (S-1). */
@@ -952,15 +952,14 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     assert(this.#inference === "flushing");
     this.#inference = "none";
-    if ((errno !== 0 && !unsupported(errno)) || this.#core.lacks) {
+    if (errno !== 0 && !unsupported(errno)) {
+      this.#finish(EXIT_DISK, `flushing failed: ${errnoText(errno)}`);
+    } else if (this.#core.lacks) {
       this.#copyAt = this.#environment.clock.now();
-      return;
+    } else {
+      this.#inference = "made";
+      void this.#storeRecord({ state: "uptodate" });
     }
-    this.#inference = "made";
-    void this.#storeRecord({ state: "uptodate" }).then((failure) => {
-      if (failure === 0) return;
-      this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(failure)}`);
-    });
   }
 
   // ---- SecondaryOutbox ------------------------------------------------------------------------
@@ -1095,11 +1094,9 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     this.#failures.push({ slot, errno });
     if (this.#failures.length > 1) return;
     const { resuid, localcnt, remotecnt } = metadata;
-    void this.#storeRecord({ resuid, localcnt, remotecnt, state: "inconsistent" }).then((error) => {
-      if (error !== 0) {
-        this.#finish(EXIT_DISK, `the metadata could not be written: ${errnoText(error)}`);
-        return;
-      }
+    const record = { resuid, localcnt, remotecnt, state: "inconsistent" } as const;
+    void this.#storeRecord(record).then((stored) => {
+      if (!stored) return;
       for (const failure of this.#failures.splice(0)) {
         this.#core.localDone(failure.slot, failure.errno, this);
       }
