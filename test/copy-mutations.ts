@@ -433,9 +433,12 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a full copy hides a chunk that is half copied",
     defect: "BD-16, BD-8",
     ...PRIMARY,
-    find: `      this.#extentFailed[index] = 1;
-      this.#comparing = false;`,
-    replace: `      this.#extentFailed[index] = 1;`,
+    find: `    } else {
+      this.#comparing = false;
+    }
+    this.#free(slot, out);`,
+    replace: `    }
+    this.#free(slot, out);`,
   },
   {
     name: "a full copy hides what a failed flush of the peer lost",

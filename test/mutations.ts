@@ -58,6 +58,8 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "test/exhaustive.test.ts",
   ],
   primary: [
+    "src/replication/sequence-ring.test.ts",
+    "src/replication/sync-window.test.ts",
     "src/replication/primary.test.ts",
     "src/replication/failing-disk.test.ts",
     "test/golden/replay-primary.test.ts",
@@ -146,6 +148,8 @@ export function mutateFile(mutation: Mutation, root: string): string {
 
 const ACTIVEMAP = { file: "src/replication/activemap.ts", suite: "activemap" } as const;
 const PRIMARY = { file: "src/replication/primary.ts", suite: "primary" } as const;
+const RING = { file: "src/replication/sequence-ring.ts", suite: "primary" } as const;
+const WINDOW = { file: "src/replication/sync-window.ts", suite: "primary" } as const;
 const SECONDARY = { file: "src/replication/secondary.ts", suite: "secondary" } as const;
 const PROMOTION = { file: "src/replication/promotion.ts", suite: "promotion" } as const;
 const VERDICT = { file: "src/replication/sync-verdict.ts", suite: "verdict" } as const;
@@ -263,9 +267,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
   {
     name: "an extent that could not be copied counts as copied",
     defect: "BD-8",
-    ...PRIMARY,
-    find: `this.map.extentFailed(this.#extent[index]!);`,
-    replace: `this.map.extentCopied(this.#extent[index]!);`,
+    ...WINDOW,
+    find: `this.#map.extentFailed(extent);`,
+    replace: `this.#map.extentCopied(extent);`,
   },
   {
     name: "an extent is clean as soon as both have written",
@@ -323,8 +327,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     defect: "BD-10, S-3",
     ...PRIMARY,
     find: `    if (this.#scheduleUnflushed()) this.#doubtful = true;
-    this.map.abandonSyncing();`,
-    replace: `    this.map.abandonSyncing();`,
+    this.#window.abandon();`,
+    replace: `    this.#window.abandon();`,
   },
   {
     name: "what a flush was about to cover is not scheduled at link loss",
@@ -607,18 +611,18 @@ const CORE_MUTATIONS: readonly Mutation[] = [
   {
     name: "numbers begin again with each connection",
     defect: "BD-31",
-    ...PRIMARY,
-    find: `    this.#seqSlot.fill(-1);
-    this.#stateAsked`,
-    replace: `    this.#seqSlot.fill(-1);
-    this.#nextSeq = 1;
-    this.#stateAsked`,
+    ...RING,
+    find: `    this.#slot.fill(-1);
+`,
+    replace: `    this.#slot.fill(-1);
+    this.#next = 1;
+`,
   },
   {
     name: "requests of a lost connection still wait for their replies",
     defect: "BD-31",
     ...PRIMARY,
-    find: `    this.#seqSlot.fill(-1);
+    find: `    this.#sequence.forgetAll();
     this.#stateAsked`,
     replace: `    this.#stateAsked`,
   },
@@ -1120,8 +1124,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
   {
     name: "a number is given to two requests at once",
     defect: "BD-31",
-    ...PRIMARY,
-    find: `    while (this.#seqSlot[this.#nextSeq % SEQ_RING] !== -1) this.#nextSeq++;
+    ...RING,
+    find: `    while (this.#slot[this.#next % PLACES] !== -1) this.#next++;
 `,
     replace: "",
   },
@@ -1138,8 +1142,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
   {
     name: "an extent in the middle of its copy is forgotten at link loss",
     defect: "BD-8",
-    ...PRIMARY,
-    find: `    this.map.abandonSyncing();
+    ...WINDOW,
+    find: `    this.#map.abandonSyncing();
 `,
     replace: "",
   },

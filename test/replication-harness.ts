@@ -13,19 +13,17 @@
 
 import { strict as expect } from "node:assert";
 import { Activemap } from "../src/replication/activemap.ts";
+import { Primary } from "../src/replication/primary.ts";
+import type { PeerState, PrimaryOutbox, PrimaryRecord } from "../src/replication/primary-io.ts";
 import {
   FLUSH,
   type Kind,
   type Mode,
-  type PeerState,
-  Primary,
-  type PrimaryOutbox,
-  type PrimaryRecord,
   READ,
   type ToldState,
   WRITE,
   ZERO,
-} from "../src/replication/primary.ts";
+} from "../src/replication/requests.ts";
 import { Secondary, type SecondaryOutbox } from "../src/replication/secondary.ts";
 
 export const CELL = 65536;

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ARENA_SIZE } from "../src/engine/memory.ts";
-import { SLOT_COUNT } from "../src/replication/primary.ts";
+import { SLOT_COUNT } from "../src/replication/requests.ts";
 
 const README = readFileSync(join(import.meta.dirname, "..", "README.md"), "utf8");
 const LIMITS = README.slice(README.indexOf("\n## Limits\n"), README.indexOf("\n## Further\n"));

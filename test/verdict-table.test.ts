@@ -7,7 +7,7 @@
 
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import type { DataState } from "../src/replication/primary.ts";
+import type { DataState } from "../src/replication/requests.ts";
 import { type Hello, judge, type SecondaryRecord } from "../src/replication/secondary.ts";
 
 const COUNTS = [0n, 1n, 2n, 3n] as const;

@@ -6,7 +6,7 @@ import { METADATA_SIZE, type Metadata, stateOf } from "../metadata/block.ts";
 import { type CopyWrite, copyWrites, findMetadata } from "../metadata/copies.ts";
 import type { Layout } from "../metadata/layout.ts";
 import type { Disk, DiskHandler } from "../platform/disk.ts";
-import { SLOT_COUNT } from "../replication/primary.ts";
+import { SLOT_COUNT } from "../replication/requests.ts";
 import { errnoText } from "../wire/errno.ts";
 import type { Memory } from "./memory.ts";
 

@@ -10,7 +10,7 @@
  */
 
 import { assert } from "../base/assert.ts";
-import { IO_MAX } from "../replication/primary.ts";
+import { IO_MAX } from "../replication/requests.ts";
 
 /** Metadata block, activemap runs: bytes. */
 export const STAGING_SIZE: number = 512 * 1024;

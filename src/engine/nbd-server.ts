@@ -27,7 +27,15 @@ import {
 } from "../nbd/protocol.ts";
 import { NbdSession, type NbdSink } from "../nbd/session.ts";
 import type { Net, NetFailure, SecuredClient, Stream, StreamReader } from "../platform/net.ts";
-import { FLUSH, IO_MAX, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "../replication/primary.ts";
+import {
+  FLUSH,
+  IO_MAX,
+  type Kind,
+  READ,
+  SLOT_COUNT,
+  WRITE,
+  ZERO,
+} from "../replication/requests.ts";
 import { Inbox, LARGE, type Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
 

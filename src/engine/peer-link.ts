@@ -16,16 +16,9 @@ import { mapBytes } from "../metadata/layout.ts";
 import type { Clock, Timer } from "../platform/clock.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { ConnectOptions, Net, NetFailure, Stream, StreamReader } from "../platform/net.ts";
-import {
-  IO_MAX,
-  type Kind,
-  type PeerState,
-  type Primary,
-  type PrimaryOutbox,
-  READ,
-  type ToldState,
-  WRITE,
-} from "../replication/primary.ts";
+import type { Primary } from "../replication/primary.ts";
+import type { PeerState, PrimaryOutbox } from "../replication/primary-io.ts";
+import { IO_MAX, type Kind, READ, type ToldState, WRITE } from "../replication/requests.ts";
 import { equal } from "../replication/secondary.ts";
 import { syncVerdict } from "../replication/sync-verdict.ts";
 import { errnoFromWire } from "../wire/errno.ts";

@@ -15,20 +15,18 @@ import type { Disk } from "../platform/disk.ts";
 import type { Entropy } from "../platform/entropy.ts";
 import type { Listener, Net } from "../platform/net.ts";
 import { Activemap } from "../replication/activemap.ts";
+import { Primary } from "../replication/primary.ts";
+import type { PeerState, PrimaryOutbox, PrimaryRecord } from "../replication/primary-io.ts";
+import { type Admission, admission, type Trust } from "../replication/promotion.ts";
 import {
   ERR_AGAIN,
   IO_MAX,
   type Kind,
-  type PeerState,
-  Primary,
-  type PrimaryOutbox,
-  type PrimaryRecord,
   READ,
   SLOT_COUNT,
   SYNC,
   type ToldState,
-} from "../replication/primary.ts";
-import { type Admission, admission, type Trust } from "../replication/promotion.ts";
+} from "../replication/requests.ts";
 import type { Lease, Wish } from "../wire/control.ts";
 import { errnoText } from "../wire/errno.ts";
 import { type CopyRemarks, type PrimaryLife, SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";

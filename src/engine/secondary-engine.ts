@@ -30,7 +30,7 @@ import {
   type ToldState,
   WRITE,
   ZERO,
-} from "../replication/primary.ts";
+} from "../replication/requests.ts";
 import {
   equal,
   type Judgement,

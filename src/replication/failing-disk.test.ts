@@ -11,7 +11,7 @@ import {
   TIMEOUT_MS,
 } from "../../test/replication-harness.ts";
 import { Activemap } from "./activemap.ts";
-import { FLUSH, type Mode, WRITE } from "./primary.ts";
+import { FLUSH, type Mode, WRITE } from "./requests.ts";
 import { soleRecord } from "./secondary.ts";
 
 const EIO = 5;

@@ -9,7 +9,8 @@ import {
   PrimaryBench,
   TIMEOUT_MS,
 } from "../../test/replication-harness.ts";
-import { ERR_AGAIN, FLUSH, type PeerState, SLOT_COUNT, WRITE } from "./primary.ts";
+import type { PeerState } from "./primary-io.ts";
+import { ERR_AGAIN, FLUSH, SLOT_COUNT, WRITE } from "./requests.ts";
 
 const EIO = 5;
 const ENOSPC = 28;

@@ -33,24 +33,29 @@ import { assert } from "../base/assert.ts";
 import type { Synced } from "../metadata/block.ts";
 import type { Whole } from "../wire/control.ts";
 import type { Activemap } from "./activemap.ts";
-import type { Side } from "./sync-verdict.ts";
+import type { PeerState, PrimaryOptions, PrimaryOutbox, PrimaryRecord } from "./primary-io.ts";
+import {
+  ERR_AGAIN,
+  FLUSH,
+  IO_MAX,
+  type Kind,
+  type Mode,
+  READ,
+  SLOT_COUNT,
+  SYNC,
+  type ToldState,
+  WRITE,
+  ZERO,
+} from "./requests.ts";
+import { SequenceRing } from "./sequence-ring.ts";
+import { SyncPace } from "./sync-pace.ts";
+import { SYNC_WINDOW, SyncWindow } from "./sync-window.ts";
 
-export const SLOT_COUNT = 256;
 /** Stand-ins for a slot in the table of sequence numbers. */
 const FLUSH_SLOT = SLOT_COUNT;
 const STATE_SLOT = SLOT_COUNT + 1;
-/** The longest READ or WRITE, bytes: FreeBSD up to 12 refuses more (wire protocol §1). */
-export const IO_MAX = 131072;
 /** Slots that only resync may use, so that a busy application cannot stop it. */
 const SYNC_RESERVE = 16;
-/** Resync copies in flight. */
-const SYNC_WINDOW = 32;
-/** Where copies are limited: the shortest wait for more credit. */
-const SYNC_PAUSE_MIN_MS = 10;
-/** Where copies are limited: how many bytes may begin at once after a pause, for a rate in bytes per second. */
-export function syncBurst(rate: number): number {
-  return Math.max(IO_MAX, rate / 10);
-}
 /** Pause after a copy or the peer's disk failed. */
 const SYNC_RETRY_MS = 5_000;
 const KEEPALIVE_MS = 10_000;
@@ -65,22 +70,7 @@ const AGE_MS = 30_000;
 /** Rounds of copies from the peer that our own disk may fail before it is given up. */
 const REPAIR_ROUNDS = 3;
 
-/** Places in the ring that leads from a sequence number to its slot. */
-const SEQ_RING = 4096;
-
 const ERR_IO = 5;
-/** The peer's answer to "uptodate" where a request has failed since its last flush. */
-export const ERR_AGAIN = 11;
-
-// What a slot carries. SYNC copies IO_MAX bytes from one node to the other.
-export const READ = 1;
-export const WRITE = 2;
-/** TRIM and WRITE_ZEROES: the range reads as zeroes afterwards. */
-export const ZERO = 3;
-export const FLUSH = 4;
-export const SYNC = 5;
-export type Kind = typeof READ | typeof WRITE | typeof ZERO | typeof FLUSH | typeof SYNC;
-
 // Where a slot is.
 const FREE = 0;
 /** Not started: the gate is closed (first connection attempt, or a map being merged). */
@@ -109,109 +99,6 @@ const ANSWERED = 4;
 
 /** In #syncIndex: not part of a pass, but one range that could not be read here. */
 const REPAIR = 255;
-
-export type Mode = "fullsync" | "memsync" | "async";
-
-/**
- * What a primary tells its peer about the peer's copy (wire protocol §15). "sole": this copy is the only
- * one from now on; the peer keeps the record of what it alone has.
- */
-export type ToldState = "inconsistent" | "uptodate" | "sole";
-
-export type DataState = "new" | "uptodate" | "consistent" | "outdated" | "inconsistent";
-
-/** The part of the metadata that changes while a primary runs. */
-export interface PrimaryRecord {
-  readonly resuid: bigint;
-  readonly localcnt: bigint;
-  readonly remotecnt: bigint;
-  readonly state: DataState;
-  readonly synced: Synced | null;
-  /** Something was acknowledged without the peer, and they have not been in step since. */
-  readonly alone: boolean;
-}
-
-/** Effects, in order. Nothing here calls back into the core. */
-export interface PrimaryOutbox {
-  localRead(slot: number): void;
-  localWrite(slot: number): void;
-  localZero(slot: number): void;
-  /** Flush the local disk, then call localFlushed(). */
-  localFlush(): void;
-  /** Send this slot's READ, WRITE or ZERO to the peer under the slot's `seq`. */
-  sendRequest(slot: number, kind: Kind): void;
-  sendFlush(seq: number): void;
-  sendKeepalive(): void;
-  /**
-   * Ours only: the peer shall store what its copy is worth, given our own counters; with "uptodate"
-   * `synced` as well.
-   */
-  sendState(
-    seq: number,
-    state: ToldState,
-    localcnt: bigint,
-    remotecnt: bigint,
-    synced: Synced | null,
-  ): void;
-  /** Tell the application; errno 0 or a Linux errno. The slot may live on. */
-  answer(slot: number, errno: number): void;
-  /** The slot is free: so is its memory. */
-  release(slot: number): void;
-  /** Write the changes of the activemap (takeChanges()), flush, then call mapWritten(). */
-  writeMap(): void;
-  /** Write the metadata block, flush, then call recordWritten(). */
-  writeRecord(record: PrimaryRecord): void;
-  /** Close the connection to the peer and call linkDown(). */
-  disconnect(reason: string): void;
-  event(event: "syncstart" | "syncdone" | "syncintr"): void;
-  /** Something an operator should read. */
-  notice(text: string): void;
-  /**
-   * This node's disk cannot be trusted with another write: stop the resource, and tell nothing but
-   * recordWritten() any more, which is awaited while `lastRecordPending`.
-   */
-  diskFailed(what: string, errno: number): void;
-  /** The same, but the peer has everything: from now on it serves every request. */
-  diskless(what: string, errno: number): void;
-  /** After stop(): everything accepted is finished and on disk. */
-  stopped(): void;
-}
-
-export interface PrimaryOptions {
-  readonly mode: Mode;
-  /** Milliseconds a peer may take to answer. */
-  readonly timeoutMs: number;
-  readonly map: Activemap;
-  readonly record: PrimaryRecord;
-  /** False where hast.conf says `remote none`. */
-  readonly hasRemote: boolean;
-}
-
-/** What S2 and its map told (wire protocol §6.5). */
-export interface PeerState {
-  readonly version: number;
-  /** The peer's own counters. */
-  readonly localcnt: bigint;
-  readonly remotecnt: bigint;
-  readonly virgin: boolean;
-  readonly source: Side;
-  /** Merged into ours, or null for none. */
-  readonly map: Uint8Array | null;
-  /** The peer makes DELETE read as zeroes, of any length; a FreeBSD peer promises neither. */
-  readonly zeroes: boolean;
-  /** The peer understands sendState(). */
-  readonly states: boolean;
-  /** The peer can keep the record for a primary without a disk: "sole". */
-  readonly keeps: boolean;
-  /** The peer answers keepalives. */
-  readonly alive: boolean;
-  /** What the peer has on record; null from a FreeBSD peer, which records no such thing. */
-  readonly synced: Synced | null;
-  /** Names the peer's cache: under the same name it has lost nothing since. Null where it does not say. */
-  readonly cache: bigint | null;
-  /** The peer calls its copy outdated, or promoted by force: it is to be told when it is not, even with nothing to copy. */
-  readonly outdated: boolean;
-}
 
 /** Counts for status (behaviour §5.5). */
 export class PrimaryStatistics {
@@ -277,9 +164,7 @@ export class Primary {
   #appCount = 0;
   #syncCount = 0;
 
-  // Sequence numbers: a ring from number to slot.
-  readonly #seqSlot: Int16Array = new Int16Array(SEQ_RING).fill(-1);
-  #nextSeq = 1;
+  readonly #sequence = new SequenceRing();
 
   #mode: Mode;
   /** The mode is or was async: writes that the peer lacks may have been acknowledged. */
@@ -381,7 +266,9 @@ export class Primary {
   #flushedTogether = false;
   #lastFlushAt = 0;
 
-  // Resync: the extents being copied, at most SYNC_WINDOW.
+  // Resync.
+  readonly #window: SyncWindow;
+  readonly #pace = new SyncPace();
   #syncActive = false;
   #syncCopiedAny = false;
   #peerErrors = 0;
@@ -396,18 +283,6 @@ export class Primary {
    * while both were in step, and nothing has failed since. So nobody has to do without the peer's copy.
    */
   #comparing = false;
-  readonly #extent: Int32Array = new Int32Array(SYNC_WINDOW).fill(-1);
-  readonly #extentNext: Float64Array = new Float64Array(SYNC_WINDOW);
-  readonly #extentEnd: Float64Array = new Float64Array(SYNC_WINDOW);
-  readonly #extentChunks: Int32Array = new Int32Array(SYNC_WINDOW);
-  readonly #extentFailed: Uint8Array = new Uint8Array(SYNC_WINDOW);
-  #extentCursor = 0;
-  /** An operator wants no copies now. */
-  #syncHeld = false;
-  /** Bytes of copies per second, 0 = no limit; and how many may begin now, below 0 where one began on credit. */
-  #syncRate = 0;
-  #syncCredit = 0;
-  #syncCreditAt = 0;
 
   #stopping = false;
   #stopStep: "drain" | "flush" | "map" | "done" = "drain";
@@ -415,6 +290,7 @@ export class Primary {
 
   constructor(options: PrimaryOptions) {
     this.map = options.map;
+    this.#window = new SyncWindow(options.map);
     this.#mode = options.mode;
     this.#effectiveMode = options.mode;
     this.#wasAsync = options.mode === "async";
@@ -708,28 +584,12 @@ export class Primary {
   }
 
   #send(slot: number, kind: Kind, out: PrimaryOutbox): void {
-    this.seq[slot] = this.#allocateSeq(slot);
+    this.seq[slot] = this.#sequence.allocate(slot);
     this.#remote[slot] = PENDING;
     this.#remoteErrno[slot] = 0;
     this.#sentAt[slot] = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
     out.sendRequest(slot, kind);
-  }
-
-  #allocateSeq(slot: number): number {
-    while (this.#seqSlot[this.#nextSeq % SEQ_RING] !== -1) this.#nextSeq++;
-    const seq = this.#nextSeq++;
-    this.#seqSlot[seq % SEQ_RING] = slot;
-    return seq;
-  }
-
-  #slotOfSeq(seq: number): number {
-    if (seq <= 0 || seq >= this.#nextSeq) return -1;
-    const slot = this.#seqSlot[seq % SEQ_RING]!;
-    if (slot === -1) return -1;
-    const expected =
-      slot === FLUSH_SLOT ? this.#flushSeq : slot === STATE_SLOT ? this.#stateSeq : this.seq[slot];
-    return expected === seq ? slot : -1;
   }
 
   // ---- reads --------------------------------------------------------------------------------------
@@ -842,7 +702,7 @@ export class Primary {
 
   /** Which slot a reply belongs to (a value for replied(), not always below SLOT_COUNT), or −1 if unknown. */
   slotOfReply(seq: number): number {
-    return this.#slotOfSeq(seq);
+    return this.#sequence.slotOf(seq);
   }
 
   /** Does this slot await READ data from the peer? Its memory takes exactly `length` bytes then. */
@@ -867,13 +727,13 @@ export class Primary {
   replied(slot: number, received: boolean, errno: number, out: PrimaryOutbox): string | null {
     this.#lastHeardAt = this.#nowMs;
     if (slot === STATE_SLOT) {
-      this.#forgetSeq(this.#stateSeq);
+      this.#sequence.forget(this.#stateSeq);
       this.#stateReplied(errno, out);
       return null;
     }
     if (slot === FLUSH_SLOT) {
       if (received) return "a FLUSH was answered with `received`";
-      this.#forgetSeq(this.#flushSeq);
+      this.#sequence.forget(this.#flushSeq);
       this.#flushRemote = errno === 0 ? OK : FAILED;
       this.#flushRemoteErrno = errno;
       this.#advanceFlush(out);
@@ -890,7 +750,7 @@ export class Primary {
     if (errno === 0 && this.memsync[slot] === 1 && this.#remote[slot] !== RECEIVED) {
       return "a memsync write was answered without `received`";
     }
-    this.#forgetSeq(this.seq[slot]!);
+    this.#sequence.forget(this.seq[slot]!);
     this.#remote[slot] = errno === 0 ? OK : FAILED;
     this.#remoteErrno[slot] = errno;
     const kind = this.kind[slot]!;
@@ -927,11 +787,6 @@ export class Primary {
   #peerLacks(slot: number): void {
     this.#comparing = false;
     this.map.schedule(this.offset[slot]!, this.length[slot]!);
-  }
-
-  #forgetSeq(seq: number): void {
-    assert(this.#seqSlot[seq % SEQ_RING] !== -1);
-    this.#seqSlot[seq % SEQ_RING] = -1;
   }
 
   // ---- when a write may be answered ---------------------------------------------------------------
@@ -1168,7 +1023,7 @@ export class Primary {
     this.#flushRemoteErrno = 0;
     this.#flushAnsweredEarly = false;
     if (this.#link === "up") {
-      this.#flushSeq = this.#allocateSeq(FLUSH_SLOT);
+      this.#flushSeq = this.#sequence.allocate(FLUSH_SLOT);
       this.#flushRemote = PENDING;
       this.#flushSentAt = this.#nowMs;
       this.#lastSentAt = this.#nowMs;
@@ -1524,14 +1379,13 @@ export class Primary {
     const wasSyncing = this.#syncActive && this.map.resyncCount > 0;
     this.#link = "down";
     this.#gateOpen = true;
-    this.#seqSlot.fill(-1);
+    this.#sequence.forgetAll();
     this.#stateAsked = "nothing";
     this.#syncActive = false;
     this.#syncEnding = "no";
     this.#comparing = false;
     if (this.#scheduleUnflushed()) this.#doubtful = true;
-    this.map.abandonSyncing();
-    this.#extent.fill(-1);
+    this.#window.abandon();
     if (wasSyncing) out.event("syncintr");
 
     for (let index = 0; index < this.#activeCount; ) {
@@ -1624,36 +1478,23 @@ export class Primary {
    *   any time t at most rate·t + {@link syncBurst} + IO_MAX bytes begin.
    */
   orderSync({ held, rate }: { readonly held: boolean; readonly rate: number }): void {
-    this.#syncHeld = held;
-    if (rate === this.#syncRate) return;
-    this.#syncRate = rate;
-    this.#syncCredit = 0;
-    this.#syncCreditAt = this.#nowMs;
+    this.#pace.order(held, rate, this.#nowMs);
   }
 
   get syncHeld(): boolean {
-    return this.#syncHeld;
+    return this.#pace.held;
   }
 
   /** How long until the next copy may begin, where nothing but the limit stands in the way; else 0. */
   get syncPauseMs(): number {
-    if (this.#syncRate === 0 || this.#syncCredit > 0 || !this.#syncActive) return 0;
-    if (this.#syncHeld || this.map.resyncCount === 0) return 0;
-    return Math.max(SYNC_PAUSE_MIN_MS, Math.ceil(((1 - this.#syncCredit) * 1000) / this.#syncRate));
+    return this.#syncActive && this.map.resyncCount > 0 ? this.#pace.pauseMs : 0;
   }
 
   /** Call when syncPauseMs has passed, then pump(). */
   onSyncTime(nowMs: number): void {
     assert(nowMs >= this.#nowMs);
     this.#nowMs = nowMs;
-    this.#earnSyncCredit();
-  }
-
-  #earnSyncCredit(): void {
-    if (this.#syncRate === 0) return;
-    const earned = ((this.#nowMs - this.#syncCreditAt) * this.#syncRate) / 1000;
-    this.#syncCredit = Math.min(syncBurst(this.#syncRate), this.#syncCredit + earned);
-    this.#syncCreditAt = this.#nowMs;
+    this.#pace.earn(nowMs);
   }
 
   /** Why this copy cannot be thrown away now, or null: the peer has everything, and serves what is wanted. */
@@ -1736,45 +1577,18 @@ export class Primary {
       return;
     }
     while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
-      const urgentOnly = this.#syncHeld || (this.#syncRate > 0 && this.#syncCredit <= 0);
-      const index = this.#nextSyncExtent(urgentOnly);
+      const urgentOnly = !this.#pace.mayBegin;
+      const index = this.#window.find(urgentOnly);
       if (index < 0) break;
-      const offset = this.#extentNext[index]!;
-      const length = Math.min(IO_MAX, this.#extentEnd[index]! - offset);
-      this.#extentNext[index] = offset + length;
-      if (!urgentOnly) this.#syncCredit -= length;
-      this.#extentChunks[index]! += 1;
+      const offset = this.#window.nextOffset(index);
+      const length = this.#window.beginChunk(index);
+      if (!urgentOnly) this.#pace.spend(length);
       const slot = this.#take(SYNC, offset, length);
       this.#syncCount++;
       this.#syncIndex[slot] = index;
       this.#begin(slot, out);
     }
     this.#maybeEndSync();
-  }
-
-  /**
-   * An extent with chunks left to issue, taking a new one if need be; its index, or -1.
-   * @param urgentOnly only what the peer lacks that a FLUSH, or a read, waits for
-   */
-  #nextSyncExtent(urgentOnly: boolean): number {
-    if (urgentOnly && this.map.goodHereCount === 0) return -1;
-    let empty = -1;
-    for (let index = 0; index < SYNC_WINDOW; index++) {
-      if (this.#extent[index] === -1) empty = empty < 0 ? index : empty;
-      else if (this.#extentNext[index]! < this.#extentEnd[index]!) {
-        if (!urgentOnly || this.map.isGoodHere(this.#extentNext[index]!, 1)) return index;
-      }
-    }
-    if (empty < 0) return -1;
-    const extent = this.map.takeScheduled(this.#extentCursor, urgentOnly);
-    if (extent < 0) return -1;
-    this.#extentCursor = extent + 1;
-    this.#extent[empty] = extent;
-    this.#extentNext[empty] = extent * this.map.extentSize;
-    this.#extentEnd[empty] = Math.min((extent + 1) * this.map.extentSize, this.map.dataSize);
-    this.#extentChunks[empty] = 0;
-    this.#extentFailed[empty] = 0;
-    return empty;
   }
 
   #syncRead(slot: number, out: PrimaryOutbox): void {
@@ -1858,34 +1672,28 @@ export class Primary {
       this.#freeCopy(slot, out);
       return;
     }
-    assert(this.#extent[index]! >= 0);
+    const start = this.#window.start(index);
     if (copied) {
       this.statistics.syncCopied += this.length[slot]!;
       this.#syncCopiedAny = true;
     } else {
-      this.#extentFailed[index] = 1;
       this.#comparing = false;
     }
-    this.#extentChunks[index]! -= 1;
     this.#free(slot, out);
-    if (this.#extentChunks[index]! > 0) return;
-    if (this.#extentFailed[index] === 0) {
-      if (this.#extentNext[index]! < this.#extentEnd[index]!) return;
-      this.map.extentCopied(this.#extent[index]!);
+    const extent = this.#window.chunkDone(index, copied);
+    if (extent === "copied") {
       this.#eachWaitingUp(out);
       this.statistics.syncExtents++;
-    } else {
-      // Stays in line (BD-8); not at once, or a bad sector would keep both nodes busy.
-      this.map.extentFailed(this.#extent[index]!);
-      // Told of the first only: on a bad disk all that are under way fail.
+    } else if (extent === "failed") {
+      // Not again at once, or a bad sector would keep both nodes busy; and told of the first only: on a
+      // bad disk all that are under way fail.
       if (this.#nowMs >= this.#syncRetryAt) {
         out.notice(
-          `synchronization: an extent at offset ${this.#extent[index]! * this.map.extentSize} could not be copied; trying again in 5 s`,
+          `synchronization: an extent at offset ${start} could not be copied; trying again in 5 s`,
         );
       }
       this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     }
-    this.#extent[index] = -1;
   }
 
   /** Nothing is left to copy: flush both nodes, then record that they are in step. */
@@ -1957,7 +1765,7 @@ export class Primary {
     assert(this.#stateAsked === "nothing");
     this.#stateAsked = state;
     this.#peerKnows = false;
-    this.#stateSeq = this.#allocateSeq(STATE_SLOT);
+    this.#stateSeq = this.#sequence.allocate(STATE_SLOT);
     this.#stateSentAt = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
     this.#stateLocalcnt = this.#record.localcnt;
@@ -2122,7 +1930,7 @@ export class Primary {
       out.disconnect(`no answer from the peer for ${this.#timeoutMs / 1000} s`);
       return;
     }
-    this.#earnSyncCredit();
+    this.#pace.earn(nowMs);
     this.#failPeerWaiters(nowMs - this.#timeoutMs, out);
     // With no flush from the application, one of our own, seldom: so that extents become clean.
     if (

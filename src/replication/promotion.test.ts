@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import type { DataState } from "./primary.ts";
 import { admission, type Candidate } from "./promotion.ts";
+import type { DataState } from "./requests.ts";
 
 const STATES: readonly DataState[] = ["new", "uptodate", "consistent", "outdated", "inconsistent"];
 

@@ -16,7 +16,7 @@
  * Source: invariant 7 of docs/architecture.md; safety cases S-2, S-11; behaviour BD-15.
  */
 
-import type { DataState } from "./primary.ts";
+import type { DataState } from "./requests.ts";
 
 /**
  * What hastd adds to the metadata: "known", this very instance of it was primary, or was secondary

@@ -4,7 +4,8 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import { CELL, EXTENT_CELLS, mapOf, PrimaryBench } from "../../test/replication-harness.ts";
-import { IO_MAX, syncBurst } from "./primary.ts";
+import { IO_MAX } from "./requests.ts";
+import { syncBurst } from "./sync-pace.ts";
 
 const KIB = 1024;
 const EXTENT = EXTENT_CELLS * CELL;

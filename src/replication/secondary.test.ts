@@ -3,7 +3,7 @@ import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import { EXTENT_CELLS, SecondaryBench } from "../../test/replication-harness.ts";
 import { Activemap } from "./activemap.ts";
-import { FLUSH, READ, SLOT_COUNT, WRITE, ZERO } from "./primary.ts";
+import { FLUSH, READ, SLOT_COUNT, WRITE, ZERO } from "./requests.ts";
 import { type Hello, judge, type SecondaryRecord, SPLIT_BRAIN } from "./secondary.ts";
 
 const OWN: SecondaryRecord = {

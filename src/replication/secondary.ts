@@ -20,7 +20,7 @@
 import { assert } from "../base/assert.ts";
 import type { Synced } from "../metadata/block.ts";
 import type { Activemap } from "./activemap.ts";
-import { type DataState, FLUSH, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "./primary.ts";
+import { type DataState, FLUSH, type Kind, READ, SLOT_COUNT, WRITE, ZERO } from "./requests.ts";
 import { type Side, syncVerdict } from "./sync-verdict.ts";
 
 /** The part of the metadata that a secondary may change. */

@@ -8,7 +8,7 @@
  * them; then the metadata record and the activemap.
  */
 
-import type { PrimaryRecord } from "../../src/replication/primary.ts";
+import type { PrimaryRecord } from "../../src/replication/primary-io.ts";
 
 /** Bytes. */
 export const CELL = 65536;

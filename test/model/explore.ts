@@ -10,7 +10,7 @@
  * `everyKind`, is played through for each.
  */
 
-import type { Mode } from "../../src/replication/primary.ts";
+import type { Mode } from "../../src/replication/requests.ts";
 import {
   ACCIDENTS,
   type Beginning,

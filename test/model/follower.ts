@@ -2,7 +2,7 @@
 /** Stand-in for the secondary's engine, around the real core: one connection. */
 
 import { Activemap } from "../../src/replication/activemap.ts";
-import { ERR_AGAIN, READ } from "../../src/replication/primary.ts";
+import { ERR_AGAIN, READ } from "../../src/replication/requests.ts";
 import {
   equal,
   judge,

@@ -4,17 +4,16 @@
 import { Arbitration } from "../../src/engine/arbitration.ts";
 import type { Synced } from "../../src/metadata/block.ts";
 import { Activemap } from "../../src/replication/activemap.ts";
+import { Primary } from "../../src/replication/primary.ts";
+import type { PrimaryOutbox, PrimaryRecord } from "../../src/replication/primary-io.ts";
 import {
   FLUSH,
   type Kind,
-  Primary,
-  type PrimaryOutbox,
-  type PrimaryRecord,
   READ,
   SYNC,
   type ToldState,
   WRITE,
-} from "../../src/replication/primary.ts";
+} from "../../src/replication/requests.ts";
 import { CELL, CELLS, EXTENT_CELLS, MAP, RECORD, REGION, type Stored, words } from "./disk.ts";
 import type { Node } from "./node.ts";
 import { type ToPrimary, type ToSecondary, Wire } from "./wire.ts";

@@ -10,7 +10,7 @@
  * a cut connection still delivers), `fate` says which way all of them go.
  */
 
-import { FLUSH, type Mode, READ, WRITE, ZERO } from "../../src/replication/primary.ts";
+import { FLUSH, type Mode, READ, WRITE, ZERO } from "../../src/replication/requests.ts";
 import { EXTENT_CELLS, type Op, Random, Violation } from "./disk.ts";
 import type { Node } from "./node.ts";
 import { World } from "./world.ts";

@@ -5,7 +5,7 @@
  */
 
 import type { Synced } from "../../src/metadata/block.ts";
-import type { Kind, ToldState } from "../../src/replication/primary.ts";
+import type { Kind, ToldState } from "../../src/replication/requests.ts";
 import type { Hello, Judgement, SecondaryRecord } from "../../src/replication/secondary.ts";
 import type { PrimaryLife } from "../../src/wire/handshake.ts";
 import type { Random } from "./disk.ts";

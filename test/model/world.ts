@@ -11,15 +11,8 @@
  * between the nodes is marked.
  */
 
-import {
-  FLUSH,
-  type Kind,
-  type Mode,
-  type Primary,
-  READ,
-  WRITE,
-  ZERO,
-} from "../../src/replication/primary.ts";
+import type { Primary } from "../../src/replication/primary.ts";
+import { FLUSH, type Kind, type Mode, READ, WRITE, ZERO } from "../../src/replication/requests.ts";
 import { equal } from "../../src/replication/secondary.ts";
 import { Arbiter } from "./arbiter.ts";
 import {

@@ -20,7 +20,8 @@
  * clients are owed `promised`, and `view` with what they have read on top of it.
  */
 
-import { type Mode, type Primary, SLOT_COUNT } from "../../src/replication/primary.ts";
+import type { Primary } from "../../src/replication/primary.ts";
+import { type Mode, SLOT_COUNT } from "../../src/replication/requests.ts";
 import type { Machine, SimWorker } from "./machine.ts";
 import { cellContent } from "./pattern.ts";
 import { Violation } from "./violation.ts";
