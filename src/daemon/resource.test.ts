@@ -1059,6 +1059,18 @@ test("status says whether this hastd vouches for the copy: not after its start, 
   assert.equal(await vouched(), true);
   world.processes.last.exit({ kind: "code", code: 75 });
   assert.equal(await vouched(), true, "it saw the link go");
+  for (const exit of [
+    { kind: "code", code: 78 }, // refused its primary: split-brain
+    { kind: "code", code: 74 }, // its disk did not take a record
+    { kind: "code", code: 66 }, // nor could it be opened
+    { kind: "signal", signal: "SIGKILL" },
+  ] as const) {
+    await world.connect();
+    assert.equal(await vouched(), true);
+    world.processes.last.exit(exit);
+    assert.equal(await vouched(), undefined, "S-2: the primary lives, and goes on alone");
+  }
+  await world.connect();
   await world.resource.changeRole("init");
   assert.equal(await vouched(), undefined);
 });

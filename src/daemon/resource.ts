@@ -72,12 +72,9 @@ export const RESTART_DELAY_MAX_MS = 10_000;
 export const RESTART_FORGIVEN_MS = 60_000;
 /** A worker that has not answered so many questions in a row, some 6 s apart, is killed. */
 export const SILENT_ROUNDS_MAX = 10;
+const EX_OK = 0;
 /** A worker that dies of this exit code is started again: lost contact, no memory. */
 const EX_TEMPFAIL = 75;
-/** A secondary's worker that refuses its primary: split-brain, another resource. */
-const EXIT_CONFIG = 78;
-/** One whose disk does not take what it must have on record. */
-const EXIT_DISK = 74;
 
 /** A primary that has been silent for so long is not alive (keepalives come every 10 s). */
 const PRIMARY_SILENCE_MS = 12_000;
@@ -761,9 +758,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#holder.workerGone();
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
-    // The two nodes' data have parted, or will: what this one knew of its copy counts no more.
-    const parted = end.failure?.exitCode === EXIT_CONFIG || end.failure?.exitCode === EXIT_DISK;
-    if (role === "secondary" && parted) this.#vouched = false;
+    // It was not the link, nor we: the primary goes on without this node, and what was known of its copy
+    // counts no more. (A worker that is killed may have lost what it had received.)
+    const { exit } = end;
+    const usual = exit.kind === "code" && (exit.code === EX_OK || exit.code === EX_TEMPFAIL);
+    if (role === "secondary" && !usual) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;
