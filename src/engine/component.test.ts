@@ -61,11 +61,12 @@ class Runs implements MapChanges {
 }
 
 async function open(
-  options: ConstructorParameters<typeof World>[0] = {},
+  options: ConstructorParameters<typeof World>[0] & { readonly flushErrno?: number } = {},
 ): Promise<{ component: Component; handler: Handler; world: World; disk: PretendDisk }> {
   const world = new World({ arena: ARENA, ...options, completion: "later" });
   createComponent(world.disk, { extentsize: 4096 });
   const component = new Component(world.disk, new Memory(ARENA));
+  world.disk.fail = ({ op }) => (op === "flush" ? (options.flushErrno ?? 0) : 0);
   await world.until(component.load("r0", () => {}));
   const handler = new Handler();
   component.attach(handler);
@@ -222,14 +223,40 @@ test("S-1: one flush at a time: the next one begins when it is known how the one
   expect.deepEqual(running(), []);
 });
 
-test("a device without a cache flushes by doing nothing", async () => {
+test("S-15: a device without a cache flushes by doing nothing; one that has flushed before fails", async () => {
   for (const errno of [25, 95, 22]) {
-    const { component, handler, disk } = await open();
-    disk.fail = ({ op }) => (op === "flush" ? errno : 0);
-    component.writeMap(new Runs({ offset: 0, length: 512 }), true);
-    component.writeRecord({ state: "uptodate" });
+    for (const has of [false, true]) {
+      const { component, handler, disk } = await open({
+        ...(has ? {} : { flushErrno: errno }),
+      });
+      disk.fail = ({ op }) => (op === "flush" ? errno : 0);
+      component.writeMap(new Runs({ offset: 0, length: 512 }), true);
+      disk.submit();
+      component.writeRecord({ state: "uptodate" });
+      disk.submit();
+      component.flushSlot(3);
+      disk.submit();
+      const ended = has ? 5 : 0;
+      expect.deepEqual(handler.calls, [`map: ${ended}`, `record: ${ended}`, `slot 3: ${ended}`]);
+    }
+  }
+});
+
+test("S-1: what was written before a flush failed is not called stable by the next one", async () => {
+  for (const what of ["map", "record"]) {
+    const { component, handler, disk } = await open({ completion: "held" });
+    const runs = new Runs({ offset: 0, length: 512 });
+    component.flushSlot(3);
+    if (what === "map") component.writeMap(runs, true);
+    else component.writeRecord({ state: "uptodate" });
     disk.submit();
-    expect.deepEqual(handler.calls.sort(), ["map: 0", "record: 0"]);
+    disk.release(({ op }) => op === "write");
+    disk.fail = () => 5;
+    disk.release();
+    disk.fail = () => 0;
+    while (handler.calls.length < 2 && disk.release() > 0);
+    expect.deepEqual(handler.calls, ["slot 3: 5", `${what}: 5`]);
+    expect.deepEqual(runs.persisted, []);
   }
 });
 

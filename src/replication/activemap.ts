@@ -302,18 +302,42 @@ export class Activemap {
     let overlaps = false;
     for (const set of [this.#settled, this.#flushing]) {
       for (let index = 0; index < set.count; index++) {
-        const extent = set.at(index);
-        const inLine = this.#inResync(extent);
-        if (inLine && !testBit(this.#goodHere, extent)) overlaps = true;
-        if (!inLine && here === "stale") {
-          setBit(this.#goodHere, extent);
-          this.#goodHereCount++;
-        }
-        this.#schedule(extent);
+        if (this.#scheduleUnflushed(set.at(index), here)) overlaps = true;
       }
       set.clear();
     }
     return overlaps;
+  }
+
+  /** @returns was it in line already, and not good here? */
+  #scheduleUnflushed(extent: number, here: "whole" | "stale"): boolean {
+    const inLine = this.#inResync(extent);
+    if (!inLine && here === "stale") {
+      setBit(this.#goodHere, extent);
+      this.#goodHereCount++;
+    }
+    this.#schedule(extent);
+    return inLine && !testBit(this.#goodHere, extent);
+  }
+
+  /** The same of a write that is under way. */
+  scheduleWrite(offset: number, length: number, here: "whole" | "stale"): void {
+    const last = this.extentOf(offset + length - 1);
+    for (let extent = this.extentOf(offset); extent <= last; extent++) {
+      this.#scheduleUnflushed(extent, here);
+    }
+  }
+
+  /** What is being copied to the peer is copied once more when that has ended. */
+  copyAgain(here: "whole" | "stale"): void {
+    const copied = here === "whole" ? this.#syncing : this.#goodHere;
+    for (
+      let extent = nextSetBit(copied, 0, this.extentCount);
+      extent >= 0;
+      extent = nextSetBit(copied, extent + 1, this.extentCount)
+    ) {
+      this.#schedule(extent);
+    }
   }
 
   /** The range is no longer good here. @returns was any of it, until now? */

@@ -71,6 +71,8 @@ const AGE_MS = 30_000;
 const REPAIR_ROUNDS = 3;
 
 const ERR_IO = 5;
+/** ENOTTY and EOPNOTSUPP, of a peer: it has nothing to flush, so what it has written is stable (S-15). */
+const CANNOT_FLUSH = [25, 95];
 // Where a slot is.
 const FREE = 0;
 /** Not started: the gate is closed (first connection attempt, or a map being merged). */
@@ -141,6 +143,8 @@ export class Primary {
   readonly #localErrno: Int32Array = new Int32Array(SLOT_COUNT);
   readonly #remote: Uint8Array = new Uint8Array(SLOT_COUNT);
   readonly #remoteErrno: Int32Array = new Int32Array(SLOT_COUNT);
+  /** A write that was under way when the peer failed a flush: its success there says nothing. */
+  readonly #distrusted: Uint8Array = new Uint8Array(SLOT_COUNT);
   readonly #answered: Uint8Array = new Uint8Array(SLOT_COUNT);
   readonly #sentAt: Float64Array = new Float64Array(SLOT_COUNT);
   readonly #waitingSince: Float64Array = new Float64Array(SLOT_COUNT);
@@ -587,6 +591,7 @@ export class Primary {
     this.seq[slot] = this.#sequence.allocate(slot);
     this.#remote[slot] = PENDING;
     this.#remoteErrno[slot] = 0;
+    this.#distrusted[slot] = 0;
     this.#sentAt[slot] = this.#nowMs;
     this.#lastSentAt = this.#nowMs;
     out.sendRequest(slot, kind);
@@ -645,7 +650,7 @@ export class Primary {
     const length = this.length[slot]!;
     if (this.#local[slot] !== FAILED) {
       this.#finishRead(slot, errno, out);
-    } else if (this.#behindThere(slot)) {
+    } else if (!this.#comparing && this.#behindThere(slot)) {
       // An answered write that was on its way there has failed: that copy is older than ours.
       this.#finishRead(slot, this.#localErrno[slot]!, out);
     } else {
@@ -736,6 +741,7 @@ export class Primary {
       this.#sequence.forget(this.#flushSeq);
       this.#flushRemote = errno === 0 ? OK : FAILED;
       this.#flushRemoteErrno = errno;
+      if (errno !== 0 && !CANNOT_FLUSH.includes(errno)) this.#distrustPeer(out);
       this.#advanceFlush(out);
       return null;
     }
@@ -751,17 +757,16 @@ export class Primary {
       return "a memsync write was answered without `received`";
     }
     this.#sequence.forget(this.seq[slot]!);
-    this.#remote[slot] = errno === 0 ? OK : FAILED;
-    this.#remoteErrno[slot] = errno;
+    const failure = errno === 0 && this.#distrusted[slot] === 1 ? ERR_IO : errno;
+    this.#remote[slot] = failure === 0 ? OK : FAILED;
+    this.#remoteErrno[slot] = failure;
     const kind = this.kind[slot]!;
     if (kind === SYNC) {
-      this.#syncRemoteDone(slot, errno, out);
+      this.#syncRemoteDone(slot, failure, out);
     } else if (kind === READ) {
-      this.#peerRead(slot, errno, out);
+      this.#peerRead(slot, failure, out);
     } else {
-      if (errno !== 0) {
-        this.#peerRefused(slot, errno, out);
-      }
+      if (failure !== 0) this.#peerRefused(slot, failure, out);
       this.#advanceWrite(slot, out);
     }
     return null;
@@ -871,8 +876,8 @@ export class Primary {
 
   /** The peer has not done its part: nothing is acknowledged before that is on record. */
   #answerAlone(slot: number, out: PrimaryOutbox): void {
-    if (this.#disk === "leaving" && this.#leaveStep !== "drain") {
-      // Our own disk may say by now that it is stale: never alone from here on.
+    if (this.#disk === "leaving") {
+      // Our own disk has failed, and may say by now that it is stale: never alone from here on.
       this.#setAnswered(slot, WANTS_RECORD);
       return;
     }
@@ -948,9 +953,11 @@ export class Primary {
     if (this.#throwAway === "asked" && this.#staleOnRecord) this.#throwAllAway(out);
     if (this.#syncEnding === "record") {
       this.#syncEnding = "no";
-      this.#syncActive = this.map.resyncCount > 0;
-      if (this.#syncCopiedAny) out.event("syncdone");
-      this.#syncCopiedAny = false;
+      // Something may have failed at the peer meanwhile, and even have been copied again: then the pass goes on.
+      const told = this.#peerKnows || this.#stateAsked !== "nothing";
+      this.#syncActive = this.map.resyncCount > 0 || told || this.#record.alone;
+      if (this.#syncCopiedAny && !this.#syncActive) out.event("syncdone");
+      if (!this.#syncActive) this.#syncCopiedAny = false;
     }
     if (this.#marking) {
       this.#marking = false;
@@ -988,7 +995,8 @@ export class Primary {
   mapWritten(errno: number, out: PrimaryOutbox): void {
     assert(this.#mapWriting);
     this.#mapWriting = false;
-    if (this.#disk === "gone") return;
+    // Leaving: what waits for the map is issued over the peer.
+    if (this.#disk === "gone" || this.#disk === "leaving") return;
     if (errno !== 0) {
       this.#loseDisk("the activemap", errno, out);
       return;
@@ -1040,15 +1048,14 @@ export class Primary {
     }
   }
 
-  /** The local flush has ended. errno 25, 95 or 22 means that the device has none: written is stable. */
+  /** The local flush has ended. */
   localFlushed(errno: number, out: PrimaryOutbox): void {
     assert(this.#flushLocal === PENDING);
-    const unsupported = errno === 25 || errno === 95 || errno === 22;
     // A flush of the map or of the metadata that has failed took along what this one would have found.
     const believable = this.#disk !== "leaving";
-    this.#flushLocal = believable && (errno === 0 || unsupported) ? OK : FAILED;
-    this.#flushLocalErrno = unsupported ? 0 : errno;
-    if (errno !== 0 && !unsupported) this.statistics.flushErrors++;
+    this.#flushLocal = believable && errno === 0 ? OK : FAILED;
+    this.#flushLocalErrno = errno;
+    if (errno !== 0) this.statistics.flushErrors++;
     this.#advanceFlush(out);
   }
 
@@ -1062,9 +1069,8 @@ export class Primary {
       return;
     }
     if (this.#flushRemote === PENDING) return;
-    // ENOTTY and EOPNOTSUPP: the peer has nothing to flush, so what it has written is stable (S-15).
     const errno = this.#flushRemoteErrno;
-    if (this.#flushRemote === FAILED && (errno === 25 || errno === 95)) {
+    if (this.#flushRemote === FAILED && CANNOT_FLUSH.includes(errno)) {
       this.#peerCannotFlush = true;
       this.#flushRemote = OK;
     }
@@ -1077,10 +1083,11 @@ export class Primary {
     } else {
       this.map.flushFailed();
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
-      // What the peer may have lost must be copied again.
+      // What the peer may have lost must be copied again, and it is not whole until then.
       if (this.#flushRemote === FAILED) {
         this.#comparing = false;
         const doubtful = this.#scheduleUnflushed();
+        if (errno !== 0) this.#peerFlushFailed(out);
         if (this.#stale && errno !== 0) this.#flushFault = true;
         else if (doubtful) this.#doubtful = true;
       }
@@ -1415,10 +1422,38 @@ export class Primary {
    */
   #scheduleUnflushed(): boolean {
     const peerAlone = this.#disk === "gone" && this.map.unflushedCount > 0;
-    const overlaps = this.map.scheduleUnflushed(
-      this.#stale && this.#disk !== "gone" ? "stale" : "whole",
-    );
+    const overlaps = this.map.scheduleUnflushed(this.#worthHere);
     return this.#stale && (peerAlone || overlaps);
+  }
+
+  /** What is in line for a copy is stale here, or at the peer. */
+  get #worthHere(): "stale" | "whole" {
+    return this.#stale && this.#disk !== "gone" ? "stale" : "whole";
+  }
+
+  /**
+   * A flush has failed at the peer: what it had written it may have dropped, and no later flush tells. So
+   * of what is under way its success counts no more, now or later, copies are made once more, and nothing
+   * is read there that could be had here.
+   */
+  #distrustPeer(out: PrimaryOutbox): void {
+    const here = this.#worthHere;
+    this.map.copyAgain(here);
+    for (let index = 0; index < this.#activeCount; ) {
+      const slot = this.#active[index]!;
+      const kind = this.kind[slot]!;
+      const remote = this.#remote[slot]!;
+      const issued = this.#state[slot] === ISSUED && (kind === WRITE || kind === ZERO);
+      if (issued && remote !== NONE && remote !== FAILED) {
+        this.map.scheduleWrite(this.offset[slot]!, this.length[slot]!, here);
+        if (remote === OK) {
+          this.#remote[slot] = FAILED;
+          this.#remoteErrno[slot] = ERR_IO;
+          this.#advanceWrite(slot, out);
+        } else this.#distrusted[slot] = 1;
+      } else if (remote === PENDING && !this.#stale) this.#distrusted[slot] = 1;
+      if (this.#active[index] === slot) index++;
+    }
   }
 
   #owesMark(): boolean {
@@ -1557,6 +1592,21 @@ export class Primary {
     this.statistics.syncStartedAt = this.#nowMs;
     this.statistics.syncTotalExtents = this.map.resyncCount;
     if (this.map.resyncCount > 0) out.event("syncstart");
+  }
+
+  /**
+   * The peer has failed a flush. One of ours has put that on record: even with nothing to copy it is to be
+   * told when it lacks nothing any more. Of another one only our own record can say it.
+   */
+  #peerFlushFailed(out: PrimaryOutbox): void {
+    if (this.#link !== "up") return;
+    if (this.#peerStates) {
+      this.#peerOutdated = true;
+      if (!this.#syncActive && this.#disk === "good") this.#beginPass(out);
+    } else if (!this.#stale) {
+      this.#owes = true;
+      this.#mark(out);
+    }
   }
 
   /** Starts copies while there is room (behaviour §8, pipelined: BD-28). */

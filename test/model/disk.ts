@@ -179,10 +179,17 @@ export class PretendDisk {
 
   powerCut(): void {
     this.orphan();
-    for (let place = 0; place < PLACES; place++) {
-      const list = this.#versions[place]!;
-      this.#dropped[place]! += list.length - 1;
-      this.#versions[place] = [this.#random.pick(list)];
-    }
+    for (let place = 0; place < PLACES; place++) this.#lose(place);
+  }
+
+  /** A flush has failed: some of the data that were not stable are gone, and no later flush tells. */
+  dropSome(): void {
+    for (let cell = 0; cell < CELLS; cell++) if (this.#random.chance(0.5)) this.#lose(cell);
+  }
+
+  #lose(place: number): void {
+    const list = this.#versions[place]!;
+    this.#dropped[place]! += list.length - 1;
+    this.#versions[place] = [this.#random.pick(list)];
   }
 }

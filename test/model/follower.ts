@@ -340,6 +340,9 @@ export class Follower implements SecondaryOutbox {
   }
 
   localFlush(slot: number): void {
-    this.node.disk.flush("flush", true, (errno) => this.#end(slot, errno));
+    this.node.disk.flush("flush", true, (errno) => {
+      if (errno !== 0) this.world.flushFailed(this.node, this.phase === "serving");
+      this.#end(slot, errno);
+    });
   }
 }

@@ -10,6 +10,7 @@ import {
   FLUSH,
   type Kind,
   READ,
+  SLOT_COUNT,
   SYNC,
   type ToldState,
   WRITE,
@@ -386,6 +387,7 @@ export class Leader implements PrimaryOutbox {
         const wants = core.awaitsData(slot) && message.errno === 0;
         world.must(wants === (message.data !== null), `data where none is due, or none`);
         if (wants) this.#fill(slot, message.data!);
+        if (slot === SLOT_COUNT && message.errno !== 0) world.flushFailureHeard();
         const wrong = core.replied(slot, message.received, message.errno, this);
         world.must(wrong === null, `reply refused: ${wrong}`);
       }

@@ -118,7 +118,9 @@ export class World {
   #lastLeader: Node | null = null;
   #lastDied = false;
   /** The secondary failed, and its primary has not noticed. */
-  #peerFault = false;
+  #peerDied = false;
+  /** FLUSHes that failed at the peer, and of which the primary has not heard. */
+  #unheard = 0;
 
   /** What may happen, for somebody else than step() to choose from (small-world.ts). */
   readonly moves = {
@@ -256,7 +258,8 @@ export class World {
     let alone = false;
     for (let index = 0; index < op.count; index++) {
       const cell = op.from + index;
-      this.#view[cell] = Math.max(this.#view[cell]!, op.id);
+      const kept = !this.#peerFault || !leader.core.stale;
+      if (kept) this.#view[cell] = Math.max(this.#view[cell]!, op.id);
       if (!this.#peerFault) this.#acked[cell] = Math.max(this.#acked[cell]!, op.id);
       if (leader.node.disk.cell(cell) < op.id) this.#mustBeOverPeer(leader, op, cell);
       if (!this.#holds(other, cell, op.id)) alone = true;
@@ -290,6 +293,34 @@ export class World {
     this.must(hasBit(node, cell) || hasBit(other, cell), `${what}, and neither map says so`);
   }
 
+  /** The peer has lost what it had promised, and the primary cannot know yet. */
+  get #peerFault(): boolean {
+    return this.#peerDied || this.#unheard > 0;
+  }
+
+  /** A FLUSH has failed at a secondary. Where it has the only whole copy, what it drops is gone. */
+  flushFailed(node: Node, serving: boolean): void {
+    const { leader } = this;
+    // Not while the other copy is away or fails, too: then nobody has it, whatever is done.
+    if (leader === null || leader.node.disk.broken !== SOUND) return;
+    node.disk.dropSome();
+    if (serving) this.#unheard++;
+    if (!leader.core.stale) return;
+    for (let cell = 0; cell < CELLS; cell++) {
+      const flushed = this.#flushed[cell]!;
+      this.#acked[cell] = flushed;
+      this.#view[cell] = Math.min(this.#view[cell]!, flushed);
+      // Not those of FLUSHes: they have to say so.
+      for (const op of leader.client.values()) {
+        if (op.kind === READ) op.floor[cell] = Math.min(op.floor[cell]!, flushed);
+      }
+    }
+  }
+
+  flushFailureHeard(): void {
+    if (this.#unheard > 0) this.#unheard--;
+  }
+
   #holds(node: Node, cell: number, value: number): boolean {
     return node.follower?.holds(cell, value) ?? node.disk.cell(cell) >= value;
   }
@@ -317,7 +348,8 @@ export class World {
   }
 
   accepted(leader: Leader, source: "primary" | "secondary"): void {
-    this.#peerFault = false;
+    this.#peerDied = false;
+    this.#unheard = 0;
     this.counts.resyncs++;
     const level = equal(leader.core.record, this.other(leader.node).disk.record);
     if (source === "secondary" && level) this.counts.kept++;
@@ -342,7 +374,8 @@ export class World {
 
   linkLost(leader: Leader): void {
     const other = this.other(leader.node);
-    this.#peerFault = false;
+    this.#peerDied = false;
+    this.#unheard = 0;
     for (let cell = 0; cell < CELLS; cell++) {
       if (!this.#holds(other, cell, this.#required(cell))) this.entitled.delete(other);
     }
@@ -464,9 +497,9 @@ export class World {
     this.disclaim(node);
     node.held = null;
     node.cache = null;
-    // Its daemon lives, or dies as well.
-    if (this.random.chance(0.5)) node.vouched = false;
     const { leader, follower } = node;
+    // Its daemon lives, or dies as well. Of a secondary's worker it knows what was lost with it.
+    if (this.random.chance(0.5) || follower !== null) node.vouched = false;
     node.leader = null;
     node.follower = null;
     node.role = "down";
@@ -484,7 +517,7 @@ export class World {
       this.entitled.delete(node);
       node.lossy = true;
     }
-    if (leader === null && this.leader?.phase === "up") this.#peerFault = true;
+    if (leader === null && this.leader?.phase === "up") this.#peerDied = true;
   }
 
   /** A primary has not ended in good order. */
