@@ -521,8 +521,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy of which a part failed is inferred to be whole",
     defect: "S-13, S-16",
     ...SECONDARY_ENGINE,
-    find: `    } else if (this.#core.lacks) {`,
-    replace: `    } else if (this.#core.lacks && errno !== 0) {`,
+    find: `    } else if (this.#core.lacks ||`,
+    replace: `    } else if (`,
   },
   {
     name: "a copy is inferred to be whole before it is flushed",
@@ -537,7 +537,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose flush failed is inferred to be whole",
     defect: "S-13, S-19",
     ...SECONDARY_ENGINE,
-    find: `    if (errno !== 0 && !unsupported(errno)) {
+    find: `    if (errno !== 0) {
       this.#finish(EXIT_DISK, \`flushing`,
     replace: `    if (errno < 0) {
       this.#finish(EXIT_DISK, \`flushing`,

@@ -42,7 +42,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a failed flush at the start is ignored",
     defect: "invariant 6",
     ...COMPONENT,
-    find: `    if (errno !== 0 && !unsupported(errno)) {
+    find: `    if (errno !== 0) {
       throw new Error(\`flushing`,
     replace: `    if (errno < 0) {
       throw new Error(\`flushing`,
@@ -331,7 +331,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a failed request is reported as done",
     defect: "BD-2",
     ...SECONDARY_ENGINE,
-    find: `    else this.#core.localDone(slot, failed ? errno : 0, this);`,
+    find: `    else this.#core.localDone(slot, errno, this);`,
     replace: `    else this.#core.localDone(slot, 0, this);`,
   },
   {
@@ -649,5 +649,26 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     ...COMPONENT,
     find: `    if (this.#flushes.push(token) === 1) this.disk.flush(token);`,
     replace: `    this.disk.flush(token);`,
+  },
+  {
+    name: "the flush after one that failed calls stable what was written before",
+    defect: "S-1",
+    ...COMPONENT,
+    find: `    return errno === 0 && failures !== this.#flushesFailed ? ERR_IO : errno;`,
+    replace: `    return errno === 0 && failures < 0 ? ERR_IO : errno;`,
+  },
+  {
+    name: "a device that has flushed before counts as one that cannot",
+    defect: "S-15",
+    ...COMPONENT,
+    find: `    if (unsupported && !this.#hasFlushed) return 0;`,
+    replace: `    if (unsupported) return 0;`,
+  },
+  {
+    name: "a copy is inferred to be whole while its failure is put on record",
+    defect: "S-13, S-16",
+    ...SECONDARY_ENGINE,
+    find: `this.#core.lacks || this.#failures.length > 0`,
+    replace: `this.#core.lacks`,
   },
 ];

@@ -193,10 +193,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "an error of the peer counts as done",
     defect: "BD-2",
     ...PRIMARY,
-    find: `    this.#remote[slot] = errno === 0 ? OK : FAILED;
-    this.#remoteErrno[slot] = errno;`,
-    replace: `    this.#remote[slot] = OK;
-    this.#remoteErrno[slot] = errno;`,
+    find: `    this.#remote[slot] = failure === 0 ? OK : FAILED;`,
+    replace: `    this.#remote[slot] = OK;`,
   },
   {
     name: "the peer's success masks a local write error",
@@ -493,7 +491,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failed flush of the metadata block is ignored",
     defect: "BD-17",
     ...COMPONENT,
-    find: `        this.#recordWriteDone(unsupported(errno) ? 0 : errno);`,
+    find: `        this.#recordWriteDone(this.#stableSince(this.#recordFailures, errno));`,
     replace: `        this.#recordWriteDone(0);`,
   },
   {
@@ -516,7 +514,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failed flush of the map is ignored",
     defect: "BD-17",
     ...COMPONENT,
-    find: `        this.#endMap(unsupported(errno) ? 0 : errno);`,
+    find: `        this.#endMap(this.#stableSince(this.#mapFailures, errno));`,
     replace: `        this.#endMap(0);`,
   },
   {
@@ -694,7 +692,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "what a killed worker wrote is believed without a flush",
     defect: "invariant 1",
     ...COMPONENT,
-    find: `    const errno = await this.#settled(() => this.disk.flush(LOAD));`,
+    find: `    const errno = await this.#settled(() => this.#flush(LOAD));`,
     replace: `    const errno = 0;`,
   },
 
@@ -809,8 +807,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a stale primary's good extents are overwritten by a peer that lost its power",
     defect: "S-3",
     ...PRIMARY,
-    find: `      this.#stale && this.#disk !== "gone" ? "stale" : "whole",`,
-    replace: `      this.#stale && this.#nowMs < 0 ? "stale" : "whole",`,
+    find: `    return this.#stale && this.#disk !== "gone" ? "stale" : "whole";`,
+    replace: `    return this.#stale && this.#nowMs < 0 ? "stale" : "whole";`,
   },
   {
     name: "async: a stop forgets a predecessor's backlog",
@@ -856,8 +854,78 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a local flush error is ignored",
     defect: "invariant 6",
     ...PRIMARY,
-    find: `    this.#flushLocal = believable && (errno === 0 || unsupported) ? OK : FAILED;`,
+    find: `    this.#flushLocal = believable && errno === 0 ? OK : FAILED;`,
     replace: `    this.#flushLocal = OK;`,
+  },
+  {
+    name: "what a peer wrote before it failed a flush counts",
+    defect: "S-3, invariant 2",
+    ...PRIMARY,
+    find: `      if (errno !== 0 && !CANNOT_FLUSH.includes(errno)) this.#distrustPeer(out);
+`,
+    replace: "",
+  },
+  {
+    name: "copies to a peer that failed a flush are not made again",
+    defect: "BD-8, invariant 2",
+    ...PRIMARY,
+    find: `    this.map.copyAgain(here);
+`,
+    replace: "",
+  },
+  {
+    name: "what a peer answers after a failed flush counts",
+    defect: "S-3",
+    ...PRIMARY,
+    find: `errno === 0 && this.#distrusted[slot] === 1 ? ERR_IO : errno;`,
+    replace: `errno;`,
+  },
+  {
+    name: "a stale primary takes what a failing peer may have lost from there",
+    defect: "S-3",
+    ...PRIMARY,
+    find: `this.map.scheduleWrite(this.offset[slot]!, this.length[slot]!, here);`,
+    replace: `this.map.scheduleWrite(this.offset[slot]!, this.length[slot]!, "whole");`,
+  },
+  {
+    name: "a peer that failed a flush with nothing to copy stays inconsistent",
+    defect: "S-16",
+    ...PRIMARY,
+    find: `      this.#peerOutdated = true;
+      if (!this.#syncActive`,
+    replace: `      if (!this.#syncActive`,
+  },
+  {
+    name: "a disk that is given up takes a write alone",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `    if (this.#disk === "leaving") {
+      // Our own disk has failed`,
+    replace: `    if (this.#disk === "leaving" && this.#leaveStep !== "drain") {
+      // Our own disk has failed`,
+  },
+  {
+    name: "a write is issued to a disk that is given up",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `    if (this.#disk === "gone" || this.#disk === "leaving") return;
+    if (errno`,
+    replace: `    if (this.#disk === "gone") return;
+    if (errno`,
+  },
+  {
+    name: "a pass ends although the peer has been told that it lacks something",
+    defect: "S-13",
+    ...PRIMARY,
+    find: `this.map.resyncCount > 0 || told || this.#record.alone;`,
+    replace: `this.map.resyncCount > 0;`,
+  },
+  {
+    name: "a full copy keeps a read from the peer that has it all",
+    defect: "BD-13",
+    ...PRIMARY,
+    find: `} else if (!this.#comparing && this.#behindThere(slot)) {`,
+    replace: `} else if (this.#behindThere(slot)) {`,
   },
   {
     name: "a disk whose flush failed goes on being trusted",
@@ -870,8 +938,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a secondary's flush error is ignored",
     defect: "invariant 6",
     ...SECONDARY_ENGINE,
-    find: `    const failed = errno !== 0 && !(kind === FLUSH && unsupported(errno));`,
-    replace: `    const failed = errno !== 0 && kind !== FLUSH && !unsupported(0);`,
+    find: `    if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
+    replace: `    if (kind === FLUSH) this.#core.localDone(slot, 0, this);
+    else if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
   },
   {
     name: "a primary without disk relies on a peer that counts no further",
@@ -946,7 +1015,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a peer that cannot flush counts as failed",
     defect: "S-15",
     ...PRIMARY,
-    find: `    if (this.#flushRemote === FAILED && (errno === 25 || errno === 95)) {`,
+    find: `    if (this.#flushRemote === FAILED && CANNOT_FLUSH.includes(errno)) {`,
     replace: `    if (this.#flushRemote === FAILED && errno < 0) {`,
   },
 
@@ -1040,15 +1109,15 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a failing secondary tells its primary before its own metadata",
     defect: "S-16",
     ...SECONDARY_ENGINE,
-    find: `    if (failed && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
-    replace: `    if (failed && kind === READ && !this.#core.keeping) this.#failed(slot, errno);`,
+    find: `    if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
+    replace: `    if (errno !== 0 && kind === READ && !this.#core.keeping) this.#failed(slot, errno);`,
   },
   {
     name: "a copy that failed a FreeBSD primary's request counts as whole",
     defect: "S-16",
     ...SECONDARY_ENGINE,
-    find: `    if (failed && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
-    replace: `    if (failed && kind !== READ && this.#states && !this.#core.keeping) this.#failed(slot, errno);`,
+    find: `    if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
+    replace: `    if (errno !== 0 && kind !== READ && this.#states && !this.#core.keeping) this.#failed(slot, errno);`,
   },
   {
     name: "the target of a resync is whole without the source's counter",

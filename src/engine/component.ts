@@ -328,6 +328,11 @@ export class Component implements DiskHandler {
     return unsupported ? ERR_IO : errno;
   }
 
+  /** @returns how a flush has ended for what was written when so many had failed */
+  #stableSince(failures: number, errno: number): number {
+    return errno === 0 && failures !== this.#flushesFailed ? ERR_IO : errno;
+  }
+
   #done(token: number, errno: number): void {
     if (token < SLOT_COUNT) {
       this.#handler!.slotDone(token, errno);
@@ -343,7 +348,7 @@ export class Component implements DiskHandler {
         this.disk.submit();
         break;
       case MAP_FLUSH:
-        this.#endMap(this.#mapFailures === this.#flushesFailed ? errno : errno || ERR_IO);
+        this.#endMap(this.#stableSince(this.#mapFailures, errno));
         break;
       case RECORD_WRITE:
         if (errno === 0) this.#flush(RECORD_FLUSH);
@@ -351,9 +356,7 @@ export class Component implements DiskHandler {
         this.disk.submit();
         break;
       case RECORD_FLUSH:
-        this.#recordWriteDone(
-          this.#recordFailures === this.#flushesFailed ? errno : errno || ERR_IO,
-        );
+        this.#recordWriteDone(this.#stableSince(this.#recordFailures, errno));
         this.disk.submit();
         break;
       case FLUSH:

@@ -1335,6 +1335,35 @@ test("S-13, S-16, S-19: no copy is inferred to be whole that failed, or is not w
   }
 });
 
+test("S-13, S-16: what fails while the end of a synchronization is inferred is on record last", async () => {
+  for (const [state, during] of [
+    ["inconsistent", "record"],
+    ["outdated", "flush"],
+  ] as const) {
+    const served = await Served.start({ metadata: { sequence: 1n, state } });
+    const { clock, disk, events } = served.world;
+    const release = async (which: (op: string, offset: number) => boolean): Promise<void> => {
+      disk.release(({ op, offset }) => which(op, offset));
+      await events.settle();
+    };
+    await served.send(writeRequest(7, 0, bytes(512, 1)));
+    await clock.pass(15_000);
+    disk.completion = "held";
+    await served.send(keepalive());
+    await clock.pass(10_000);
+    await served.send(keepalive());
+    if (during === "record") await release((op) => op === "flush");
+    await served.send(writeRequest(8, 0, bytes(512, 2)));
+    disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 5 : 0);
+    await release((op, offset) => op === "write" && offset >= LOCALOFF);
+    disk.fail = () => 0;
+    while (disk.running.length > 0) await release(() => true);
+    expect.equal(served.metadata.state, "inconsistent", during);
+    expect.equal(served.world.host.exit, null, during);
+    expect.ok(served.replies().includes("8 error 5"), during);
+  }
+});
+
 test("S-2: what is on record until a synchronization ends, ends with one that is inferred", async () => {
   const forced = { state: "consistent", forced: { state: "outdated", at: 1 } } as const;
   for (const [metadata, ends] of [

@@ -325,6 +325,41 @@ test("a flush that succeeds after another has failed on the same disk says nothi
   expect.equal(bench.core.diskless, true);
 });
 
+test("S-1: a disk that is given up takes no write alone when the link goes, too", () => {
+  const bench = pair("memsync");
+  const answered = bench.write(0);
+  bench.local(answered);
+  bench.received(answered);
+  const unanswered = bench.write(8);
+  bench.local(unanswered);
+  const flush = bench.flush();
+  bench.flushed(EIO);
+  bench.peerFlushed();
+  bench.take();
+  bench.cut();
+  expect.deepEqual(bench.take(), [
+    "record 1/0 uptodate",
+    `answer ${unanswered} errno 5`,
+    `answer ${flush} errno 5`,
+    "disk failed: a cache flush errno 5",
+  ]);
+});
+
+test("S-1: a write that waited for the map goes to the peer only, once the disk is given up", () => {
+  const bench = pair();
+  bench.finish(bench.write(0));
+  bench.promptMap = false;
+  bench.flush();
+  const waiting = bench.write(8);
+  bench.flushed(EIO);
+  bench.peerFlushed();
+  bench.take();
+  bench.mapDone();
+  expect.deepEqual(bench.take(), [], "the map lies on that disk");
+  bench.peerStored();
+  expect.ok(bench.take().includes(`send write ${waiting}`));
+});
+
 test("S-1: without a peer that keeps the record, or with one that has not everything, the resource stops", () => {
   const cases: [string, PrimaryBench][] = [
     ["FreeBSD", new PrimaryBench()],
@@ -627,4 +662,146 @@ test("S-1: while it keeps the record, a secondary marks an extent stably before 
   bench.local(marked);
   expect.equal(map.isPersisted(0, 1), true, "its bits stay until the primary has stored them");
   map.assertInvariants();
+});
+
+// ---- the peer's flush fails
+
+/** Copies what the core asks for, until nothing more comes. @returns what was asked */
+function copyAll(bench: PrimaryBench): string[] {
+  const story: string[] = [];
+  for (let lines = bench.take(); lines.length > 0; lines = bench.take()) {
+    story.push(...lines);
+    for (const line of lines) {
+      const slot = Number(/\d+$/.exec(line.replace(" memsync", ""))?.[0]);
+      if (line.startsWith("local ") && line !== "local flush") bench.local(slot);
+      else if (/^send (read|write)/.test(line)) bench.reply(slot);
+      else if (line === "send flush") bench.finishFlush();
+      else if (line.startsWith("send state")) bench.peerStored();
+    }
+  }
+  return story;
+}
+
+test("S-3: a write that the peer had when it failed a flush is copied there, whether or not it was answered", () => {
+  for (const late of [false, true]) {
+    const bench = pair();
+    const write = bench.write(0);
+    if (!late) bench.reply(write);
+    bench.flush();
+    bench.flushed();
+    bench.peerFlushed(EIO);
+    if (late) bench.reply(write);
+    expect.ok(bench.take().includes("record 1/0 uptodate"), "for the FLUSH is answered alone");
+    bench.local(write);
+    expect.ok(bench.take().includes(`answer ${write}`));
+    expect.equal(bench.map.resyncCount, 1);
+    bench.tick(5_000);
+    const story = copyAll(bench);
+    expect.ok(story.some((line) => line.startsWith("send write")));
+    expect.ok(story.some((line) => line.startsWith("send state uptodate")));
+  }
+});
+
+test("BD-8, S-3: a copy that was under way when the peer failed a flush is made once more, all of it", () => {
+  const bench = new PrimaryBench({ dirty: [1], record: { localcnt: 1n } });
+  bench.connect({ ...OURS, remotecnt: 0n });
+  bench.peerStored();
+  const [first, second] = bench
+    .take()
+    .filter((line) => line.startsWith("local read"))
+    .map((line) => Number(/\d+$/.exec(line)![0]));
+  bench.local(first!);
+  bench.reply(first!);
+  bench.flush();
+  bench.flushed();
+  bench.peerFlushed(EIO);
+  bench.local(second!);
+  bench.reply(second!);
+  bench.take();
+  bench.tick(5_000);
+  const story = copyAll(bench);
+  expect.equal(story.filter((line) => line.startsWith("send write")).length, 2);
+  expect.ok(story.some((line) => line.startsWith("send state uptodate")));
+});
+
+test("S-3: what a stale primary wrote on both goes to the peer again, and is not taken from there", () => {
+  const bench = new PrimaryBench({ dirty: [1], record: { state: "inconsistent" } });
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n });
+  bench.take();
+  const write = bench.write(0);
+  bench.reply(write);
+  const flush = bench.flush();
+  bench.flushed();
+  bench.peerFlushed(EIO);
+  bench.local(write);
+  const lines = bench.take();
+  expect.ok(lines.includes(`answer ${flush} errno 5`));
+  expect.ok(lines.includes(`answer ${write} errno 5`), "nobody may have it");
+  expect.equal(bench.map.isGoodHere(0, 1), true);
+});
+
+test("S-1: without disk, a write that was under way when the peer failed a flush is not called written", () => {
+  const bench = diskless();
+  const before = bench.write(8);
+  const flush = bench.flush();
+  bench.peerFlushed(EIO);
+  bench.reply(before);
+  const after = bench.write(16);
+  bench.reply(after);
+  expect.deepEqual(
+    bench.take().filter((line) => line.startsWith("answer")),
+    [`answer ${flush} errno 5`, `answer ${before} errno 5`, `answer ${after}`],
+  );
+});
+
+test("a peer that failed a flush while nothing was to be copied is told when it is whole again", () => {
+  const bench = pair();
+  bench.flush();
+  bench.finishFlush();
+  bench.flush();
+  bench.flushed();
+  bench.peerFlushed(EIO);
+  expect.ok(!bench.take().some((line) => line.startsWith("record")), "it had everything");
+  bench.tick(5_000);
+  expect.ok(copyAll(bench).some((line) => line.startsWith("send state uptodate")));
+});
+
+test("a range that cannot be read here is not repaired from a peer that has failed a flush meanwhile", () => {
+  const bench = pair();
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  bench.flush();
+  bench.flushed();
+  bench.peerFlushed(EIO);
+  bench.reply(read);
+  const lines = bench.take();
+  expect.ok(lines.includes(`answer ${read} errno 5`));
+  expect.ok(!lines.some((line) => line.startsWith("local write")));
+});
+
+test("BD-13: in the middle of a full copy that only compares, an unreadable range is read from the peer", () => {
+  const bench = pair();
+  bench.core.fullSync(bench);
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  bench.reply(read);
+  expect.ok(bench.take().includes(`answer ${read}`));
+});
+
+test("S-13: what failed at the peer while the end of a pass was put on record keeps the pass going", () => {
+  const bench = new PrimaryBench({ dirty: [1], record: { localcnt: 1n } });
+  bench.connect({ ...OURS, remotecnt: 0n });
+  bench.promptRecord = false;
+  copyAll(bench);
+  const write = bench.write(0);
+  bench.local(write);
+  bench.reply(write, EIO);
+  bench.take();
+  bench.tick(5_000);
+  copyAll(bench);
+  bench.recordDone();
+  bench.recordDone();
+  bench.promptRecord = true;
+  bench.pump();
+  expect.ok(copyAll(bench).some((line) => line.startsWith("send state uptodate")));
 });
