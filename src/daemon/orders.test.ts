@@ -165,7 +165,7 @@ test("S-2: a secondary that is disconnected does not vouch, although its worker 
   assert.equal(world.processes.last.start.trust, "unknown");
 });
 
-test("a look at what outdate would do takes nothing of what was known", async () => {
+test("a look at what outdate would do takes nothing of what was known, nor does one that cannot be had", async () => {
   const world = await World.as("secondary");
   await world.connect();
   world.processes.last.exit({ kind: "code", code: 75 });
@@ -174,6 +174,12 @@ test("a look at what outdate would do takes nothing of what was known", async ()
     worker.exit({ kind: "code", code: 0 });
   };
   assert.equal(await world.order({ kind: "outdate", dryRun: true }), "it would");
+  world.processes.born = (worker) => {
+    worker.says({ kind: "failed", exitCode: 66, message: "/dev/sdb is in use" });
+    worker.exit({ kind: "code", code: 66 });
+  };
+  assert.match(await world.order({ kind: "outdate", dryRun: true }), /^FAILED .*is in use/);
+  assert.equal(await world.notes(), "/dev/sdb is in use.", "there is no primary to go on");
   world.processes.born = (worker) => worker.says({ kind: "ready" });
   await world.resource.changeRole("primary");
   assert.equal(world.processes.last.start.trust, "known");

@@ -810,7 +810,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#holder.workerGone();
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
-    if (role === "primary" ? isNews(end) : !this.#isUsual(end)) this.#vouched = false;
+    // It had no primary, and ends by itself: nothing follows from it.
+    const errand = role === "secondary" && this.#target === this.#role && !end.requested;
+    if (!errand && (role === "primary" ? isNews(end) : !isUsual(end))) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;
@@ -822,7 +824,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         // The link, or the other machine: only a person can tell.
         if (end.failure.exitCode === EX_TEMPFAIL && !end.failure.message.includes("hastctl")) {
           this.#note += `\nwaiting for the primary. If it is gone, to go on here: hastctl role primary ${this.name}`;
-        } else if (end.failure.exitCode === EX_NOINPUT) {
+        } else if (end.failure.exitCode === EX_NOINPUT && !errand) {
           this.#note +=
             "\nthe primary goes on alone, and tries again by itself: when the cause is gone, nothing is to be typed";
         }
@@ -836,17 +838,6 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     // While the role is being entered, whoever asked for it hears the reason and decides.
     if (this.#target === "primary") return;
     this.#primaryDied(end);
-  }
-
-  /**
-   * A secondary's worker ended for the link, or for us. Otherwise its primary goes on without this node, and what was
-   * known of its copy counts no more: one that is killed may even have lost what it had received.
-   */
-  #isUsual({ exit, requested }: WorkerEnd): boolean {
-    if (exit.kind !== "code") return false;
-    // One that runs an errand had no primary, and ends by itself.
-    const asked = requested || this.#target !== null;
-    return exit.code === EX_TEMPFAIL || (exit.code === EX_OK && asked);
   }
 
   #primaryDied(end: WorkerEnd): void {
@@ -1468,6 +1459,15 @@ interface Refused {
 /** The next flush would succeed, without what this one has dropped. */
 function isDiskFailure({ exit }: WorkerEnd): boolean {
   return exit.kind === "code" && exit.code === EX_IOERR;
+}
+
+/**
+ * A secondary's worker ended for the link, or for us. Otherwise its primary goes on without this node, and what was
+ * known of its copy counts no more: one that is killed may even have lost what it had received.
+ */
+function isUsual({ exit, requested }: WorkerEnd): boolean {
+  if (exit.kind !== "code") return false;
+  return exit.code === EX_TEMPFAIL || (exit.code === EX_OK && requested);
 }
 
 /** What was known of a primary's copy counts no more: its disk has failed, or another primary has gone on (S-2). */
