@@ -102,6 +102,15 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     replace: `term > 0n) return;`,
   },
   {
+    name: "a primary goes on under a lease, over a disk that failed as it made way",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `      const loss = this.#lossOf(worker);
+      if (loss`,
+    replace: `      const loss = this.#stopping ? this.#lossOf(worker) : null;
+      if (loss`,
+  },
+  {
     name: "a restarted worker has no lease",
     defect: "S-17",
     ...RESOURCE,

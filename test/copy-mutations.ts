@@ -16,6 +16,7 @@ const SECONDARY_ENGINE = {
 } as const;
 const COMPONENT = { file: "src/engine/component.ts", suite: "component" } as const;
 const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
+const WORKER = { file: "src/engine/worker.ts", suite: "worker" } as const;
 
 export const COPY_MUTATIONS: readonly Mutation[] = [
   // ---- promotion ------------------------------------------------------------------------------
@@ -164,22 +165,138 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "what was known before a split-brain still counts",
     defect: "S-2",
     ...RESOURCE,
-    find: `    const usual = exit.kind === "code" && (exit.code === EX_OK ||`,
-    replace: `    const usual = exit.kind === "code" && (exit.code === 78 ||`,
+    find: `  return exit.code === EX_TEMPFAIL || (exit`,
+    replace: `  return exit.code === EX_TEMPFAIL || exit.code === 78 || (exit`,
   },
   {
     name: "a secondary whose disk failed is promoted on its word",
     defect: "S-2, S-16",
     ...RESOURCE,
-    find: `    const usual = exit.kind === "code" && (exit.code === EX_OK ||`,
-    replace: `    const usual = exit.kind === "code" && (exit.code === 74 ||`,
+    find: `  return exit.code === EX_TEMPFAIL || (exit`,
+    replace: `  return exit.code === EX_TEMPFAIL || exit.code === EX_IOERR || (exit`,
   },
   {
     name: "a secondary whose worker was killed is promoted on its word",
     defect: "S-2",
     ...RESOURCE,
-    find: `    if (role === "secondary" && !usual)`,
-    replace: `    if (role === "secondary" && exit.kind === "code" && !usual)`,
+    find: `  if (exit.kind !== "code") return false;`,
+    replace: `  if (exit.kind !== "code") return true;`,
+  },
+  {
+    name: "a secondary whose disk was busy is promoted on its word",
+    defect: "S-2",
+    ...WORKER,
+    find: `inUse && role === "primary";`,
+    replace: `inUse && role !== null;`,
+  },
+  {
+    name: "a secondary that refuses its primary has been ready before",
+    defect: "S-2",
+    ...WORKER,
+    find: `    if (!engine.report().connected) return;
+`,
+    replace: "",
+  },
+  {
+    name: "a secondary whose worker somebody has ended is promoted on its word",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `(exit.code === EX_OK && requested);`,
+    replace: `exit.code === EX_OK;`,
+  },
+  {
+    name: "an errand's end takes what was known of the copy",
+    defect: "architecture.md, invariant 7",
+    ...RESOURCE,
+    find: `    if (!errand && (role`,
+    replace: `    if ((role`,
+  },
+  {
+    name: "a worker that was told to go vouches for its copy",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `    if (worker.wanted) this.#vouched =`,
+    replace: `    this.#vouched =`,
+  },
+  {
+    name: "a copy whose disk failed in a promotion is believed later",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `  return isDiskFailure(end) || (refusal`,
+    replace: `  return (refusal`,
+  },
+  {
+    name: "nobody hears that the disk failed as the primary stopped",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `        return loss;
+      case "secondary": {`,
+    replace: `        return null;
+      case "secondary": {`,
+  },
+  {
+    name: "a reload goes on over a disk that failed as the primary stopped",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `(await this.#retireWorker()) ?? this.#lossOf(worker);`,
+    replace: `worker === null ? null : await this.#retireWorker();`,
+  },
+  {
+    name: "who was refused since the other node is primary is promoted on its word later",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `(refusal !== null && otherIsPrimary(refusal));`,
+    replace: `(refusal === "" && otherIsPrimary(refusal));`,
+  },
+  {
+    name: "force does not get past a worker that is refused",
+    defect: "architecture.md, invariant 7",
+    ...RESOURCE,
+    find: `      const insists = forced && this.#worker?.ready !== true;`,
+    replace: `      const insists = forced && this.#stopping;`,
+  },
+  {
+    name: "an address in use costs a secondary what it knew of its copy",
+    defect: "architecture.md, invariant 7",
+    ...RESOURCE,
+    find: `typeof failure !== "string" || (stays && this.#worker === null);`,
+    replace: `typeof failure !== "string" || (stays && this.#stopping);`,
+  },
+  {
+    name: "a copy that was forced counts as the secondary that it was",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `previousRole === "secondary" && !forced;`,
+    replace: `previousRole === "secondary";`,
+  },
+  {
+    name: "a reload takes what a secondary without a primary knew of its copy",
+    defect: "architecture.md, invariant 7",
+    ...RESOURCE,
+    find: `    const asBefore = role === "primary" || unheard;`,
+    replace: `    const asBefore = role === "primary" || (unheard && this.#stopping);`,
+  },
+  {
+    name: "a secondary that a reload parts from its primary is promoted on its word",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `    const unheard = this.#worker === null && this.#handshake.attempt === null;`,
+    replace: `    const unheard = this.#handshake.attempt !== undefined;`,
+  },
+  {
+    name: "a secondary that a reload parts from a primary about to connect is promoted on its word",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `    const unheard = this.#worker === null && this.#handshake.attempt === null;`,
+    replace: `    const unheard = this.#worker === null;`,
+  },
+  {
+    name: "a primary hides behind a mistake in hast.conf",
+    defect: "S-11",
+    file: "src/daemon/handshake-server.ts",
+    suite: "daemon",
+    find: `wait: announcedRole === "primary" };`,
+    replace: `wait: announcedRole === "secondary" };`,
   },
   {
     name: "a reload makes a secondary forget that it has lost nothing",

@@ -43,6 +43,7 @@ export type Suite =
   | "component"
   | "memory"
   | "nbd"
+  | "worker"
   | "daemon"
   | "wire"
   | "simulator"
@@ -92,10 +93,12 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/engine/secondary-engine.test.ts",
   ],
   nbd: ["src/engine/nbd-server.test.ts"],
+  worker: ["src/engine/worker.test.ts"],
   daemon: [
     "src/daemon/handshake.test.ts",
     "src/daemon/handshake-server.test.ts",
     "src/daemon/resource.test.ts",
+    "src/daemon/orders.test.ts",
   ],
   wire: ["src/wire/*.test.ts", "test/golden/wire.test.ts"],
   simulator: ["test/simulator.test.ts"],

@@ -420,6 +420,26 @@ test("a connection from before a reload that names another tlspeer is not served
   );
 });
 
+test("S-11: a primary says that it is one, although TLS or the address does not fit", async () => {
+  const world = await tlsWorld();
+  const waits = async (): Promise<(boolean | undefined)[]> => {
+    const waitsIn = (socket: FakeSocket): boolean | undefined => {
+      const answer = decodeS1(socket.written.subarray(FRAME_HEADER_SIZE));
+      return answer.kind === "refused" ? answer.wait : undefined;
+    };
+    const plain = await world.connect(P1);
+    await world.connect(clientHello("r0"));
+    const stranger = await world.tls.accept(P1, "the certificate is a stranger's");
+    const elsewhere = await world.connect(P1, "10.0.0.9");
+    return [plain, stranger, elsewhere].map(waitsIn);
+  };
+  world.resolver.answers.set("hast9", ["10.0.0.9"]);
+  world.resources.set("r9", world.make("r9", "tcp://hast9"));
+  assert.deepEqual(await waits(), [false, false, false]);
+  await world.resource.changeRole("primary");
+  assert.deepEqual(await waits(), [true, true, true]);
+});
+
 test("inside the TLS of one resource no other is served", async () => {
   const world = await tlsWorld();
   world.resources.set("r1", world.make("r1", "tls://hast2"));

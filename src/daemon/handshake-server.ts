@@ -168,7 +168,8 @@ export class HandshakeServer {
     if (terminated.refusal !== null) {
       const { refusal } = terminated;
       this.#warn(plain, resource.log, `refused: ${refusal}. Compare, there: hastctl tls show`);
-      this.#refuse(plain, refuse(`Refused there: ${refusal}. Compare, here: hastctl tls show`));
+      const errmsg = `Refused there: ${refusal}. Compare, here: hastctl tls show`;
+      this.#refuse(plain, refusedBy(resource, errmsg));
       return;
     }
     // Its certificate was judged by what hast.conf said before it had anything to say.
@@ -177,7 +178,7 @@ export class HandshakeServer {
       const changed =
         "hast.conf has changed since TLS began, so its certificate is to be judged anew";
       this.#warn(plain, resource.log, `refused: ${changed}.`);
-      this.#refuse(plain, refuse(`Refused there: ${changed}.`));
+      this.#refuse(plain, refusedBy(resource, `Refused there: ${changed}.`));
       return;
     }
     await this.#answer(plain, message, resource);
@@ -211,7 +212,7 @@ export class HandshakeServer {
     if (!(await access.allows(socket.peerHost, [resource.settings.remote]))) {
       const { remote } = resource.settings;
       this.#warn(socket, resource.log, `refused: the remote of this resource is ${remote}.`);
-      this.#refuse(socket, refuse("No access to the resource."));
+      this.#refuse(socket, refusedBy(resource, "No access to the resource."));
       return;
     }
     if (secured === null && isTls(resource.settings.remote)) {
@@ -223,7 +224,7 @@ export class HandshakeServer {
           `Write tls:// on both nodes, or on neither; then, there: hastctl reload`,
       );
       const errmsg = `TLS is required: the remote of this resource at the other node is ${remote}, so here it must be a tls:// address, too.`;
-      this.#refuse(socket, refuse(errmsg));
+      this.#refuse(socket, refusedBy(resource, errmsg));
       return;
     }
     if (secured !== null && secured !== resource) {
@@ -302,6 +303,14 @@ export class HandshakeServer {
     const sockets = this.#pending.get(socket.peerHost);
     if (sockets?.delete(socket) && sockets.size === 0) this.#pending.delete(socket.peerHost);
   }
+}
+
+/**
+ * Whoever asks whether it may be promoted is told in any case that there is a primary (S-11): a mistake in hast.conf
+ * must not make two.
+ */
+function refusedBy({ announcedRole }: Resource, errmsg: string): Refusal {
+  return { ...refuse(errmsg), wait: announcedRole === "primary" };
 }
 
 /** A connection whose message has not arrived. */

@@ -218,6 +218,26 @@ test("a primary of nobody's, or of an earlier term, goes on under the lease with
   expect.equal(node.term, 9n);
 });
 
+test("S-9: a primary whose disk fails as it makes way for its next worker is none under the lease", async () => {
+  const node = new Node();
+  await node.resource.changeRole("primary", "by force");
+  const worker = node.processes.last;
+  worker.obedient = false;
+  const promoting = node.promote();
+  await settle();
+  expect.equal(worker.kinds.at(-1), "stop");
+  worker.says({ kind: "failed", exitCode: 74, message: "local component failed (EIO)" });
+  worker.exit({ kind: "code", code: 74 });
+  const { outcome, errmsg } = await promoting;
+  expect.equal(outcome.kind, "failed");
+  expect.match(errmsg ?? "", /^the disk failed as the primary stopped/);
+  expect.equal(node.resource.role, "init");
+  expect.equal(node.processes.workers.length, 1);
+  expect.ok(node.log.says("The primary worker gave up, and this node's role fell back to init"));
+  await node.promote();
+  expect.equal(node.processes.last.start.trust, "granted anew");
+});
+
 test("S-17: a term that is over is refused, as promotion and as primary", async () => {
   const node = new Node();
   await node.resource.changeRole("secondary");

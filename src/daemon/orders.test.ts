@@ -148,6 +148,43 @@ test("S-11: a secondary that is disconnected while its primary connects again, o
   }
 });
 
+test("S-2: a secondary that is disconnected does not vouch, although its worker was about to say that it is ready", async () => {
+  const world = await World.as("secondary");
+  world.processes.born = () => undefined;
+  await world.connect();
+  const worker = world.processes.last;
+  worker.obedient = false;
+  const order = world.order({ kind: "disconnect" });
+  await settle();
+  assert.equal(worker.kinds.at(-1), "stop");
+  worker.says({ kind: "ready" });
+  worker.exit({ kind: "code", code: 0 });
+  assert.match(await order, /^disconnected from the primary/);
+  world.processes.born = (next) => next.says({ kind: "ready" });
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+});
+
+test("a look at what outdate would do takes nothing of what was known, nor does one that cannot be had", async () => {
+  const world = await World.as("secondary");
+  await world.connect();
+  world.processes.last.exit({ kind: "code", code: 75 });
+  world.processes.born = (worker) => {
+    worker.says({ kind: "answer", resolution: { kind: "done", lines: ["it would"] } });
+    worker.exit({ kind: "code", code: 0 });
+  };
+  assert.equal(await world.order({ kind: "outdate", dryRun: true }), "it would");
+  world.processes.born = (worker) => {
+    worker.says({ kind: "failed", exitCode: 66, message: "/dev/sdb is in use" });
+    worker.exit({ kind: "code", code: 66 });
+  };
+  assert.match(await world.order({ kind: "outdate", dryRun: true }), /^FAILED .*is in use/);
+  assert.equal(await world.notes(), "/dev/sdb is in use.", "there is no primary to go on");
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "known");
+});
+
 test("a refused promotion leaves the nodes parted", async () => {
   const world = await World.as("secondary");
   await world.order({ kind: "disconnect" });
@@ -235,6 +272,30 @@ test("a primary that a reload restarts knows its copy as before: its peer, which
     assert.equal(done.failure, null);
     if (role === "secondary") await world.resource.changeRole("primary");
     assert.equal(world.processes.last.start.trust, role === "primary" ? "resumed" : "unknown");
+  }
+});
+
+test("S-2: a secondary that a reload restarts knows its copy as before, if its primary was gone and it has the same disk", async () => {
+  const { local } = settingsOf("r0");
+  for (const [state, next, trust] of [
+    ["gone", local, "known"],
+    ["gone", "/dev/sdb1", "unknown"],
+    ["connected", local, "unknown"],
+    ["connecting", local, "unknown"],
+  ] as const) {
+    const world = await World.as("secondary");
+    await world.connect();
+    if (state !== "connected") world.processes.last.exit({ kind: "code", code: 75 });
+    const p1 = { kind: "p1", resource: "r0", version: 2, extensions: 0n, term: 0n } as const;
+    if (state === "connecting") await world.resource.firstStep(new FakeSocket("10.0.0.2"), p1);
+    const done = await world.resource.reconfigure(
+      settingsOf("r0", { local: next, timeout: 5 }),
+      () => ({ kind: "restarted" }),
+      () => undefined,
+    );
+    assert.equal(done.failure, null);
+    await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, trust, `${state}, ${next}`);
   }
 });
 

@@ -846,6 +846,21 @@ test("a secondary whose worker was killed says so in the log, since nobody else 
   assert(world.log.says("WARNING [r0] (secondary) The worker has gone: it was killed by SIGKILL."));
 });
 
+test("S-2: a secondary whose disk is busy says who has it, and that the primary goes on alone", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  world.processes.born = (worker) => {
+    const message = "/dev/sdb is in use. See who: fuser -v /dev/sdb; lsblk /dev/sdb";
+    worker.says({ kind: "failed", exitCode: 66, message });
+    worker.exit({ kind: "code", code: 66 });
+  };
+  await world.connect();
+  assert.deepEqual(await world.notes(), [
+    "/dev/sdb is in use. See who: fuser -v /dev/sdb; lsblk /dev/sdb",
+    "the primary goes on alone, and tries again by itself: when the cause is gone, nothing is to be typed",
+  ]);
+});
+
 test("status never ends a command with a full stop", async () => {
   const world = new World();
   assert.deepEqual(await world.notes(), []);
@@ -1032,6 +1047,149 @@ test("a promotion that the rules forbid leaves the node in the role it had", asy
   }
 });
 
+test("S-2: a secondary that a trifle keeps from promotion stays one, and knows its copy as before", async () => {
+  const trifles: readonly ((worker: FakeWorker) => void)[] = [
+    ...[71, 75].map((code) => (worker: FakeWorker) => {
+      worker.says({ kind: "failed", exitCode: code, message: "NBD server: address in use" });
+      worker.exit({ kind: "code", code });
+    }),
+    (worker) => worker.exit({ kind: "not-started", reason: "spawn ENOMEM" }),
+  ];
+  for (const trifle of trifles) {
+    const world = new World();
+    await world.resource.changeRole("secondary");
+    await world.connect();
+    world.processes.last.exit({ kind: "code", code: 75 });
+    world.processes.born = trifle;
+    const change = await world.resource.changeRole("primary");
+    assert.equal(change.kind, "failed");
+    assert.equal(world.resource.role, "secondary");
+    assert.equal(world.resource.announcedRole, "secondary");
+    assert(world.log.says("Role primary refused; the role is still secondary: "));
+    assert.match((await world.notes())[0]!, /^Role primary was refused: /);
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    assert.equal((await world.resource.changeRole("primary")).kind, "done");
+    assert.equal(world.processes.last.start.trust, "known");
+  }
+});
+
+test("a promotion by force that fails leaves no secondary: its copy is not the primary's any more", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await world.connect();
+  world.processes.last.exit({ kind: "code", code: 75 });
+  world.processes.born = (worker) => worker.exit({ kind: "code", code: 71 });
+  await world.resource.changeRole("primary", "by force");
+  assert.equal(world.resource.role, "init");
+});
+
+test("S-2, S-9: who was refused since the other node is primary, or whose disk failed, knows that its copy may lack something", async () => {
+  for (const [exitCode, message, trust] of [
+    [77, "the other node is primary, or is being promoted at this very moment, too", "unknown"],
+    [77, "its clock is wrong", "known"],
+    [74, "local component failed (EIO)", "unknown"],
+  ] as const) {
+    const world = new World();
+    await world.resource.changeRole("secondary");
+    await world.connect();
+    world.processes.last.exit({ kind: "code", code: 75 });
+    world.processes.born = (worker) => {
+      worker.says({ kind: "failed", exitCode, message });
+      worker.exit({ kind: "code", code: exitCode });
+    };
+    await world.resource.changeRole("primary");
+    assert.equal(world.resource.role, "secondary");
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, trust);
+  }
+});
+
+test("--force gets past a primary's worker that is refused again and again, or asks", async () => {
+  for (const asking of [false, true]) {
+    const world = new World();
+    await world.resource.changeRole("primary");
+    world.processes.last.says({ kind: "copy", copy: { state: "inconsistent", forced: null } });
+    world.processes.born = asking ? () => undefined : refusing;
+    world.processes.last.exit({ kind: "signal", signal: "SIGKILL" });
+    await world.clock.advance(1500);
+    const before = world.processes.last;
+    assert.equal(before.start.trust, "unknown");
+    assert.equal(before.alive, asking);
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    assert.deepEqual(await world.resource.changeRole("primary", "by force"), {
+      kind: "done",
+      previousRole: "primary",
+    });
+    assert.equal(world.processes.last.start.trust, "forced");
+    assert(world.log.says("WARNING [r0] (primary) Role primary is forced"));
+    assert.equal(world.processes.alive.length, 1);
+    // It works: there is nothing to force.
+    const { length } = world.processes.workers;
+    assert.equal((await world.resource.changeRole("primary", "by force")).kind, "done");
+    await world.clock.advance(60_000);
+    assert.equal(world.processes.workers.length, length);
+  }
+});
+
+/** A primary that is asked for another role, or restarted, and whose disk fails as it stops. */
+async function failingStop<Answer>(world: World, asked: () => Promise<Answer>): Promise<Answer> {
+  await world.resource.changeRole("primary");
+  const worker = world.processes.last;
+  worker.obedient = false;
+  const answer = asked();
+  await settle();
+  assert.equal(worker.kinds.at(-1), "stop");
+  worker.says({ kind: "failed", exitCode: 74, message: "local component failed (EIO)" });
+  worker.exit({ kind: "code", code: 74 });
+  return await answer;
+}
+
+test("S-4, S-9: whoever ends a primary hears that its disk failed at the end, and what it lacks is not believed", async () => {
+  for (const role of ["init", "secondary"] as const) {
+    const world = new World();
+    const change = await failingStop(world, () => world.resource.changeRole(role));
+    assert.equal(change.kind, "failed");
+    assert(change.kind === "failed");
+    assert.match(
+      change.reason,
+      /^the disk failed as the primary stopped \(local component failed \(EIO\)\), and may lack .*other node's copy has that, if .* there: hastctl role primary r0\. .*hastctl role primary r0$/,
+    );
+    assert.equal(world.resource.role, "init");
+    const [note] = await world.notes();
+    const said =
+      role === "init"
+        ? /^The role is init, but the disk failed/
+        : /^Role secondary was refused: The disk/;
+    assert.match(note!, said);
+    assert(world.log.says("the disk failed as the primary stopped"));
+    await world.resource.changeRole("secondary");
+    await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, "unknown");
+  }
+});
+
+test("S-9: a primary that a reload restarts does not go on over a disk that failed as it stopped", async () => {
+  const world = new World();
+  const way = { kind: "restarted" } as const;
+  const restart = () =>
+    world.resource.reconfigure(
+      settingsOf("r0", { timeout: 5 }),
+      () => way,
+      () => undefined,
+    );
+  const done = await failingStop(world, restart);
+  assert.match(done.failure!, /^the disk failed as the primary stopped/);
+  assert.equal(world.resource.role, "init");
+  assert.equal(world.resource.settings.timeout, 5);
+  assert.equal(world.processes.workers.length, 1);
+  const notes = await world.notes();
+  assert.match(notes[0]!, /^After a reload the role primary .*now init: The disk failed/);
+  assert.match(notes[1]!, /^To go on with the other node's copy, there: hastctl role primary r0/);
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+});
+
 test("--force is handed on, logged as a warning, and asks no live primary (S-11)", async () => {
   const world = new World();
   await world.resource.changeRole("secondary");
@@ -1063,6 +1221,7 @@ test("status says whether this hastd vouches for the copy: not after its start, 
     { kind: "code", code: 78 }, // refused its primary: split-brain
     { kind: "code", code: 74 }, // its disk did not take a record
     { kind: "code", code: 66 }, // nor could it be opened
+    { kind: "code", code: 0 }, // somebody's SIGTERM
     { kind: "signal", signal: "SIGKILL" },
   ] as const) {
     await world.connect();
@@ -1226,12 +1385,19 @@ test("every effective role change is told to the hook, and a change that fails a
   await world.resource.changeRole("secondary");
   await settle();
   assert.equal(world.programs.started.length, 1);
+  world.processes.born = (worker) => {
+    worker.report = QUIET_REPORT;
+    worker.says({ kind: "ready" });
+  };
+  await world.resource.changeRole("primary");
+  assert.equal(await told(), "role r0 secondary primary");
+  world.probe = async () => ({ kind: "unusable", reason: "no metadata" });
+  await world.resource.changeRole("secondary");
+  assert.equal(await told(), "role r0 primary init");
   world.processes.born = (worker) => worker.exit({ kind: "code", code: 66 });
   await world.resource.changeRole("primary");
-  assert.equal(await told(), "role r0 secondary init");
-  await world.resource.changeRole("primary");
   await settle();
-  assert.equal(world.programs.started.length, 2);
+  assert.equal(world.programs.started.length, 3);
 });
 
 test("BD-47: role changes and events of the worker are told in their order", async () => {
@@ -1434,6 +1600,16 @@ test("a device that cannot be made costs the role, and leaves neither worker nor
   assert.equal(world.processes.alive.length, 0);
   assert.equal(world.machine.tools.size, 0);
   assert.deepEqual(world.machine.names("/dev/hast"), []);
+});
+
+test("a device that cannot be made leaves a secondary what it was", async () => {
+  const world = new DeviceWorld();
+  await world.role("secondary");
+  world.machine.broken.set("losetup", "no free loop device");
+  assert.equal((await world.role("primary")).kind, "failed");
+  assert.equal(world.resource.role, "secondary");
+  assert.equal(world.processes.alive.length, 0);
+  assert.equal(world.machine.tools.size, 0);
 });
 
 test("a machine without the tools keeps the role it has", async () => {

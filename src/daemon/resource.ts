@@ -23,6 +23,7 @@ import {
 } from "../attach/attachment.ts";
 import { assert, unreachable } from "../base/assert.ts";
 import { divergenceNotes } from "../engine/divergence.ts";
+import { otherIsPrimary } from "../engine/peer-trouble.ts";
 import { rate as speed } from "../engine/quantities.ts";
 import {
   type CopyState,
@@ -75,6 +76,10 @@ export const SILENT_ROUNDS_MAX = 10;
 const EX_OK = 0;
 /** A worker that dies of this exit code is started again: lost contact, no memory. */
 const EX_TEMPFAIL = 75;
+/** Its disk, or what is on it, cannot be used. */
+const EX_NOINPUT = 66;
+/** Its disk failed: what was written, and not flushed before, may be missing there. */
+const EX_IOERR = 74;
 
 /** A primary that has been silent for so long is not alive (keepalives come every 10 s). */
 const PRIMARY_SILENCE_MS = 12_000;
@@ -107,7 +112,10 @@ export type Probed =
 
 export type RoleChange =
   | { readonly kind: "done"; readonly previousRole: Role }
-  /** The role asked for does not work; the role is now init, or, where rules forbid it, as before. */
+  /**
+   * The role asked for does not work. It is now init, or as before: where the rules forbid another one, and of a
+   * secondary that could not be promoted. Or it is as asked, and the way there cost something.
+   */
   | { readonly kind: "failed"; readonly previousRole: Role; readonly reason: string };
 
 export class Resource implements WorkerOwner, AttachmentOwner {
@@ -270,10 +278,13 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     await this.#attachment.detach("by force");
     this.#target = role;
     this.#cancelRestart();
+    // Whoever is connected, or about to be, is sent away, and may go on alone.
+    const unheard = this.#worker === null && this.#handshake.attempt === null;
     this.#handshake.refuse(roleRefusal(this.announcedRole));
     let failure: string | Refused | null;
     try {
-      failure = await this.#retireWorker();
+      const worker = this.#worker;
+      failure = (await this.#retireWorker()) ?? this.#lossOf(worker);
       const left = this.#left;
       const vouched = this.#vouched;
       const orders = this.#orders;
@@ -284,8 +295,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#hooks.roleChanged(role, "init");
       swap();
       this.#orders = orders;
-      // A primary has heard all there was to hear of its copy; and its peer may be away (S-2).
-      if (role === "primary" && local === this.#settings.local) this.#vouched = vouched;
+      // A primary has heard all there was to hear of its copy, and its peer may be away; a secondary whose
+      // primary is away has heard nothing new (S-2).
+      const asBefore = role === "primary" || unheard;
+      if (asBefore && local === this.#settings.local) this.#vouched = vouched;
       if (failure === null) failure = await this.#enterRole(role, false, lease, "resumed");
       // The same disk, and nobody else has had it: what is known of its cache still is (S-9).
       const known = failure === null && role === "secondary" && local === this.#settings.local;
@@ -302,7 +315,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#setRole("init");
     this.#sayError(
       `After a reload the role ${role} could not be taken again, and is now init: ${sentence(reason)}`,
-      `When the cause is gone, here: hastctl role ${role} ${this.name}`,
+      role === "primary"
+        ? this.#wayBack()
+        : `When the cause is gone, here: hastctl role ${role} ${this.name}`,
     );
     return reason;
   }
@@ -310,7 +325,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   async #changeRole(wanted: Role, forced: boolean, lease: Lease | null): Promise<RoleChange> {
     const previousRole = this.#role;
     if (this.#stopping) return { kind: "failed", previousRole, reason: STOPPING };
-    if (wanted === previousRole) return await this.#keepRole(wanted, lease);
+    if (wanted === previousRole) return await this.#keepRole(wanted, forced, lease);
 
     this.#log.debug(1, `Role changes from ${previousRole} to ${wanted}.`);
     if (wanted === "primary" && !forced) {
@@ -327,11 +342,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#log.error(`Role ${wanted} refused: ${without}`);
       return { kind: "failed", previousRole, reason: without };
     }
-    if (wanted === "primary" && forced) {
-      this.#log.warning(
-        "Role primary is forced by an operator: nothing is asked, of this copy or of the other node.",
-      );
-    }
+    if (wanted === "primary" && forced) this.#sayForced();
     this.#target = wanted;
     this.#cancelRestart();
     this.#handshake.refuse(roleRefusal(this.announcedRole));
@@ -351,19 +362,34 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       return { kind: "done", previousRole };
     }
     const reason = typeof failure === "string" ? failure : failure.refusal;
-    const role = typeof failure === "string" ? "init" : previousRole;
+    // A secondary that a trifle keeps from promotion, an address in use, say, is needed all the same when that is
+    // gone; in role init it would be deaf, and would know nothing of its copy any more. By force, though, it has
+    // become another copy than the primary's.
+    const stays = wanted === "primary" && previousRole === "secondary" && !forced;
+    const back = typeof failure !== "string" || (stays && this.#worker === null);
+    const role = back ? previousRole : "init";
     this.#setRole(role);
     if (role === previousRole) this.#orders = orders;
-    this.#log.error(
-      `Role ${wanted} refused; the role is ${role === previousRole ? "still" : "now"} ${role}: ${reason}`,
-    );
-    this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
+    if (role === wanted) {
+      this.#sayError(sentence(`the role is ${role}, but ${reason}`));
+    } else {
+      this.#log.error(
+        `Role ${wanted} refused; the role is ${role === previousRole ? "still" : "now"} ${role}: ${reason}`,
+      );
+      this.#note = `Role ${wanted} was refused: ${sentence(reason)}`;
+    }
     if (role !== previousRole) this.#hooks.roleChanged(previousRole, role);
     // A connection that came and went with the attempt is no news; a split-brain is.
     for (const event of this.#heldEvents.splice(0)) {
       if (event === "split-brain") this.#hooks.workerEvent(event);
     }
     return { kind: "failed", previousRole, reason };
+  }
+
+  #sayForced(): void {
+    this.#log.warning(
+      "Role primary is forced by an operator: nothing is asked, of this copy or of the other node.",
+    );
   }
 
   /**
@@ -459,14 +485,18 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     lease: Lease | null,
     known: "known" | "resumed",
   ): Promise<string | Refused | null> {
+    const worker = this.#worker;
     const stuck = await this.#retireWorker();
     if (stuck !== null) return stuck;
+    const lost = this.#lossOf(worker);
+    const loss = lost === null ? null : `${lost}. ${this.#wayBack()}`;
     switch (wanted) {
       case "init":
         this.#setRole("init");
         this.#divergence.forget();
-        return null;
+        return loss;
       case "secondary": {
+        if (loss !== null) return loss;
         const probed = await this.#probe();
         if (probed.kind === "unusable") return probed.reason;
         this.#copy = probed.copy;
@@ -495,13 +525,20 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   }
 
   /** Asked for the role it has: true already, unless a primary is between two workers. */
-  async #keepRole(role: Role, lease: Lease | null): Promise<RoleChange> {
+  async #keepRole(role: Role, forced: boolean, lease: Lease | null): Promise<RoleChange> {
     if (role === "primary") {
       const refused = lease === null ? null : await this.#underLease(lease);
       if (refused !== null) return { kind: "failed", previousRole: role, reason: refused };
+      // One that asks, or waits to ask again, makes way for one that does not.
+      const insists = forced && this.#worker?.ready !== true;
+      if (insists) {
+        this.#sayForced();
+        const stuck = await this.#retireWorker();
+        if (stuck !== null) return { kind: "failed", previousRole: role, reason: stuck };
+      }
       if (this.#worker === null) {
         this.#cancelRestart();
-        this.#startPrimary(this.#trust("resumed"));
+        this.#startPrimary(insists ? "forced" : this.#trust("resumed"));
       }
       const worker = this.#worker;
       assert(worker !== null);
@@ -522,12 +559,26 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     if (refused !== null || this.#holder.lease?.term === lease.term) return refused;
     this.#target = "primary";
     try {
+      const worker = this.#worker;
       const stuck = await this.#retireWorker();
-      if (stuck === null) this.#holder.take(lease);
-      return stuck;
+      if (stuck !== null) return stuck;
+      const loss = this.#lossOf(worker);
+      if (loss === null) this.#holder.take(lease);
+      else this.#primaryDied(worker!.end!);
+      return loss;
     } finally {
       this.#target = null;
     }
+  }
+
+  /** Why a primary's worker that we told to go did not end well; or null. */
+  #lossOf(worker: Worker | null): string | null {
+    const end = worker?.end ?? null;
+    if (end === null || worker!.identity.role !== "primary" || !isDiskFailure(end)) return null;
+    return (
+      `the disk failed as the primary stopped (${describeEnd(end)}), and may lack what was written last and not ` +
+      "flushed before; the other node's copy has that, if the two were in step"
+    );
   }
 
   async #retireWorker(): Promise<string | null> {
@@ -679,7 +730,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerReady(worker: Worker): void {
     assert(worker === this.#worker);
     this.#note = null;
-    this.#vouched = !this.#leansOnPeer(worker);
+    // One that was told to go meanwhile says it too late: why it had to go is what counts.
+    if (worker.wanted) this.#vouched = !this.#leansOnPeer(worker);
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
     // The device rides over a worker's death, unless its tools have died, too.
     if (worker.identity.role === "primary") this.deviceLost();
@@ -758,11 +810,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#holder.workerGone();
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
-    // It was not the link, nor we: the primary goes on without this node, and what was known of its copy
-    // counts no more. (A worker that is killed may have lost what it had received.)
-    const { exit } = end;
-    const usual = exit.kind === "code" && (exit.code === EX_OK || exit.code === EX_TEMPFAIL);
-    if (role === "secondary" && !usual) this.#vouched = false;
+    // It had no primary, and ends by itself: nothing follows from it.
+    const errand = role === "secondary" && this.#target === this.#role && !end.requested;
+    if (!errand && (role === "primary" ? isNews(end) : !isUsual(end))) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;
@@ -774,6 +824,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         // The link, or the other machine: only a person can tell.
         if (end.failure.exitCode === EX_TEMPFAIL && !end.failure.message.includes("hastctl")) {
           this.#note += `\nwaiting for the primary. If it is gone, to go on here: hastctl role primary ${this.name}`;
+        } else if (end.failure.exitCode === EX_NOINPUT && !errand) {
+          this.#note +=
+            "\nthe primary goes on alone, and tries again by itself: when the cause is gone, nothing is to be typed";
         }
       }
       const text = `The worker has gone: ${describeEnd(end)}. Waiting for a connection.`;
@@ -1401,6 +1454,27 @@ function transportOf({ remote, tlspeer }: WorkerSettings): string {
 /** The rules of promotion stand in the way, and nothing else. */
 interface Refused {
   readonly refusal: string;
+}
+
+/** The next flush would succeed, without what this one has dropped. */
+function isDiskFailure({ exit }: WorkerEnd): boolean {
+  return exit.kind === "code" && exit.code === EX_IOERR;
+}
+
+/**
+ * A secondary's worker ended for the link, or for us. Otherwise its primary goes on without this node, and what was
+ * known of its copy counts no more: one that is killed may even have lost what it had received.
+ */
+function isUsual({ exit, requested }: WorkerEnd): boolean {
+  if (exit.kind !== "code") return false;
+  return exit.code === EX_TEMPFAIL || (exit.code === EX_OK && requested);
+}
+
+/** What was known of a primary's copy counts no more: its disk has failed, or another primary has gone on (S-2). */
+function isNews(end: WorkerEnd): boolean {
+  const { failure } = end;
+  const refusal = failure?.exitCode === EXIT_PROMOTION_REFUSED ? failure.message : null;
+  return isDiskFailure(end) || (refusal !== null && otherIsPrimary(refusal));
 }
 
 function done(...lines: readonly string[]): Resolution {

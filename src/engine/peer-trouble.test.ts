@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { doubtOf, type Peering, withAdvice } from "./peer-trouble.ts";
+import { doubtOf, otherIsPrimary, type Peering, withAdvice } from "./peer-trouble.ts";
 
 const PEERING: Peering = {
   resource: "shared",
@@ -91,5 +91,16 @@ test("doubtOf() does not say of an inconsistent copy that it was complete, or ma
       wanted,
       /\(connection refused\)\. Make it answer; there: hastctl role secondary shared; .*: hastctl role --force primary shared$/,
     );
+  }
+});
+
+test("S-2: otherIsPrimary() hears it from doubtOf(), whatever else was in doubt", () => {
+  for (const needs of ["agreement", "no-objection", "no-primary", "no-rival"] as const) {
+    for (const lacking of [true, false]) {
+      for (const primarySeen of [true, false]) {
+        const text = doubtOf("connection refused", { needs, primarySeen, lacking }, PEERING);
+        expect.equal(otherIsPrimary(text), primarySeen, text);
+      }
+    }
   }
 });

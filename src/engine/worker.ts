@@ -29,7 +29,7 @@ const EXIT_OK = 0;
 const EXIT_COMPONENT = 66;
 const EXIT_EXPORT = 71;
 const EXIT_PRIVILEGES = 78;
-/** Worth another attempt: the connection went, or another process has the disk. */
+/** Worth another attempt: the connection went, or another process has the disk that a primary needs. */
 const EXIT_AGAIN = 75;
 /** How long a stopping primary waits for its peer. */
 export const STOP_GRACE_MS = 10_000;
@@ -154,7 +154,7 @@ export class ResourceWorker {
   }
 
   async #lead(start: Start): Promise<void> {
-    const disk = await this.#open(start.settings);
+    const disk = await this.#open(start);
     if (disk === null) return;
     let engine: PrimaryEngine;
     try {
@@ -193,18 +193,22 @@ export class ResourceWorker {
     const start = this.#start;
     if (start === null || start.hello === null) return;
     const { settings, hello } = start;
-    const disk = await this.#open(settings);
+    const disk = await this.#open(start);
     if (disk === null) return;
+    let engine: SecondaryEngine;
     try {
       const { environment } = this.#host;
       const host = this.#engineHost();
-      this.#engine = await SecondaryEngine.open(settings, hello, disk, a, b, environment, host);
+      engine = await SecondaryEngine.open(settings, hello, disk, a, b, environment, host);
+      this.#engine = engine;
       if (!this.#dropPrivileges()) return;
-      await this.#engine.start();
+      await engine.start();
     } catch (error) {
       this.#fail(EXIT_COMPONENT, textOf(error, settings));
       return;
     }
+    // One that has refused its primary, or has lost it meanwhile, is about to end.
+    if (!engine.report().connected) return;
     this.#host.tell({ kind: "ready" });
     if (this.#stopping) this.stop(STOP_GRACE_MS);
   }
@@ -213,7 +217,7 @@ export class ResourceWorker {
     const start = this.#start;
     if (start === null) return;
     const { settings } = start;
-    const disk = await this.#open(settings);
+    const disk = await this.#open(start);
     if (disk === null || !this.#dropPrivileges()) return;
     const { arena } = this.#host.environment;
     const { resource } = settings;
@@ -234,7 +238,7 @@ export class ResourceWorker {
     const start = this.#start;
     if (start === null) return;
     const { settings } = start;
-    const disk = await this.#open(settings);
+    const disk = await this.#open(start);
     if (disk === null || !this.#dropPrivileges()) return;
     try {
       const warn = (text: string) => this.#log?.warning(text);
@@ -262,7 +266,7 @@ export class ResourceWorker {
   }
 
   /** Null if the worker ends instead. */
-  async #open(settings: WorkerSettings): Promise<Disk | null> {
+  async #open({ role, settings }: Start): Promise<Disk | null> {
     const { clock } = this.#host.environment;
     const deadline = clock.now() + LOCK_WAIT_MS;
     while (!this.#stopping) {
@@ -271,7 +275,9 @@ export class ResourceWorker {
       } catch (error) {
         const inUse = error instanceof DiskError && error.code === "EBUSY";
         if (!inUse || clock.now() >= deadline) {
-          this.#fail(inUse ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error, settings));
+          // To a secondary's primary this is no lost link: it goes on alone, and hastd must know (S-2).
+          const again = inUse && role === "primary";
+          this.#fail(again ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error, settings));
           return null;
         }
       }
