@@ -44,11 +44,13 @@ class Fault {
   readonly #kind: FaultKind;
   readonly #number: number;
   readonly #random: Random;
+  readonly #seed: number;
 
   constructor(world: World, planned: PlannedFault) {
     this.#world = world;
     this.#kind = planned.kind;
     this.#number = planned.number;
+    this.#seed = planned.seed;
     this.#random = new Random(planned.seed);
   }
 
@@ -310,14 +312,15 @@ class Fault {
 
   #diskErrors(machine: Machine): void {
     const rate = this.#random.pick([0.02, 0.2, 1]);
-    this.#happens(`${machine.name}: ${this.#kind}, ${rate}`);
+    const once = this.#kind === "flush errors" && this.#seed % 2 === 1;
+    this.#happens(`${machine.name}: ${this.#kind}, ${rate}${once ? ", once" : ""}`);
     const field =
       this.#kind === "read errors"
         ? "readFaults"
         : this.#kind === "write errors"
           ? "writeFaults"
           : "flushFaults";
-    machine.disk = { ...machine.disk, [field]: rate };
+    machine.disk = { ...machine.disk, [field]: rate, flushFaultOnce: once };
     this.#later(this.#outage() / 2, () => {
       machine.disk = { ...machine.disk, [field]: 0 };
     });

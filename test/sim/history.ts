@@ -90,6 +90,8 @@ export class Copy {
    * daemon knows to be there (S-9).
    */
   keptBy: object | null = null;
+  /** The hastd that the last connection of this primary was to. */
+  acceptedBy: object | null = null;
   /** When this primary's worker, or the last, opened the disk. */
   since = 0;
   /** Which connection as primary this is, or was the last. */
@@ -581,7 +583,7 @@ export class History {
     if (copy.leader !== worker) return; // it never had the disk
     copy.leader = null;
     const together = copy.connected && copy.inStep && copy.excuse === null && this.extensions;
-    copy.keptBy = together && worker.mode !== "async" ? this.other(copy).machine.daemon : null;
+    copy.keptBy = together && worker.mode !== "async" ? copy.acceptedBy : null;
     if (graceful && !this.#isMarked(copy)) {
       const other = this.other(copy);
       const lost = copy.backlog.find((op) => !this.#holdsOp(other, op));
@@ -735,6 +737,7 @@ export class History {
   #accepted(primary: Copy, core: Primary): void {
     this.counts.handshakes++;
     const secondary = this.other(primary);
+    primary.acceptedBy = secondary.machine.daemon;
     const source = core.stale ? secondary : primary;
     const target = core.stale ? primary : secondary;
     if (core.stale) this.counts.fromSecondary++;

@@ -165,6 +165,8 @@ export interface DiskManners {
   readonly readFaults: number;
   readonly writeFaults: number;
   readonly flushFaults: number;
+  /** Only the next flush that fails does. */
+  readonly flushFaultOnce: boolean;
   /** Nothing can be written. */
   readonly full: boolean;
   /** How many times longer everything takes. */
@@ -176,7 +178,15 @@ export interface DiskManners {
 const SLOWEST_MS = 2_500;
 
 function soundDisk(delayMs: number): DiskManners {
-  return { delayMs, readFaults: 0, writeFaults: 0, flushFaults: 0, full: false, slowness: 1 };
+  return {
+    delayMs,
+    readFaults: 0,
+    writeFaults: 0,
+    flushFaults: 0,
+    flushFaultOnce: false,
+    full: false,
+    slowness: 1,
+  };
 }
 
 export interface MachineManners {
@@ -724,7 +734,10 @@ export class SimWorker implements Owner, WorkerProcess {
     const what = `${request.op} of ${request.length} bytes at ${request.offset}`;
     watcher.note(`${this}: ${noSpace ? "ENOSPC" : "EIO"}: ${what}`, this.host.cellsOf(request));
     if (request.op !== "flush") this.#partly(request);
-    else if (this.host.flushLoses) this.host.medium.loseSome(() => random.chance(0.5));
+    else {
+      if (this.host.flushLoses) this.host.medium.loseSome(() => random.chance(0.5));
+      if (this.host.disk.flushFaultOnce) this.host.disk = { ...this.host.disk, flushFaults: 0 };
+    }
     watcher.diskFault(this, request);
     return noSpace ? ENOSPC : EIO;
   }

@@ -113,7 +113,9 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
   const random = stream(seed, "plan");
   const sectorSize = random.pick([512, 512, 4096]);
   const cellCount = random.pick(sectorSize === 512 ? [64, 256, 640] : [16, 48, 96]);
-  const extentSize = Math.max(sectorSize, random.pick([4096, 16384, 65536]));
+  const small = Math.max(sectorSize, random.pick([4096, 16384, 65536]));
+  // Some are longer than what is copied at once.
+  const extentSize = stream(seed, "extents").chance(0.1) ? 262_144 : small;
   const keepdirty = random.pick([2, 2, 4, 64]);
   const connections = random.pick([1, 2, 4]);
   const chaosMs = random.pick([10_000, 40_000, 120_000]);
