@@ -112,14 +112,15 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a node is promoted although nobody has answered",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `    if (reason === null || (question.needs !== "agreement" && !objection)) {`,
+    find: `    if (reason === null || (needs !== "agreement" && !objection)) {`,
     replace: `    if (reason === null || !objection) {`,
   },
   {
     name: "a new node is promoted although the other one holds data",
     defect: "S-2, S-18",
     ...PRIMARY_ENGINE,
-    find: `(question.needs !== "no-rival" && reason !== null && OBJECTION.test(reason))`,
+    find: `(reason !== null &&
+        (HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))))`,
     replace: `false`,
   },
   {

@@ -44,6 +44,8 @@ export function doubtOf(
   asked: {
     readonly needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
     readonly primarySeen: boolean;
+    /** The other node's data is newer, or may be, and this node's gate has not let it in. */
+    readonly newer: boolean;
     /** This copy is inconsistent: what it lacks was read from the other node. */
     readonly lacking: boolean;
   },
@@ -72,6 +74,13 @@ export function doubtOf(
       "the other node is primary, or is being promoted at this very moment, too. See which; there: hastctl " +
       `status ${resource}. If it is primary and shall not be, there: hastctl role secondary ${resource}. ` +
       `If it is not, again here: hastctl role primary ${resource}`
+    );
+  }
+  if (asked.newer) {
+    return (
+      `the other node has data that this copy lacks, or may, and is not let overwrite it (${reason.replace(/\.$/, "")}). ` +
+      `To work with what that node has; there: hastctl role primary ${resource}. To have it copied here, ` +
+      `once the gate agrees, again here: hastctl role primary ${resource}. ${force}`
     );
   }
   if (NO_WHOLE_COPY.test(reason)) return withAdvice(reason, peering);
