@@ -328,6 +328,13 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `        resolve(true);`,
   },
   {
+    name: "a secondary whose gate thinks forgets that the primary went on alone",
+    defect: "S-2",
+    ...SECONDARY_ENGINE,
+    find: `    const behind = judged.map === "own" && localcnt > own.remotecnt;`,
+    replace: `    const behind = false as boolean;`,
+  },
+  {
     name: "who knows its copy is promoted while its gate thinks about newer data, or keeps it out",
     defect: "S-2, S-11",
     ...PRIMARY_ENGINE,
