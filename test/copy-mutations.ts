@@ -113,14 +113,15 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a node is promoted although nobody has answered",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `    if (reason === null || (question.needs !== "agreement" && !objection)) {`,
+    find: `    if (reason === null || (needs !== "agreement" && !objection)) {`,
     replace: `    if (reason === null || !objection) {`,
   },
   {
     name: "a new node is promoted although the other one holds data",
     defect: "S-2, S-18",
     ...PRIMARY_ENGINE,
-    find: `(question.needs !== "no-rival" && reason !== null && OBJECTION.test(reason))`,
+    find: `(reason !== null &&
+        (HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))))`,
     replace: `false`,
   },
   {
@@ -242,11 +243,11 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `worker === null ? null : await this.#retireWorker();`,
   },
   {
-    name: "who was refused since the other node is primary is promoted on its word later",
+    name: "who was refused for what the other node said is promoted on its word later",
     defect: "S-2",
     ...RESOURCE,
-    find: `(refusal !== null && otherIsPrimary(refusal));`,
-    replace: `(refusal === "" && otherIsPrimary(refusal));`,
+    find: `isDiskFailure(end) || end.failure?.exitCode === EXIT_PROMOTION_REFUSED;`,
+    replace: `isDiskFailure(end);`,
   },
   {
     name: "force does not get past a worker that is refused",

@@ -328,6 +328,36 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `        resolve(true);`,
   },
   {
+    name: "a secondary whose gate thinks forgets that the primary went on alone",
+    defect: "S-2",
+    ...SECONDARY_ENGINE,
+    find: `    const behind = judged.map === "own" && localcnt > own.remotecnt;`,
+    replace: `    const behind = false as boolean;`,
+  },
+  {
+    name: "who knows its copy is promoted while its gate thinks about newer data, or keeps it out",
+    defect: "S-2, S-11",
+    ...PRIMARY_ENGINE,
+    find: `      question.needs = "agreement";
+`,
+    replace: ``,
+  },
+  {
+    name: "who knows its copy is promoted over a split-brain",
+    defect: "S-2",
+    ...PRIMARY_ENGINE,
+    find: `(HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason)))`,
+    replace: `needs !== "no-rival" &&
+        (HOLDS_DATA.test(reason) || MAY_HOLD_DATA.test(reason))`,
+  },
+  {
+    name: "an order to disconnect at the other node stops who knows its copy",
+    defect: "S-2",
+    ...PRIMARY_ENGINE,
+    find: `(needs !== "no-rival" && MAY_HOLD_DATA.test(reason))`,
+    replace: `MAY_HOLD_DATA.test(reason)`,
+  },
+  {
     name: "a failed request is reported as done",
     defect: "BD-2",
     ...SECONDARY_ENGINE,

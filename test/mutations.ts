@@ -80,7 +80,11 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   gate: ["src/engine/may-resync.test.ts"],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],
-  secondaryEngine: ["test/golden/replay-secondary.test.ts", "src/engine/secondary-engine.test.ts"],
+  secondaryEngine: [
+    "test/golden/replay-secondary.test.ts",
+    "src/engine/secondary-engine.test.ts",
+    "src/engine/may-resync.test.ts",
+  ],
   component: [
     "src/engine/component.test.ts",
     "src/metadata/block.test.ts",

@@ -23,7 +23,6 @@ import {
 } from "../attach/attachment.ts";
 import { assert, unreachable } from "../base/assert.ts";
 import { divergenceNotes } from "../engine/divergence.ts";
-import { otherIsPrimary } from "../engine/peer-trouble.ts";
 import { rate as speed } from "../engine/quantities.ts";
 import {
   type CopyState,
@@ -1470,11 +1469,9 @@ function isUsual({ exit, requested }: WorkerEnd): boolean {
   return exit.code === EX_TEMPFAIL || (exit.code === EX_OK && requested);
 }
 
-/** What was known of a primary's copy counts no more: its disk has failed, or another primary has gone on (S-2). */
+/** What was known of a primary's copy counts no more: its disk has failed, or the other node has objected (S-2). */
 function isNews(end: WorkerEnd): boolean {
-  const { failure } = end;
-  const refusal = failure?.exitCode === EXIT_PROMOTION_REFUSED ? failure.message : null;
-  return isDiskFailure(end) || (refusal !== null && otherIsPrimary(refusal));
+  return isDiskFailure(end) || end.failure?.exitCode === EXIT_PROMOTION_REFUSED;
 }
 
 function done(...lines: readonly string[]): Resolution {

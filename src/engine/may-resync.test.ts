@@ -8,8 +8,8 @@ import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { PretendSecondary } from "../../test/pretend/secondary.ts";
 import { createComponent, dirtyArena, World } from "../../test/pretend/world.ts";
-import { METADATA_SIZE, type Metadata } from "../metadata/block.ts";
-import { EXT_STATE } from "../wire/extensions.ts";
+import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
+import { EXT_STATE, EXT_WHOLE, encodeState } from "../wire/extensions.ts";
 import { decodeS2, type S2 } from "../wire/handshake.ts";
 import { PrimaryEngine } from "./primary-engine.ts";
 import { SecondaryEngine } from "./secondary-engine.ts";
@@ -38,6 +38,11 @@ async function meet(
   const world = new World({ arena: ARENA });
   createComponent(world.disk, { resuid: RESUID, state: "consistent", sequence: 1n, ...metadata });
   prepare(world);
+  return await reconnect(world, hello);
+}
+
+/** A primary connects to the component as it is now. */
+async function reconnect(world: World, hello: Partial<PeerHello>): Promise<Met> {
   const before = contentOf(world);
   const a = pretendConnection(world.events, "tcp://primary (a)");
   const b = pretendConnection(world.events, "tcp://primary (b)");
@@ -75,10 +80,20 @@ async function meet(
   };
 }
 
-/** All but the second copy of the metadata, which is repaired whenever a component is opened. */
+/** The next worker finds what is on that disk now. */
+function later({ disk }: World): World {
+  const world = new World({ arena: ARENA });
+  world.disk.poke(0, disk.peek(0, disk.mediaSize));
+  return world;
+}
+
+/** The map and the data. */
 function contentOf({ disk }: World): Uint8Array {
-  const content = disk.peek(0, disk.mediaSize).slice();
-  return content.fill(0, 2048, METADATA_SIZE);
+  return disk.peek(METADATA_SIZE, disk.mediaSize - METADATA_SIZE).slice();
+}
+
+function metadataOf({ disk }: World): Metadata {
+  return decodeMetadata(disk.peek(0, METADATA_SIZE), "r0");
 }
 
 /** When this copy is the target, and when it is not: what the primary says, what we say, asked? */
@@ -111,19 +126,21 @@ for (const [what, hello, metadata, prepare, asked] of CASES) {
   });
 }
 
-test("nothing is written and nothing answered before the gate has agreed", async () => {
+test("nothing is written and nothing answered before the gate has agreed to fill a new copy", async () => {
   const said = Promise.withResolvers<string | null>();
   const { world, answer, before } = await meet({}, { resuid: 0n, state: "new" }, (it) => {
     it.host.resyncRefusal = said.promise;
   });
   expect.equal(answer(), null);
   sameBytes(contentOf(world), before);
+  const { resuid, state } = metadataOf(world);
+  expect.deepEqual({ resuid, state }, { resuid: 0n, state: "new" });
   said.resolve(null);
   await world.events.settle();
   expect.equal(answer()?.kind, "accepted");
 });
 
-test("a gate that refuses: the primary hears why, this node's operator too, and nothing is written", async () => {
+test("a gate that refuses: the primary hears why, this node's operator too, and no data is written", async () => {
   const { world, answer, before } = await meet({ localcnt: 1n }, {}, (it) => {
     it.host.resyncRefusal = Promise.resolve("the gate /g refuses it (exit code 1): no space");
   });
@@ -150,6 +167,71 @@ test("a secondary that is stopped while the gate thinks ends at once, and the an
   said.resolve(null);
   await world.events.settle();
   sameBytes(contentOf(world), before);
+});
+
+test("S-2: a secondary that has heard that the primary went on alone keeps that, whatever its gate says, and when", async () => {
+  for (const [who, extensions] of [
+    ["ours", EXT_STATE],
+    ["FreeBSD", 0n],
+  ] as const) {
+    for (const state of ["consistent", "uptodate"] as const) {
+      const said = Promise.withResolvers<string | null>();
+      const { world, engine, before } = await meet(
+        { extensions, localcnt: 1n },
+        { state },
+        (it) => {
+          it.host.resyncRefusal = said.promise;
+        },
+      );
+      expect.equal(world.host.resyncAsked, 1);
+      expect.equal(world.host.copies.at(-1)?.state, "outdated", `${who}, ${state}`);
+      engine.stop(); // the primary has gone, and this node is to take over
+      await world.events.settle();
+      expect.equal(world.host.exit?.code, 0);
+      sameBytes(contentOf(world), before);
+      const { resuid, localcnt, remotecnt } = metadataOf(world);
+      expect.deepEqual([resuid, localcnt, remotecnt], [RESUID, 0n, 0n]);
+
+      const next = later(world);
+      const { settings, disk, environment, host } = next;
+      next.net.onConnect = () => "connection refused";
+      const opened = PrimaryEngine.open(settings, disk, environment, host, "known");
+      expect.equal(await next.until((await next.until(opened)).admit()), false);
+      expect.equal(host.exit?.code, 77);
+      expect.match(host.exit.reason, /this copy is outdated.*hastctl role --force primary r0$/);
+    }
+  }
+});
+
+test("S-2: that is on disk before the gate is asked, and one that cannot store it answers nothing", async () => {
+  let isOpen = false;
+  const failing = await meet({ localcnt: 1n }, {}, ({ disk }) => {
+    disk.fail = ({ op, offset }) => {
+      if (op === "read" && offset === MAP_AT) isOpen = true;
+      return isOpen && op === "write" ? 5 : 0;
+    };
+  });
+  expect.equal(failing.world.host.resyncAsked, 0);
+  expect.equal(failing.world.host.exit?.code, 74);
+  expect.equal(failing.answer(), null);
+});
+
+test("S-2: one whose gate has said no, and later yes, is told when it is whole again", async () => {
+  const said = Promise.resolve("the gate /g refuses it");
+  const { world } = await meet({ localcnt: 1n }, { state: "uptodate" }, (it) => {
+    it.host.resyncRefusal = said;
+  });
+  expect.equal(world.host.exit?.code, 78);
+  expect.equal(metadataOf(world).state, "outdated");
+  const again = await reconnect(later(world), { localcnt: 1n, extensions: EXT_STATE | EXT_WHOLE });
+  const answer = again.answer();
+  expect.ok(answer?.kind === "accepted");
+  expect.equal(answer.outdated, true, "so that the primary says so even if nothing was copied");
+  expect.deepEqual([answer.syncsrc, answer.localcnt, answer.remotecnt], ["primary", 0n, 0n]);
+  again.a.send(encodeState(2, 1, "uptodate", 1n));
+  await again.world.events.settle();
+  const { state, remotecnt } = metadataOf(again.world);
+  expect.deepEqual({ state, remotecnt }, { state: "uptodate", remotecnt: 1n });
 });
 
 // ---- as primary ---------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { doubtOf, otherIsPrimary, type Peering, withAdvice } from "./peer-trouble.ts";
+import { doubtOf, type Peering, withAdvice } from "./peer-trouble.ts";
 
 const PEERING: Peering = {
   resource: "shared",
@@ -58,7 +58,7 @@ test("doubtOf() leads to a new copy that the other node fills", () => {
   const wanted = (primarySeen: boolean): string =>
     doubtOf(
       "Resource unique ID mismatch.",
-      { needs: "no-objection", primarySeen, lacking: false },
+      { needs: "no-objection", primarySeen, newer: false, lacking: false },
       PEERING,
     );
   expect.match(
@@ -68,10 +68,25 @@ test("doubtOf() leads to a new copy that the other node fills", () => {
   expect.match(wanted(true), /copy is new.*is primary.*here: hastctl role secondary shared$/);
 });
 
+test("doubtOf() tells whose data is newer where this node's gate stands in the way", () => {
+  const asked = { needs: "agreement", primarySeen: false, newer: true, lacking: false } as const;
+  for (const reason of [
+    "Synchronization refused on this node: the gate /g refuses it (exit code 1): sizes differ.",
+    "no answer of this node's gate within 20 s",
+  ]) {
+    const wanted = doubtOf(reason, asked, PEERING);
+    expect.ok(wanted.includes(`(${reason.replace(/\.$/, "")}). To work with`), wanted);
+    expect.match(
+      wanted,
+      /has data that this copy lacks.*there: hastctl role primary shared\. .*again here: hastctl role primary shared\. .*: hastctl role --force primary shared$/,
+    );
+  }
+});
+
 test("doubtOf() calls no copy complete that is the rest of two, and says how to go on with it", () => {
   const reason =
     "the peer's component was created anew, and this node has no whole copy of its own: nothing is copied";
-  const asked = { needs: "agreement", primarySeen: false, lacking: true } as const;
+  const asked = { needs: "agreement", primarySeen: false, newer: false, lacking: true } as const;
   const wanted = doubtOf(reason, asked, PEERING);
   expect.match(
     wanted,
@@ -82,7 +97,7 @@ test("doubtOf() calls no copy complete that is the rest of two, and says how to 
 
 test("doubtOf() does not say of an inconsistent copy that it was complete, or may be the newest", () => {
   for (const lacking of [true, false]) {
-    const asked = { needs: "agreement", primarySeen: false, lacking } as const;
+    const asked = { needs: "agreement", primarySeen: false, newer: false, lacking } as const;
     const wanted = doubtOf("connection refused", asked, PEERING);
     expect.equal(/was complete/.test(wanted), !lacking);
     expect.equal(/is the newest/.test(wanted), !lacking);
@@ -91,16 +106,5 @@ test("doubtOf() does not say of an inconsistent copy that it was complete, or ma
       wanted,
       /\(connection refused\)\. Make it answer; there: hastctl role secondary shared; .*: hastctl role --force primary shared$/,
     );
-  }
-});
-
-test("S-2: otherIsPrimary() hears it from doubtOf(), whatever else was in doubt", () => {
-  for (const needs of ["agreement", "no-objection", "no-primary", "no-rival"] as const) {
-    for (const lacking of [true, false]) {
-      for (const primarySeen of [true, false]) {
-        const text = doubtOf("connection refused", { needs, primarySeen, lacking }, PEERING);
-        expect.equal(otherIsPrimary(text), primarySeen, text);
-      }
-    }
   }
 });

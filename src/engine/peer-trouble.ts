@@ -44,6 +44,8 @@ export function doubtOf(
   asked: {
     readonly needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
     readonly primarySeen: boolean;
+    /** The other node's data is newer, or may be, and this node's gate has not let it in. */
+    readonly newer: boolean;
     /** This copy is inconsistent: what it lacks was read from the other node. */
     readonly lacking: boolean;
   },
@@ -63,15 +65,22 @@ export function doubtOf(
   if (asked.needs === "no-objection" && !reason.startsWith("Split-brain")) {
     const join = `Let this one be filled from there; here: hastctl role secondary ${resource}`;
     return asked.primarySeen
-      ? `this copy is new, and ${OTHER_IS_PRIMARY}. ${join}`
+      ? `this copy is new, and the other node is primary. ${join}`
       : `this copy is new, and the other node holds data (${reason.replace(/\.$/, "")}). ` +
           `${join}; then on the other node: hastctl role primary ${resource}`;
   }
   if (asked.primarySeen) {
     return (
-      `${OTHER_IS_PRIMARY}, or is being promoted at this very moment, too. See which; there: hastctl ` +
+      "the other node is primary, or is being promoted at this very moment, too. See which; there: hastctl " +
       `status ${resource}. If it is primary and shall not be, there: hastctl role secondary ${resource}. ` +
       `If it is not, again here: hastctl role primary ${resource}`
+    );
+  }
+  if (asked.newer) {
+    return (
+      `the other node has data that this copy lacks, or may, and is not let overwrite it (${reason.replace(/\.$/, "")}). ` +
+      `To work with what that node has; there: hastctl role primary ${resource}. To have it copied here, ` +
+      `once the gate agrees, again here: hastctl role primary ${resource}. ${force}`
     );
   }
   if (NO_WHOLE_COPY.test(reason)) return withAdvice(reason, peering);
@@ -85,12 +94,6 @@ export function doubtOf(
   );
 }
 
-/** Of a promotion: was it refused since the other node is, or is becoming, primary? @see doubtOf() */
-export function otherIsPrimary(refusal: string): boolean {
-  return refusal.includes(OTHER_IS_PRIMARY);
-}
-
-const OTHER_IS_PRIMARY = "the other node is primary";
 /** What a node says of its data, rather than that it cannot say anything. */
 const OPINION = /mismatch|differ|counters|^Split-brain/;
 const DISCONNECTED = /disconnected by an operator/;

@@ -1173,8 +1173,10 @@ class Aspirant {
     settings: Partial<WorkerSettings> = {},
     lease: Lease | null = null,
     chance: readonly Uint8Array[] = [new Uint8Array(8).fill(9), new Uint8Array(1)],
+    gate: Promise<string | null> = Promise.resolve(null),
   ): Promise<Aspirant> {
     const world = new World({ arena: ARENA, settings, entropy: chance });
+    world.host.resyncRefusal = gate;
     const { datasize } = createComponent(world.disk, {
       resuid: RESUID,
       state: "uptodate",
@@ -1628,6 +1630,107 @@ test("S-2: one that knows its copy serves nothing while a secondary, which answe
   await stale.world.events.settle();
   expect.equal(stale.admitted, true);
   expect.ok(stale.engine.core.connected);
+});
+
+/** The other node wrote alone, and is a secondary now. */
+const AHEAD = { localcnt: 1n, syncsrc: "secondary", map: MARKED } as const;
+
+/** Wants to be primary while the other node's data is newer, and this one's gate is asked about it. */
+async function outdone(
+  gate: Promise<string | null>,
+  trust: Trust,
+  metadata: Partial<Metadata> = {},
+  extensions = EXT_STATE,
+): Promise<Aspirant> {
+  const peer = { ...AHEAD, extensions };
+  const settings = { timeout: 5 };
+  return await Aspirant.start(trust, metadata, peer, settings, null, undefined, gate);
+}
+
+/** Whose word each would need, were it not for the newer data: nobody's, nor an objection's, but for the last. */
+const DOUBTS: readonly (readonly [Trust, Partial<Metadata>])[] = [
+  ["known", {}],
+  ["unknown", { state: "new", prevrole: "primary" }],
+  ["unknown", { aloneSince: 1, prevrole: "secondary" }],
+  ["unknown", {}],
+];
+
+test("S-2: nobody is promoted whose gate keeps out the newer data that the other node has shown", async () => {
+  for (const [trust, metadata] of DOUBTS) {
+    for (const extensions of [EXT_STATE, 0n]) {
+      const gate = Promise.resolve("the gate /g refuses it (exit code 1): no space");
+      const kept = await outdone(gate, trust, metadata, extensions);
+      kept.refused(
+        /has data that this copy lacks.*\(Synchronization refused on this node: the gate \/g.*no space\)\..*there: hastctl role primary r0.*--force primary r0$/,
+      );
+      expect.equal(kept.world.host.resyncAsked, 1);
+      expect.equal(kept.engine.core.connected, false);
+    }
+  }
+});
+
+test("S-2: nor one whose gate still thinks when its time is over, or when the other node has lost patience", async () => {
+  for (const [trust, metadata] of DOUBTS) {
+    const said = Promise.withResolvers<string | null>();
+    const waiting = await outdone(said.promise, trust, metadata);
+    await waiting.world.clock.pass(4_900);
+    expect.equal(waiting.admitted, null);
+    await waiting.world.clock.pass(200);
+    waiting.refused(/no answer of this node's gate within 5 s/);
+    said.resolve(null);
+    await waiting.world.clock.pass(1_000);
+    expect.equal(waiting.engine.core.connected, false, "nothing is merged any more");
+
+    const alone = await outdone(new Promise(() => undefined), trust, metadata);
+    alone.peer?.leave();
+    await alone.world.events.settle();
+    alone.refused(/has data that this copy lacks.*the peer closed the connection/);
+  }
+});
+
+test("S-2: with the gate's yes in time the newer data is served, and nothing older before", async () => {
+  const said = Promise.withResolvers<string | null>();
+  const waiting = await outdone(said.promise, "known");
+  await waiting.world.clock.pass(3_000);
+  expect.equal(waiting.admitted, null);
+  said.resolve(null);
+  await waiting.world.events.settle();
+  expect.equal(waiting.admitted, true);
+  expect.ok(waiting.engine.core.connected);
+  await waiting.serves();
+});
+
+test("S-2: one that knows its copy, too, is refused by a node that holds data of its own", async () => {
+  const own = { localcnt: 1n } as const;
+  for (const [errmsg, wanted] of [
+    [SPLIT_BRAIN_ERRMSG, /Split-brain.*Decide.*--force primary r0$/],
+    ["Resource unique ID mismatch (primary=1, secondary=2).", /mismatch.*--force primary r0$/],
+    [
+      "Modification counters ran backwards (primary=1/0, secondary=0/0): metadata of one node was lost or rolled back.",
+      /ran backwards.*--force primary r0$/,
+    ],
+  ] as const) {
+    const late = await Aspirant.start("known", own, { s2: handshakeRefusal(errmsg) });
+    late.refused(wanted);
+    const forced = await Aspirant.start("forced", own, { s2: handshakeRefusal(errmsg) });
+    await forced.serves();
+  }
+  // As a FreeBSD node that copies one disk over the other in such a case.
+  const back = { localcnt: 0n, remotecnt: 5n } as const;
+  const freebsd = await Aspirant.start("known", own, back);
+  freebsd.refused(/counters ran backwards.*--force primary r0$/);
+});
+
+test("S-2: what another node says that does not speak of its data stops nobody who knows its copy", async () => {
+  for (const errmsg of [
+    "Remote node was disconnected by an operator.",
+    "Resource not configured.",
+    "No access to the resource.",
+  ]) {
+    await (await Aspirant.start("known", {}, s1Refusal(errmsg, false))).serves();
+  }
+  const theirs = handshakeRefusal("Synchronization refused on the other node: no space");
+  await (await Aspirant.start("known", { localcnt: 1n }, { s2: theirs })).serves();
 });
 
 test("S-2: a copy that has been in step is not new, even if it never was on record as whole", async () => {

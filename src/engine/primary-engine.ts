@@ -72,12 +72,14 @@ interface LastSync {
 
 /** What admit() waits for. */
 interface Question {
-  readonly needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
+  needs: Extract<Admission, { readonly kind: "ask" }>["needs"];
   deadline: Timer;
   /** The other node has said that it is primary. */
   primarySeen: boolean;
   /** It has said so on a connection of its own: that ours fail means nothing. */
   knocked: boolean;
+  /** It has shown that its data is newer, or may be. */
+  newer: boolean;
   /** Once a primary was seen: by chance, or in an order that both nodes know. */
   patience: "none" | "drawn" | "agreed";
   /** This copy is inconsistent, and only the other node's has what it lacks. */
@@ -87,9 +89,10 @@ interface Question {
   readonly resolve: (go: boolean) => void;
 }
 
-/** What another node says that holds data of its own (wire protocol §6.5), or may hold some. */
-const OBJECTION =
-  /unique ID mismatch|counters ran backwards|^Split-brain|disconnected by an operator/;
+/** What another node says that lives, and holds data of its own (wire protocol §6.5). */
+const HOLDS_DATA = /unique ID mismatch|counters ran backwards|^Split-brain/;
+/** Of one that lives, and may hold some. */
+const MAY_HOLD_DATA = /disconnected by an operator/;
 
 /** The world an engine lives in. */
 export interface EngineEnvironment {
@@ -358,6 +361,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         deadline: this.#deadline(needs === "no-rival" ? GATE_MS : this.#settings.timeout * 1000),
         primarySeen: false,
         knocked: false,
+        newer: false,
         patience: "none",
         lacking: stateOf(metadata) === "inconsistent",
         before: metadata,
@@ -370,7 +374,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   /** For the answer to the question. */
   #deadline(ms: number): Timer {
     const seconds = Math.round(ms / 1000);
-    return this.#environment.clock.after(ms, () => this.#answered(`no answer within ${seconds} s`));
+    return this.#environment.clock.after(ms, () => {
+      const whose = this.#question?.newer ? " of this node's gate" : "";
+      this.#answered(`no answer${whose} within ${seconds} s`);
+    });
   }
 
   /**
@@ -408,10 +415,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (question === null) return;
     this.#question = null;
     question.deadline.cancel();
+    const { needs, primarySeen } = question;
     const objection =
-      question.primarySeen ||
-      (question.needs !== "no-rival" && reason !== null && OBJECTION.test(reason));
-    if (reason === null || (question.needs !== "agreement" && !objection)) {
+      primarySeen ||
+      (reason !== null &&
+        (HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))));
+    if (reason === null || (needs !== "agreement" && !objection)) {
       if (reason !== null) this.#openGate();
       question.resolve(true);
       return;
@@ -1132,6 +1141,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   // ---- PeerLinkHandler ------------------------------------------------------------------------
 
   mayResync(): Promise<string | null> {
+    const question = this.#question;
+    if (question !== null) {
+      // The other node lives, and holds what this copy lacks, or may: nothing is served without that (S-2).
+      question.newer = true;
+      question.needs = "agreement";
+    }
     return this.#host.mayResync();
   }
 
