@@ -223,8 +223,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose disk failed in a promotion is believed later",
     defect: "S-9",
     ...RESOURCE,
-    find: `  return isDiskFailure(end) || (refusal`,
-    replace: `  return (refusal`,
+    find: `return isDiskFailure(end) || end.failure?.exitCode`,
+    replace: `return end.failure?.exitCode`,
   },
   {
     name: "nobody hears that the disk failed as the primary stopped",
