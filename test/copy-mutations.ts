@@ -121,7 +121,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "S-2, S-18",
     ...PRIMARY_ENGINE,
     find: `(reason !== null &&
-        (HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))))`,
+        (held?.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))))`,
     replace: `false`,
   },
   {
@@ -223,8 +223,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose disk failed in a promotion is believed later",
     defect: "S-9",
     ...RESOURCE,
-    find: `return isDiskFailure(end) || end.failure?.exitCode`,
-    replace: `return end.failure?.exitCode`,
+    find: `return isDiskFailure(end) || (refusal`,
+    replace: `return (refusal`,
   },
   {
     name: "nobody hears that the disk failed as the primary stopped",
@@ -246,8 +246,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "who was refused for what the other node said is promoted on its word later",
     defect: "S-2",
     ...RESOURCE,
-    find: `isDiskFailure(end) || end.failure?.exitCode === EXIT_PROMOTION_REFUSED;`,
-    replace: `isDiskFailure(end);`,
+    find: `isDiskFailure(end) || (refusal !== null &&`,
+    replace: `isDiskFailure(end) || (refusal === "" &&`,
   },
   {
     name: "force does not get past a worker that is refused",

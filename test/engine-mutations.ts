@@ -346,9 +346,16 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "who knows its copy is promoted over a split-brain",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `(HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason)))`,
+    find: `(held?.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason)))`,
     replace: `needs !== "no-rival" &&
         (HOLDS_DATA.test(reason) || MAY_HOLD_DATA.test(reason))`,
+  },
+  {
+    name: "who serves in a split-brain cannot be promoted again",
+    defect: "architecture.md, invariant 7",
+    ...PRIMARY_ENGINE,
+    find: `needs === "no-rival" && wasPrimary ? null : HOLDS_DATA`,
+    replace: `needs === "no-rival" && !wasPrimary ? null : HOLDS_DATA`,
   },
   {
     name: "an order to disconnect at the other node stops who knows its copy",
@@ -693,6 +700,13 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     ...COMPONENT,
     find: `    if (unsupported && !this.#hasFlushed) return 0;`,
     replace: `    if (unsupported) return 0;`,
+  },
+  {
+    name: "a failure beside the inferred end of a synchronization is not put on record",
+    defect: "S-13, S-16",
+    ...SECONDARY_ENGINE,
+    find: `metadata.state === "inconsistent" && this.#inference !== "made";`,
+    replace: `metadata.state === "inconsistent";`,
   },
   {
     name: "a copy is inferred to be whole while its failure is put on record",

@@ -898,9 +898,26 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a peer that failed a flush with nothing to copy stays inconsistent",
     defect: "S-16",
     ...PRIMARY,
-    find: `      this.#peerOutdated = true;
-      if (!this.#syncActive`,
-    replace: `      if (!this.#syncActive`,
+    find: `    if (this.#peerStates) this.#peerOutdated = true;
+    else if`,
+    replace: `    if (this.#peerStates) return;
+    if`,
+  },
+  {
+    name: "a mark for a peer that failed a flush is never taken back",
+    defect: "BD-9",
+    ...PRIMARY,
+    find: `const toTell = this.#peerOutdated || this.#record.alone;`,
+    replace: `const toTell = this.#peerOutdated;`,
+  },
+  {
+    name: "until our own flush has ended, what a failing peer has is believed",
+    defect: "invariant 5",
+    ...PRIMARY,
+    find: `    this.#comparing = false;
+    this.#scheduleUnflushed();
+    this.map.copyAgain(here);`,
+    replace: `    this.map.copyAgain(here);`,
   },
   {
     name: "a disk that is given up takes a write alone",
@@ -924,7 +941,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a pass ends although the peer has been told that it lacks something",
     defect: "S-13",
     ...PRIMARY,
-    find: `this.map.resyncCount > 0 || told || this.#record.alone;`,
+    find: `this.map.resyncCount > 0 || told;`,
     replace: `this.map.resyncCount > 0;`,
   },
   {

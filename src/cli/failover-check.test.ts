@@ -74,7 +74,7 @@ const UNFIT: Readonly<Record<string, readonly [Partial<ResourceStatus>, RegExp]>
   ],
   "a secondary that has booted and met nobody": [
     { role: "secondary", copy: "consistent" },
-    /not there when one last was.*\n {4}hastctl role primary r0\n$/,
+    /does not know that its copy is still the newest.*\n {4}hastctl role primary r0\n$/,
   ],
 };
 

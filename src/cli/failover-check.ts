@@ -4,8 +4,9 @@
  *
  *   role        fit where
  *   primary     its worker runs, its device is not lost, and what its own copy lacks the other node serves
- *   secondary   a primary is connected and this copy is in step; or this hastd saw the link to it go, so that
- *               `hastctl role primary` needs nobody's word
+ *   secondary   a primary is connected and this copy is in step; or this hastd saw the link to it go, and nothing
+ *               since speaks against it (a killed worker, a failed disk), so that `hastctl role primary` needs
+ *               nobody's word
  *   init        never: a boot promotes nothing
  *
  * Silent and 0 where all resources are fit. Nothing is asked of the other node, so it answers at once.
@@ -92,8 +93,8 @@ function unfitness(
       }
       if (worker !== null || vouched === true || remoteaddr === "none") return null;
       return [
-        "No primary is connected, and this hastd was not there when one last was: the other node may have " +
-          "gone on. On the node that was primary last, if none is:",
+        "No primary is connected, and this hastd does not know that its copy is still the newest: the other " +
+          "node may have gone on. On the node that was primary last, if none is:",
         `  ${command("role", "primary")}`,
       ];
   }

@@ -1085,7 +1085,7 @@ test("a promotion by force that fails leaves no secondary: its copy is not the p
 
 test("S-2, S-9: who was refused for what the other node said, or whose disk failed, knows that its copy may lack something", async () => {
   for (const [exitCode, message, trust] of [
-    [77, "the other node is primary, or is being promoted at this very moment, too", "unknown"],
+    [77, "the other node is primary, or is being promoted at this very moment, too", "known"],
     [77, "the other node has data that this copy lacks, or may", "unknown"],
     [71, "NBD server: address in use", "known"],
     [74, "local component failed (EIO)", "unknown"],

@@ -23,6 +23,7 @@ import {
 } from "../attach/attachment.ts";
 import { assert, unreachable } from "../base/assert.ts";
 import { divergenceNotes } from "../engine/divergence.ts";
+import { OTHER_IS_PRIMARY } from "../engine/peer-trouble.ts";
 import { rate as speed } from "../engine/quantities.ts";
 import {
   type CopyState,
@@ -131,6 +132,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #worker: Worker | null = null;
   /** What status says about how we got here, and, in a line of its own, what to type. */
   #note: string | null = null;
+  /** What the last primary's end cost: for status, whatever the role, until a worker has begun again. */
+  #loss: string | null = null;
   /** As the metadata said last; null before anybody read them. */
   #copy: CopyWorth | null = null;
   /**
@@ -354,7 +357,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#target = null;
     }
     if (failure === null) {
-      this.#note = null;
+      this.#note = this.#loss;
       this.#log.info(`Role changed from ${previousRole} to ${wanted}.`);
       this.#hooks.roleChanged(previousRole, wanted);
       for (const event of this.#heldEvents.splice(0)) this.#hooks.workerEvent(event);
@@ -489,6 +492,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     if (stuck !== null) return stuck;
     const lost = this.#lossOf(worker);
     const loss = lost === null ? null : `${lost}. ${this.#wayBack()}`;
+    if (loss !== null) this.#loss = sentence(loss);
     switch (wanted) {
       case "init":
         this.#setRole("init");
@@ -728,7 +732,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   workerReady(worker: Worker): void {
     assert(worker === this.#worker);
-    this.#note = null;
+    this.#note = this.#loss = null;
     // One that was told to go meanwhile says it too late: why it had to go is what counts.
     if (worker.wanted) this.#vouched = !this.#leansOnPeer(worker);
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
@@ -1469,9 +1473,13 @@ function isUsual({ exit, requested }: WorkerEnd): boolean {
   return exit.code === EX_TEMPFAIL || (exit.code === EX_OK && requested);
 }
 
-/** What was known of a primary's copy counts no more: its disk has failed, or the other node has objected (S-2). */
+/**
+ * What was known of a primary's copy counts no more: its disk has failed, or the other node has shown data of its
+ * own (S-2). That it is primary was to be expected; should it die now, that is failover.
+ */
 function isNews(end: WorkerEnd): boolean {
-  return isDiskFailure(end) || end.failure?.exitCode === EXIT_PROMOTION_REFUSED;
+  const refusal = end.failure?.exitCode === EXIT_PROMOTION_REFUSED ? end.failure.message : null;
+  return isDiskFailure(end) || (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY));
 }
 
 function done(...lines: readonly string[]): Resolution {

@@ -71,7 +71,7 @@ export function doubtOf(
   }
   if (asked.primarySeen) {
     return (
-      "the other node is primary, or is being promoted at this very moment, too. See which; there: hastctl " +
+      `${OTHER_IS_PRIMARY}, or is being promoted at this very moment, too. See which; there: hastctl ` +
       `status ${resource}. If it is primary and shall not be, there: hastctl role secondary ${resource}. ` +
       `If it is not, again here: hastctl role primary ${resource}`
     );
@@ -94,6 +94,8 @@ export function doubtOf(
   );
 }
 
+/** How a refusal begins that has no other reason. */
+export const OTHER_IS_PRIMARY = "the other node is primary";
 /** What a node says of its data, rather than that it cannot say anything. */
 const OPINION = /mismatch|differ|counters|^Split-brain/;
 const DISCONNECTED = /disconnected by an operator/;

@@ -1715,6 +1715,12 @@ test("S-2: one that knows its copy, too, is refused by a node that holds data of
     const forced = await Aspirant.start("forced", own, { s2: handshakeRefusal(errmsg) });
     await forced.serves();
   }
+  // It has served with the same data already: it is parted from the other's, and goes on (S-2, S-11).
+  const served = { localcnt: 1n, prevrole: "primary" } as const;
+  const again = await Aspirant.start("known", served, {
+    s2: handshakeRefusal(SPLIT_BRAIN_ERRMSG),
+  });
+  await again.serves();
   // As a FreeBSD node that copies one disk over the other in such a case.
   const back = { localcnt: 0n, remotecnt: 5n } as const;
   const freebsd = await Aspirant.start("known", own, back);

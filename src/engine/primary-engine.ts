@@ -82,6 +82,8 @@ interface Question {
   newer: boolean;
   /** Once a primary was seen: by chance, or in an order that both nodes know. */
   patience: "none" | "drawn" | "agreed";
+  /** This node was primary last, and has met nobody since. */
+  readonly wasPrimary: boolean;
   /** This copy is inconsistent, and only the other node's has what it lacks. */
   readonly lacking: boolean;
   /** As they were before: an id is made up to ask, where there is none. */
@@ -364,6 +366,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
         newer: false,
         patience: "none",
         lacking: stateOf(metadata) === "inconsistent",
+        wasPrimary: metadata.prevrole === "primary",
         before: metadata,
         resolve,
       };
@@ -415,11 +418,14 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (question === null) return;
     this.#question = null;
     question.deadline.cancel();
-    const { needs, primarySeen } = question;
+    const { needs, primarySeen, wasPrimary } = question;
+    // Who was primary last, and has met nobody since, parts nothing that is not parted already; it served when
+    // that was found out, and goes on.
+    const held = needs === "no-rival" && wasPrimary ? null : HOLDS_DATA;
     const objection =
       primarySeen ||
       (reason !== null &&
-        (HOLDS_DATA.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))));
+        (held?.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))));
     if (reason === null || (needs !== "agreement" && !objection)) {
       if (reason !== null) this.#openGate();
       question.resolve(true);

@@ -1338,6 +1338,7 @@ test("S-13, S-16, S-19: no copy is inferred to be whole that failed, or is not w
 test("S-13, S-16: what fails while the end of a synchronization is inferred is on record last", async () => {
   for (const [state, during] of [
     ["inconsistent", "record"],
+    ["inconsistent", "one batch"],
     ["outdated", "flush"],
   ] as const) {
     const served = await Served.start({ metadata: { sequence: 1n, state } });
@@ -1355,7 +1356,9 @@ test("S-13, S-16: what fails while the end of a synchronization is inferred is o
     if (during === "record") await release((op) => op === "flush");
     await served.send(writeRequest(8, 0, bytes(512, 2)));
     disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 5 : 0);
-    await release((op, offset) => op === "write" && offset >= LOCALOFF);
+    await release((op, offset) =>
+      op === "flush" ? during === "one batch" : op === "write" && offset >= LOCALOFF,
+    );
     disk.fail = () => 0;
     while (disk.running.length > 0) await release(() => true);
     expect.equal(served.metadata.state, "inconsistent", during);

@@ -1101,7 +1101,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
    */
   #failed(slot: number, errno: number): void {
     const { metadata } = this.#component;
-    if (metadata.state === "inconsistent" && this.#failures.length === 0) {
+    const noted = metadata.state === "inconsistent" && this.#inference !== "made";
+    if (noted && this.#failures.length === 0) {
       this.#core.localDone(slot, errno, this);
       return;
     }
@@ -1111,6 +1112,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     const record = { resuid, localcnt, remotecnt, state: "inconsistent" } as const;
     void this.#storeRecord(record).then((stored) => {
       if (!stored) return;
+      if (this.#inference === "made") this.#inference = "none";
       for (const failure of this.#failures.splice(0)) {
         this.#core.localDone(failure.slot, failure.errno, this);
       }

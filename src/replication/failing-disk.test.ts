@@ -766,6 +766,44 @@ test("a peer that failed a flush while nothing was to be copied is told when it 
   expect.ok(copyAll(bench).some((line) => line.startsWith("send state uptodate")));
 });
 
+test("S-16: so is one that failed it while the end of a pass was put on record", () => {
+  const bench = new PrimaryBench({ dirty: [1], record: { localcnt: 1n } });
+  bench.connect({ ...OURS, remotecnt: 0n });
+  bench.promptRecord = false;
+  copyAll(bench);
+  bench.flush();
+  bench.flushed();
+  bench.peerFlushed(EIO);
+  bench.take();
+  bench.recordDone();
+  bench.promptRecord = true;
+  bench.pump();
+  bench.tick(5_000);
+  expect.ok(copyAll(bench).some((line) => line.startsWith("send state uptodate")));
+});
+
+test("BD-9: a mark for a FreeBSD peer that failed a flush is taken back when both have flushed", () => {
+  const bench = new PrimaryBench();
+  bench.settle();
+  bench.flush();
+  bench.flushed();
+  bench.peerFlushed(EIO);
+  expect.ok(bench.take().includes("record 1/0 uptodate"));
+  bench.tick(5_000);
+  expect.ok(copyAll(bench).includes("record 0/0 uptodate"));
+});
+
+test("a range that cannot be read here is not read, either, from a peer that has failed a flush before", () => {
+  const bench = pair();
+  bench.finish(bench.write(0));
+  bench.flush();
+  bench.peerFlushed(EIO); // and our own flush goes on
+  bench.take();
+  const read = bench.read(0);
+  bench.local(read, EIO);
+  expect.deepEqual(bench.take(), [`local read ${read}`, `answer ${read} errno 5`]);
+});
+
 test("a range that cannot be read here is not repaired from a peer that has failed a flush meanwhile", () => {
   const bench = pair();
   const read = bench.read(0);

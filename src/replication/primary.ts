@@ -955,7 +955,7 @@ export class Primary {
       this.#syncEnding = "no";
       // Something may have failed at the peer meanwhile, and even have been copied again: then the pass goes on.
       const told = this.#peerKnows || this.#stateAsked !== "nothing";
-      this.#syncActive = this.map.resyncCount > 0 || told || this.#record.alone;
+      this.#syncActive = this.map.resyncCount > 0 || told;
       if (this.#syncCopiedAny && !this.#syncActive) out.event("syncdone");
       if (!this.#syncActive) this.#syncCopiedAny = false;
     }
@@ -1438,6 +1438,8 @@ export class Primary {
    */
   #distrustPeer(out: PrimaryOutbox): void {
     const here = this.#worthHere;
+    this.#comparing = false;
+    this.#scheduleUnflushed();
     this.map.copyAgain(here);
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
@@ -1600,10 +1602,8 @@ export class Primary {
    */
   #peerFlushFailed(out: PrimaryOutbox): void {
     if (this.#link !== "up") return;
-    if (this.#peerStates) {
-      this.#peerOutdated = true;
-      if (!this.#syncActive && this.#disk === "good") this.#beginPass(out);
-    } else if (!this.#stale) {
+    if (this.#peerStates) this.#peerOutdated = true;
+    else if (!this.#stale) {
       this.#owes = true;
       this.#mark(out);
     }
@@ -1614,8 +1614,9 @@ export class Primary {
     if (this.#link !== "up" || this.#stopping || this.#failed) return;
     if (this.#disk === "leaving" || this.#disk === "gone") return;
     if (!this.#syncActive) {
-      // Failed writes and flushes put extents in line long after the pass has ended.
-      if (this.map.scheduledCount === 0) return;
+      // Failed writes and flushes put extents in line long after the pass has ended, or leave only words behind.
+      const toTell = this.#peerOutdated || this.#record.alone;
+      if (this.map.scheduledCount === 0 && !toTell) return;
       this.#beginPass(out);
     }
     if (this.#nowMs < this.#syncRetryAt) return;
