@@ -938,13 +938,6 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     if (errno`,
   },
   {
-    name: "a pass ends although the peer has been told that it lacks something",
-    defect: "S-13",
-    ...PRIMARY,
-    find: `this.map.resyncCount > 0 || told;`,
-    replace: `this.map.resyncCount > 0;`,
-  },
-  {
     name: "a full copy keeps a read from the peer that has it all",
     defect: "BD-13",
     ...PRIMARY,

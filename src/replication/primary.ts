@@ -953,11 +953,9 @@ export class Primary {
     if (this.#throwAway === "asked" && this.#staleOnRecord) this.#throwAllAway(out);
     if (this.#syncEnding === "record") {
       this.#syncEnding = "no";
-      // Something may have failed at the peer meanwhile, and even have been copied again: then the pass goes on.
-      const told = this.#peerKnows || this.#stateAsked !== "nothing";
-      this.#syncActive = this.map.resyncCount > 0 || told;
-      if (this.#syncCopiedAny && !this.#syncActive) out.event("syncdone");
-      if (!this.#syncActive) this.#syncCopiedAny = false;
+      this.#syncActive = this.map.resyncCount > 0;
+      if (this.#syncCopiedAny) out.event("syncdone");
+      this.#syncCopiedAny = false;
     }
     if (this.#marking) {
       this.#marking = false;
