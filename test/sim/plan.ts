@@ -114,8 +114,9 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
   const sectorSize = random.pick([512, 512, 4096]);
   const cellCount = random.pick(sectorSize === 512 ? [64, 256, 640] : [16, 48, 96]);
   const small = Math.max(sectorSize, random.pick([4096, 16384, 65536]));
-  // Some are longer than what is copied at once.
-  const extentSize = stream(seed, "extents").chance(0.1) ? 262_144 : small;
+  // Some are longer than what is copied at once, over a line that carries such a piece in time.
+  const long = stream(seed, "extents").chance(0.1);
+  const extentSize = long ? 262_144 : small;
   const keepdirty = random.pick([2, 2, 4, 64]);
   const connections = random.pick([1, 2, 4]);
   const chaosMs = random.pick([10_000, 40_000, 120_000]);
@@ -135,7 +136,7 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     clockRates: [rate(), rate()] as const,
     chaosMs,
     networkDelayMs: random.pick([0.1, 0.5, 5, 40]),
-    burst: random.pick([131_072, 131_072, 16_384, 2_048]),
+    burst: Math.max(random.pick([131_072, 131_072, 16_384, 2_048]), long ? 131_072 : 0),
     diskDelayMs: random.pick([0.1, 0.5, 4]),
     flushLies: false,
     pieces: random.pick([0, 0.05, 0.5]),
