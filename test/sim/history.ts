@@ -388,9 +388,17 @@ export class History {
       return;
     }
     if (core?.stale && !copy.excuse) {
-      throw new Violation(
-        `${copy.name}: ${describe(op)} is acknowledged alone by a primary whose copy is not whole`,
-      );
+      // A piece that both had written when the peer lost its power is good here, and on its way back there.
+      for (let cell = op.from; cell < op.from + op.count; cell++) {
+        if (this.#holds(other, cell, op.start)) continue;
+        if (core.map.isGoodHere(cell * this.#cellSize, this.#cellSize)) continue;
+        throw new Violation(
+          `${copy.name}: ${describe(op)} is acknowledged alone by a primary whose copy is not whole`,
+        );
+      }
+      this.counts.excused++;
+      copy.excused.push(op);
+      return;
     }
     const marked = this.#isMarked(copy);
     if (marked) {
