@@ -325,6 +325,15 @@ test("a flush that succeeds after another has failed on the same disk says nothi
   expect.equal(bench.core.diskless, true);
 });
 
+test("a flush that failed here has cleaned nothing, whatever the peer's did (invariant 2)", () => {
+  const bench = pair();
+  bench.finish(bench.write(0));
+  bench.flush();
+  bench.flushed(EIO);
+  bench.peerFlushed();
+  expect.equal(bench.map.unflushedCount, 1);
+});
+
 test("S-1: a disk that is given up takes no write alone when the link goes, too", () => {
   const bench = pair("memsync");
   const answered = bench.write(0);
