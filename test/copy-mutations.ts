@@ -569,9 +569,9 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a full copy hides what a failed flush of the peer lost",
     defect: "BD-16, invariant 6",
     ...PRIMARY,
-    find: `        this.#comparing = false;
-        const doubtful`,
-    replace: `        const doubtful`,
+    find: `    this.#comparing = false;
+    this.#scheduleUnflushed();`,
+    replace: `    this.#scheduleUnflushed();`,
   },
   {
     name: "a stale copy is copied to the peer",

@@ -1083,7 +1083,6 @@ export class Primary {
       if (this.#syncEnding === "flush") this.#syncEnding = "no";
       // What the peer may have lost must be copied again, and it is not whole until then.
       if (this.#flushRemote === FAILED) {
-        this.#comparing = false;
         const doubtful = this.#scheduleUnflushed();
         if (errno !== 0) this.#peerFlushFailed(out);
         if (this.#stale && errno !== 0) this.#flushFault = true;
