@@ -121,7 +121,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "S-2, S-18",
     ...PRIMARY_ENGINE,
     find: `(reason !== null &&
-        (held?.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))))`,
+        ((parts && HOLDS_DATA.test(reason)) ||
+          (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))))`,
     replace: `false`,
   },
   {

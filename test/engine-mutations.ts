@@ -346,16 +346,15 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "who knows its copy is promoted over a split-brain",
     defect: "S-2",
     ...PRIMARY_ENGINE,
-    find: `(held?.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason)))`,
-    replace: `needs !== "no-rival" &&
-        (HOLDS_DATA.test(reason) || MAY_HOLD_DATA.test(reason))`,
+    find: `((parts && HOLDS_DATA.test(reason)) ||`,
+    replace: `((needs !== "no-rival" && HOLDS_DATA.test(reason)) ||`,
   },
   {
     name: "who serves in a split-brain cannot be promoted again",
     defect: "architecture.md, invariant 7",
     ...PRIMARY_ENGINE,
-    find: `needs === "no-rival" && wasPrimary ? null : HOLDS_DATA`,
-    replace: `needs === "no-rival" && !wasPrimary ? null : HOLDS_DATA`,
+    find: `const parts = needs !== "no-rival" || !wasPrimary;`,
+    replace: `const parts = needs !== "no-rival" || wasPrimary;`,
   },
   {
     name: "an order to disconnect at the other node stops who knows its copy",

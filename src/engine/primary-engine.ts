@@ -82,7 +82,7 @@ interface Question {
   newer: boolean;
   /** Once a primary was seen: by chance, or in an order that both nodes know. */
   patience: "none" | "drawn" | "agreed";
-  /** This node was primary last, and has met nobody since. */
+  /** This node was primary last, as its metadata say. */
   readonly wasPrimary: boolean;
   /** This copy is inconsistent, and only the other node's has what it lacks. */
   readonly lacking: boolean;
@@ -419,13 +419,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#question = null;
     question.deadline.cancel();
     const { needs, primarySeen, wasPrimary } = question;
-    // Who was primary last, and has met nobody since, parts nothing that is not parted already; it served when
-    // that was found out, and goes on.
-    const held = needs === "no-rival" && wasPrimary ? null : HOLDS_DATA;
+    // Who was primary last parts nothing that is not parted already: it served when that was found out, and goes on.
+    const parts = needs !== "no-rival" || !wasPrimary;
     const objection =
       primarySeen ||
       (reason !== null &&
-        (held?.test(reason) || (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))));
+        ((parts && HOLDS_DATA.test(reason)) ||
+          (needs !== "no-rival" && MAY_HOLD_DATA.test(reason))));
     if (reason === null || (needs !== "agreement" && !objection)) {
       if (reason !== null) this.#openGate();
       question.resolve(true);

@@ -277,7 +277,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       this.#refuse(judged, map);
       return;
     }
-    // That is true whatever the gate will say, and stays true if this primary does not wait for it (S-2).
+    // That this copy is behind is true whatever the gate will say, and if this primary does not wait for it (S-2).
     const behind = judged.map === "own" && localcnt > own.remotecnt;
     if (behind && own.state !== "outdated" && own.state !== "inconsistent") {
       if (!(await this.#storeRecord({ ...own, state: "outdated" }))) return;

@@ -312,6 +312,7 @@ class Fault {
 
   #diskErrors(machine: Machine): void {
     const rate = this.#random.pick([0.02, 0.2, 1]);
+    // Not of #random, so that seeds which have found something stay what they were.
     const once = this.#kind === "flush errors" && this.#seed % 2 === 1;
     this.#happens(`${machine.name}: ${this.#kind}, ${rate}${once ? ", once" : ""}`);
     const field =
