@@ -94,6 +94,24 @@ for (const [name, [differences, message]] of Object.entries(UNFIT)) {
   });
 }
 
+test("failover-check puts the options typed here only into what is to be typed here", async () => {
+  const typed = async (status: Partial<ResourceStatus>) => {
+    const entries = [statusOf("r0", status)];
+    const given = { status: { kind: "answered", entries } } as const;
+    return (await runCommand(failoverCheck, ["all", "-n", "beta"], given)).err;
+  };
+  assert.match(await typed({ role: "init" }), /Here:\n {4}hastctl role -n beta secondary r0\n$/);
+  for (const elsewhere of [
+    { copy: "consistent" },
+    { copy: "outdated" },
+    { copy: "inconsistent" },
+    { copy: "inconsistent", worker: WORKER },
+  ]) {
+    const err = await typed({ role: "secondary", ...elsewhere });
+    assert.match(err, /\n {4}hastctl (role primary|status) r0\n$/);
+  }
+});
+
 test("failover-check of several resources names those that are not fit, and one is enough", async () => {
   const { exitCode, err } = await check(
     { role: "primary", worker: WORKER },

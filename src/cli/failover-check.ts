@@ -13,7 +13,7 @@
  * Source: replication/promotion.ts, whose rules decide in the end: this is a forecast.
  */
 import type { ResourceStatus } from "../wire/control.ts";
-import { type Command, printError } from "./command.ts";
+import { type Command, printError, type Surroundings } from "./command.ts";
 import { EX_OK } from "./exit-code.ts";
 
 const EX_UNFIT = 1;
@@ -34,9 +34,7 @@ export const failoverCheck: Command = {
       const lines =
         outcome.kind === "failed"
           ? [errmsg ?? `Received error ${outcome.error} from hastd.`]
-          : unfitness(outcome.status, (command, rest = "") =>
-              suggest(command, `${rest} ${resource}`.trimStart()),
-            );
+          : unfitness(resource, outcome.status, suggest);
       if (lines === null) continue;
       printError(terminal, resource, lines);
       exitCode = EX_UNFIT;
@@ -47,35 +45,37 @@ export const failoverCheck: Command = {
 
 /** @returns null where it is fit; else what is true, and the next command */
 function unfitness(
+  resource: string,
   status: ResourceStatus,
-  command: (name: string, rest?: string) => string,
+  suggest: Surroundings["suggest"],
 ): string[] | null {
   const { role, worker, copy, device, remoteaddr, connected, vouched } = status;
-  const elsewhere = ["Make the other node primary, there:", `  ${command("role", "primary")}`];
+  // What is typed on the other node is without the options that were typed on this one.
+  const elsewhere = ["Make the other node primary, there:", `  hastctl role primary ${resource}`];
   switch (role) {
     case "init":
       return [
         "Its role is init: no primary can reach this copy. Here:",
-        `  ${command("role", "secondary")}`,
+        `  ${suggest("role", `secondary ${resource}`)}`,
       ];
     case "primary":
       if (worker === null) {
         return [
           "Primary, but its worker does not answer. See hastd's log, and:",
-          `  ${command("status")}`,
+          `  ${suggest("status", resource)}`,
         ];
       }
       if (device !== undefined && device.node === null) {
         return [
           `Primary, but ${device.path} is lost. What is wrong with it says:`,
-          `  ${command("status")}`,
+          `  ${suggest("status", resource)}`,
         ];
       }
       // "degraded" would also be who has lost its disk, and goes on over the other node's.
       if (copy === "inconsistent" && connected !== true) {
         return [
           "Primary over an incomplete copy, and the other node is away. Why, says:",
-          `  ${command("status")}`,
+          `  ${suggest("status", resource)}`,
         ];
       }
       return null;
@@ -88,14 +88,14 @@ function unfitness(
           ? ["Its copy is the target of an unfinished synchronization.", ...elsewhere]
           : [
               "Its copy is being synchronized. How far it is, on the other node:",
-              `  ${command("status")}`,
+              `  hastctl status ${resource}`,
             ];
       }
       if (worker !== null || vouched === true || remoteaddr === "none") return null;
       return [
         "No primary is connected, and this hastd does not know that its copy is still the newest: the other " +
           "node may have gone on. On the node that was primary last, if none is:",
-        `  ${command("role", "primary")}`,
+        `  hastctl role primary ${resource}`,
       ];
   }
 }

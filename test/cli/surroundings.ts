@@ -67,7 +67,10 @@ export async function runCommand(
     },
     entropy: { fill: (bytes) => bytes.fill(7) },
     debug: parsed.common.debug,
-    suggest: (name, rest) => `hastctl ${name} ${rest}`,
+    suggest: (name, rest) => {
+      const { node } = parsed.common;
+      return ["hastctl", name, ...(node === null ? [] : ["-n", node]), rest].join(" ");
+    },
   };
   const exitCode = await command.run(parsed.args, parsed.options, surroundings);
   return { exitCode, out, err };
