@@ -696,10 +696,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a primary is overwritten without a question",
     defect: "gate",
     ...LINK,
-    find: `    if (target) this.#askLeave(answer, map);
-    else`,
-    replace: `    if (target && map === null) this.#askLeave(answer, map);
-    else`,
+    find: `    else if (target) this.#askLeave(answer, map);`,
+    replace: `    else if (target && map === null) this.#askLeave(answer, map);`,
   },
   {
     name: "leave that was asked for one connection opens another",

@@ -4,6 +4,7 @@
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import { messageAt } from "../../test/golden/vectors.ts";
+import { NBD_READ, NbdClient } from "../../test/pretend/nbd-client.ts";
 import { type FarEnd, pretendConnection } from "../../test/pretend/net.ts";
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import { PretendSecondary } from "../../test/pretend/secondary.ts";
@@ -236,34 +237,63 @@ test("S-2: one whose gate has said no, and later yes, is told when it is whole a
 
 // ---- as primary ---------------------------------------------------------------------------------
 
+/** The first byte of each copy. */
+const OLDER = 0x11;
+const NEWER = 0x99;
+
+interface Led {
+  readonly world: World;
+  readonly engine: PrimaryEngine;
+  readonly peers: PretendSecondary[];
+  /** Whether the peer can be reached from now on. */
+  readonly reach: (reachable: boolean) => void;
+  /** What a client's READ has got, or null so far. */
+  readonly first: () => number | null;
+}
+
 /** A primary whose peer wrote alone: what the peer has is newer. */
 async function lead(
   refusal: Promise<string | null>,
   metadata: Partial<Metadata> = {},
-): Promise<{ world: World; engine: PrimaryEngine; peers: PretendSecondary[] }> {
+  reachable = true,
+): Promise<Led> {
   const world = new World({ arena: ARENA });
   world.host.resyncRefusal = refusal;
-  const { datasize } = createComponent(world.disk, {
+  const { datasize, localoff } = createComponent(world.disk, {
     resuid: RESUID,
     state: "uptodate",
     sequence: 1n,
     ...metadata,
   });
+  world.disk.poke(localoff, new Uint8Array(datasize).fill(OLDER));
   const peers: PretendSecondary[] = [];
   world.net.onConnect = () => {
+    if (!reachable) return "connection refused";
     const last = peers.at(-1);
     if (last?.wantsSecond) return last.connect();
     const map = new Uint8Array(512).fill(1, 0, 1);
     const options = { datasize, localcnt: 1n, syncsrc: "secondary", map } as const;
     const peer = new PretendSecondary(world.events, { ...options, extensions: EXT_STATE });
+    peer.data.fill(NEWER);
     peers.push(peer);
     return peer.connect();
   };
   const { settings, disk, environment, host } = world;
   const engine = await world.until(PrimaryEngine.open(settings, disk, environment, host));
   await world.until(engine.start());
+  const client = new NbdClient(world.events, world.net.dial(settings.export));
+  await client.begin();
+  const read = client.send({ type: NBD_READ, offset: 0, length: 512 });
   await world.events.settle();
-  return { world, engine, peers };
+  return {
+    world,
+    engine,
+    peers,
+    reach: (now) => {
+      reachable = now;
+    },
+    first: () => client.answer(read)?.data[0] ?? null,
+  };
 }
 
 test("a primary asks before it takes the peer's newer data", async () => {
@@ -278,7 +308,7 @@ test("a primary asks before it takes the peer's newer data", async () => {
   expect.ok(world.host.events.includes("connect"));
 });
 
-test("a primary whose gate refuses does not connect, says why, and tries again seldom", async () => {
+test("a primary whose gate refuses does not connect, and says why", async () => {
   const { world, engine, peers } = await lead(Promise.resolve("the gate /g refuses it"));
   expect.equal(engine.report().status, "degraded");
   expect.match(
@@ -287,21 +317,68 @@ test("a primary whose gate refuses does not connect, says why, and tries again s
   );
   await world.clock.pass(29_000);
   expect.equal(peers.length, 1);
-  await world.clock.pass(2_000);
-  expect.equal(peers.length, 2);
-  expect.equal(world.host.resyncAsked, 2);
 });
 
-test("leave that comes after the peer has lost patience is for the next connection", async () => {
+test("a primary that serves its own copy does not have it replaced under its clients, and tries again seldom", async () => {
+  const { world, engine, peers, reach, first } = await lead(Promise.resolve(null), {}, false);
+  expect.equal(first(), OLDER);
+  reach(true);
+  await world.clock.pass(4_000);
+  expect.equal(peers.length, 1);
+  const before = metadataOf(world);
+  expect.equal(engine.core.connected, false);
+  expect.equal(engine.core.stale, false);
+  expect.match(
+    engine.report().notes.join("\n"),
+    /refused on this node: the other node's data is newer.*here: hastctl role init (\S+) && hastctl role primary \1/,
+  );
+  await world.clock.pass(26_000);
+  expect.equal(peers.length, 1);
+  await world.clock.pass(5_000);
+  expect.equal(peers.length, 2);
+  expect.equal(world.host.resyncAsked, 0, "no gate can allow it");
+  expect.deepEqual(metadataOf(world), before);
+});
+
+test("leave that comes after the peer has lost patience is for the next connection, and nothing is served before", async () => {
   const said = Promise.withResolvers<string | null>();
-  const { world, engine, peers } = await lead(said.promise);
+  const { world, engine, peers, first } = await lead(said.promise);
+  await world.clock.pass(10_000);
   peers[0]!.leave();
-  await world.events.settle();
-  said.resolve(null);
   await world.clock.pass(1_000);
+  expect.equal(first(), null);
+  said.resolve(null);
+  await world.clock.pass(3_000);
   expect.equal(peers.length, 2);
   expect.equal(world.host.resyncAsked, 1);
   expect.equal(engine.report().status, "complete");
+  expect.equal(first(), NEWER);
+});
+
+test("leave that nobody has used for a minute is none any more, and clients wait no longer", async () => {
+  const said = Promise.withResolvers<string | null>();
+  const { world, engine, peers, reach, first } = await lead(said.promise);
+  peers[0]!.leave();
+  await world.events.settle();
+  reach(false);
+  said.resolve(null);
+  await world.clock.pass(59_000);
+  expect.equal(first(), null);
+  await world.clock.pass(12_000);
+  expect.equal(first(), OLDER);
+  reach(true);
+  await world.clock.pass(12_000);
+  expect.equal(peers.length, 2);
+  expect.equal(engine.core.connected, false);
+});
+
+test("a primary that is disconnected by its operator while the gate thinks serves its own copy", async () => {
+  const { world, engine, first } = await lead(new Promise(() => undefined));
+  await world.clock.pass(10_000);
+  expect.equal(first(), null);
+  engine.obey({ connected: false, resyncPaused: false, resyncRate: 0 });
+  await world.events.settle();
+  expect.equal(first(), OLDER);
 });
 
 test("a primary whose copy is a mixture already goes on without asking", async () => {

@@ -79,6 +79,8 @@ const RETRY_ABSENT_MAX_MS = 1_000;
 const RETRY_WAIT_MS = 500;
 /** After a refusal that only an operator can lift. */
 const RETRY_LATCHED_MS = 30_000;
+/** An answer that came too late for its connection counts for one that begins within this time. */
+const LEAVE_KEPT_MS = 60_000;
 /** The same where the peer's daemon answers from memory, and an operator waits for the repair to show. */
 const RETRY_DIVERGED_MS = 10_000;
 /** Bytes of map that a peer may make us keep: 2^31 extents, the most there are. */
@@ -154,8 +156,9 @@ export class PeerLink {
   /** Why the last connection ended. */
   #lostReason = "";
   #latchedMs = 0;
-  /** The answer, awaited or not yet used, to whether this node's copy may be overwritten. */
+  /** The answer to whether this node's copy may be overwritten: awaited, or not used yet. */
   #leave: Promise<string | null> | null = null;
+  #leaveUntilMs = 0;
 
   #a: Stream | null = null;
   #b: Stream | null = null;
@@ -256,6 +259,7 @@ export class PeerLink {
   suspend(reason: string): void {
     if (this.#suspended) return;
     this.#suspended = true;
+    this.#leave = null;
     this.disconnect(reason);
     this.#cancelTimer();
   }
@@ -486,7 +490,8 @@ export class PeerLink {
     // A copy that is being overwritten already is not worth a question.
     const target =
       answer.syncsrc === "secondary" && this.#options.core.record.state !== "inconsistent";
-    if (target) this.#askLeave(answer, map);
+    if (target && this.#options.core.serving) this.#refuseTarget(this.#clash);
+    else if (target) this.#askLeave(answer, map);
     else this.#begin(answer, map);
   }
 
@@ -497,13 +502,37 @@ export class PeerLink {
   #askLeave(answer: S2Accepted, map: Uint8Array | null): void {
     this.#state = "leave";
     const attempt = this.#attempt;
-    this.#leave ??= this.#handler.mayResync();
-    void this.#leave.then((refusal) => {
+    if (!this.awaitsLeave) {
+      this.#leaveUntilMs = Number.POSITIVE_INFINITY;
+      this.#leave = this.#handler.mayResync().finally(() => {
+        this.#leaveUntilMs = this.#options.clock.now() + LEAVE_KEPT_MS;
+      });
+    }
+    void this.#leave!.then((refusal) => {
       if (attempt !== this.#attempt) return;
       this.#leave = null;
       if (refusal === null) this.#begin(answer, map);
-      else this.#close(`${RESYNC_REFUSED} on this node: ${refusal}`, RETRY_LATCHED_MS, false);
+      else this.#refuseTarget(refusal);
     });
+  }
+
+  /** A connection is to follow, as soon as the answer is there, that makes this copy the peer's. */
+  get awaitsLeave(): boolean {
+    return this.#leave !== null && this.#options.clock.now() < this.#leaveUntilMs;
+  }
+
+  #refuseTarget(why: string): void {
+    this.#close(`${RESYNC_REFUSED} on this node: ${why}`, RETRY_LATCHED_MS, false);
+  }
+
+  /** Applications remember what they have read: newer blocks beside it would be a mix of two copies. */
+  get #clash(): string {
+    const { resource } = this.#options.settings;
+    return (
+      "the other node's data is newer, and must not appear under applications that this copy has been served " +
+      "to; once something is written here, it is a split-brain. To go on with the other node's data, end what " +
+      `uses the resource; then here: hastctl role init ${resource} && hastctl role primary ${resource}`
+    );
   }
 
   /** Puts the connection in use. */

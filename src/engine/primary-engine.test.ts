@@ -1297,6 +1297,41 @@ test("S-9: nor does one that an arbiter has chosen know better than the node tha
   expect.ok(back.world.host.notices.some((text) => /everything that was acknowledged/.test(text)));
 });
 
+test("S-9: nothing is served while the other node makes up its mind, or its copy waits to be let in", async () => {
+  for (const slow of ["s1", "s2", "the gate"] as const) {
+    const later = Promise.withResolvers<null>();
+    const back = await Aspirant.start(
+      "granted anew",
+      ORDINARY,
+      {
+        extensions: EXT_STATE | EXT_KEPT,
+        syncsrc: "secondary",
+        map: MARKED,
+        ...(slow === "the gate"
+          ? {}
+          : { holds: { message: slow, until: (send) => void later.promise.then(send) } }),
+      },
+      {},
+      LEASE,
+      undefined,
+      slow === "the gate" ? later.promise : Promise.resolve(null),
+    );
+    const { world, engine } = back;
+    await world.until(engine.start());
+    await world.events.settle();
+    back.peer!.data.fill(0x99);
+    const nbd = new NbdClient(world.events, world.net.dial(world.settings.export));
+    await nbd.begin();
+    const cookie = nbd.send({ type: NBD_READ, offset: 0, length: 512 });
+    await world.clock.pass(10_000);
+    engine.renewLease(world.clock.now() + 60_000, 0);
+    expect.equal(nbd.answer(cookie), null, slow);
+    later.resolve(null);
+    await world.clock.pass(1_000);
+    expect.equal(nbd.answer(cookie)?.data[0], 0x99, slow);
+  }
+});
+
 test("S-9: one whose hastd was there all the time, or that was forced, does not offer it, and does not take it", async () => {
   const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
   for (const trust of ["known", "forced"] as const) {

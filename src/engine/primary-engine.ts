@@ -146,6 +146,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   readonly #listeners: Listener[] = [];
   #tick: Timer | null = null;
   #gate: Timer | null = null;
+  /** A handshake is under way that decides whose data are served. */
+  #settling = false;
   #stopTimer: Timer | null = null;
   #breath: Timer | null = null;
   #inTurn = false;
@@ -521,7 +523,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     // Already on its way, or connected, where admit() has asked.
     if (!this.#orders.connected) this.#openGate();
     else if (this.#link !== null && !this.#asked) {
-      this.#gate = clock.after(GATE_MS, () => this.#openGate());
+      this.#openGateAfter(GATE_MS);
       this.#link.connect();
     }
     this.turn();
@@ -536,6 +538,19 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       this.#nbd.onTick(now);
       this.turn();
     });
+  }
+
+  #openGateAfter(ms: number): void {
+    this.#gate?.cancel();
+    this.#gate = this.#environment.clock.after(ms, () => {
+      this.#gate = null;
+      this.#openGateUnlessSettling();
+    });
+  }
+
+  /** Else attemptFailed() follows. */
+  #openGateUnlessSettling(): void {
+    if (!this.#settling && !this.#link!.awaitsLeave) this.#openGate();
   }
 
   #openGate(): void {
@@ -674,7 +689,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     if (!orders.connected) this.#link?.suspend("hastctl disconnect was typed on this node");
     else this.#link?.resume();
     // Before start() that is the start's business.
-    if (this.#listeners.length > 0) this.#link?.connect();
+    if (this.#listeners.length > 0) {
+      this.#link?.connect();
+      if (!orders.connected) this.#openGate();
+    }
     this.turn();
   }
 
@@ -1159,6 +1177,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   reached(): void {
     // It will say whether it is primary, however busy it is. Only of a dead machine nothing is heard.
     if (this.#question?.patience === "none") this.#extend(this.#question);
+    // It may have kept what our power cut has lost, and gives that to a primary only that has served nothing (S-9).
+    if (this.life().fresh) this.#settling = true;
   }
 
   begun(): void {
@@ -1177,6 +1197,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   accepted(peer: PeerState): void {
     this.#divergence = null;
+    this.#settling = false;
     this.#gate?.cancel();
     this.#gate = null;
     // Before the connection is put in use: a pass may start in linkUp() (behaviour §11).
@@ -1199,6 +1220,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       const text = reason === SPLIT_BRAIN_ERRMSG ? reason : withAdvice(reason, this.#peering);
       this.#host.warning(`Not connected to ${this.#settings.remote}: ${text}`);
     }
+    this.#settling = false;
     const question = this.#question;
     if (question !== null) {
       if (wait) this.#sawPrimary(question, null);
@@ -1209,16 +1231,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       }
       return;
     }
-    if (repeated) return;
-    if (!wait) {
-      this.#openGate();
-      return;
+    if (!wait || (repeated && this.#gate === null)) {
+      this.#openGateUnlessSettling();
+    } else if (!repeated) {
+      // The other node is on its way down, perhaps: hold requests for as long as a peer may take.
+      this.#openGateAfter(this.#settings.timeout * 1000);
     }
-    // The other node is on its way down, perhaps: hold requests for as long as a peer may take.
-    this.#gate?.cancel();
-    this.#gate = this.#environment.clock.after(this.#settings.timeout * 1000, () =>
-      this.#openGate(),
-    );
   }
 
   diverged(splitBrain: boolean, reason: string | null, peer: CopyFacts): void {

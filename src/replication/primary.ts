@@ -323,6 +323,11 @@ export class Primary {
     return !this.#served && !this.#stale;
   }
 
+  /** Clients have been served from this copy as it is: another one must not take its place under them. */
+  get serving(): boolean {
+    return this.#served && !this.#stale && this.#disk !== "gone";
+  }
+
   /** Whether the peer may be filled from this copy, all of it. */
   get whole(): boolean {
     return !this.#stale && this.#disk === "good" && this.#throwAway === "no";

@@ -36,6 +36,11 @@ export interface SecondaryOptions {
   /** Says this instead of the first or the second answer. */
   readonly s1?: Uint8Array;
   readonly s2?: Uint8Array;
+  /** Sends that answer when `until` calls what it is given. */
+  readonly holds?: {
+    readonly message: "s1" | "s2";
+    readonly until: (send: () => void) => void;
+  };
 }
 
 /** The two answers that these options amount to. */
@@ -71,6 +76,7 @@ export class PretendSecondary {
   readonly #events: Events;
   readonly #s1: Uint8Array;
   readonly #s2: Uint8Array;
+  readonly #holds: SecondaryOptions["holds"];
   #a: FarEnd | null = null;
   #b: FarEnd | null = null;
   #hello = false;
@@ -96,6 +102,7 @@ export class PretendSecondary {
     const { s1, s2 } = handshakeOf(options);
     this.#s1 = s1;
     this.#s2 = s2;
+    this.#holds = options.holds;
     this.data = new Uint8Array(Math.min(options.datasize, 1 << 24));
   }
 
@@ -127,16 +134,22 @@ export class PretendSecondary {
         const p2 = hello === null ? null : decodeHello(hello.nv);
         if (p2?.kind === "p2") this.p2 = p2;
         this.#second = true;
-        this.a.send(this.#s2);
+        this.#answer("s2", this.#s2);
       };
     }
     return connection;
   }
 
+  #answer(message: "s1" | "s2", bytes: Uint8Array): void {
+    const send = (): void => this.a.send(bytes);
+    if (this.#holds?.message === message) this.#holds.until(send);
+    else send();
+  }
+
   #hear(bytes: Uint8Array): void {
     if (!this.#hello) {
       this.#hello = true;
-      this.a.send(this.#s1);
+      this.#answer("s1", this.#s1);
       return;
     }
     this.#bytes = new Uint8Array(Buffer.concat([this.#bytes, bytes]));

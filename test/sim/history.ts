@@ -97,6 +97,8 @@ export class Copy {
   /** Which connection as primary this is, or was the last. */
   epoch = 0;
   inStep = false;
+  /** Clients have seen it as it is. */
+  serving = false;
   /** Has been primary since the two were last in step. */
   led = false;
 
@@ -569,6 +571,7 @@ export class History {
     copy.doubtful.fill(0);
     copy.connected = false;
     copy.diskless = false;
+    copy.serving = false;
     copy.untold = null;
     copy.atRisk = false;
     copy.inStep = false;
@@ -708,6 +711,10 @@ export class History {
         copy.keptBy = null;
       }
       if (core === null) continue;
+      if (copy.serving && core.stale && !core.connected) {
+        throw new Violation(`${copy.name}: newer data takes the place of a copy that is served`);
+      }
+      copy.serving = core.serving;
       if (core.connected !== copy.connected) {
         copy.connected = core.connected;
         copy.excuse = null;
