@@ -48,6 +48,28 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
       throw new Error(\`flushing`,
   },
   {
+    name: "what a failed flush of a secondary's copy has lost is not put on record",
+    defect: "S-16",
+    ...COMPONENT,
+    find: `      await this.storeRecord({ state: "inconsistent" });
+`,
+    replace: "",
+  },
+  {
+    name: "a primary is called inconsistent, since its flush failed as it began",
+    defect: "S-16",
+    ...COMPONENT,
+    find: `known || metadata.prevrole !== "secondary" || metadata`,
+    replace: `known || metadata`,
+  },
+  {
+    name: "the only copy is to be made like another one",
+    defect: "S-16, S-1",
+    ...COMPONENT,
+    find: ` || metadata.aloneSince !== null) {`,
+    replace: `) {`,
+  },
+  {
     name: "a map write that failed counts as stored",
     defect: "BD-17",
     ...COMPONENT,

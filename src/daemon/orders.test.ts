@@ -175,14 +175,30 @@ test("a look at what outdate would do takes nothing of what was known, nor does 
   };
   assert.equal(await world.order({ kind: "outdate", dryRun: true }), "it would");
   world.processes.born = (worker) => {
-    worker.says({ kind: "failed", exitCode: 66, message: "/dev/sdb is in use" });
-    worker.exit({ kind: "code", code: 66 });
+    worker.says({ kind: "failed", exitCode: 75, message: "/dev/sdb is in use" });
+    worker.exit({ kind: "code", code: 75 });
   };
   assert.match(await world.order({ kind: "outdate", dryRun: true }), /^FAILED .*is in use/);
   assert.equal(await world.notes(), "/dev/sdb is in use.", "there is no primary to go on");
   world.processes.born = (worker) => worker.says({ kind: "ready" });
   await world.resource.changeRole("primary");
   assert.equal(world.processes.last.start.trust, "known");
+});
+
+test("S-9: an errand whose disk failed, or that was killed, takes what was known: a flush has lost something", async () => {
+  for (const exit of [
+    { kind: "code", code: 66 },
+    { kind: "signal", signal: "SIGKILL" },
+  ] as const) {
+    const world = await World.as("secondary");
+    await world.connect();
+    world.processes.last.exit({ kind: "code", code: 75 });
+    world.processes.born = (worker) => worker.exit(exit);
+    assert.match(await world.order({ kind: "outdate", dryRun: true }), /^FAILED/);
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    await world.resource.changeRole("primary");
+    assert.equal(world.processes.last.start.trust, "unknown");
+  }
 });
 
 test("a refused promotion leaves the nodes parted", async () => {

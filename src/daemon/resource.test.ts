@@ -1089,6 +1089,8 @@ test("S-2, S-9: who was refused for what the other node said, or whose disk fail
     [77, "the other node has data that this copy lacks, or may", "unknown"],
     [71, "NBD server: address in use", "known"],
     [74, "local component failed (EIO)", "unknown"],
+    [66, "flushing /dev/sdb failed: Input/output error", "unknown"],
+    [75, "/dev/sdb is in use", "known"],
   ] as const) {
     const world = new World();
     await world.resource.changeRole("secondary");

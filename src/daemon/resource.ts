@@ -76,7 +76,7 @@ export const SILENT_ROUNDS_MAX = 10;
 const EX_OK = 0;
 /** A worker that dies of this exit code is started again: lost contact, no memory. */
 const EX_TEMPFAIL = 75;
-/** Its disk, or what is on it, cannot be used. */
+/** Its disk, or what is on it, cannot be used; or a flush of what was written before has failed. */
 const EX_NOINPUT = 66;
 /** Its disk failed: what was written, and not flushed before, may be missing there. */
 const EX_IOERR = 74;
@@ -813,9 +813,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#holder.workerGone();
     const { role } = worker.identity;
     if (role === "secondary") this.#left = end.left;
-    // It had no primary, and ends by itself: nothing follows from it.
+    // It had no primary, and ends by itself: where that goes well, nothing follows from it.
     const errand = role === "secondary" && this.#target === this.#role && !end.requested;
-    if (!errand && (role === "primary" ? isNews(end) : !isUsual(end))) this.#vouched = false;
+    const usual = errand ? isDone(end) : isUsual(end);
+    if (role === "primary" ? isNews(end) : !usual) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;
@@ -825,9 +826,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       if (end.failure !== null && this.#divergence.facts === null) {
         this.#note = sentence(end.failure.message);
         // The link, or the other machine: only a person can tell.
-        if (end.failure.exitCode === EX_TEMPFAIL && !end.failure.message.includes("hastctl")) {
+        const { exitCode, message } = end.failure;
+        if (!errand && exitCode === EX_TEMPFAIL && !message.includes("hastctl")) {
           this.#note += `\nwaiting for the primary. If it is gone, to go on here: hastctl role primary ${this.name}`;
-        } else if (end.failure.exitCode === EX_NOINPUT && !errand) {
+        } else if (!errand && exitCode === EX_NOINPUT) {
           this.#note +=
             "\nthe primary goes on alone, and tries again by itself: when the cause is gone, nothing is to be typed";
         }
@@ -1464,6 +1466,11 @@ function isDiskFailure({ exit }: WorkerEnd): boolean {
   return exit.kind === "code" && exit.code === EX_IOERR;
 }
 
+/** An errand was done, or could not begin since the disk was busy: what was known of the copy is as true as before. */
+function isDone({ exit }: WorkerEnd): boolean {
+  return exit.kind === "code" && (exit.code === EX_OK || exit.code === EX_TEMPFAIL);
+}
+
 /**
  * A secondary's worker ended for the link, or for us. Otherwise its primary goes on without this node, and what was
  * known of its copy counts no more: one that is killed may even have lost what it had received.
@@ -1474,12 +1481,17 @@ function isUsual({ exit, requested }: WorkerEnd): boolean {
 }
 
 /**
- * What was known of a primary's copy counts no more: its disk has failed, or the other node has shown data of its
- * own (S-2). That it is primary was to be expected; should it die now, that is failover.
+ * What was known of a primary's copy counts no more: its disk has failed, perhaps before it was of any use, or the
+ * other node has shown data of its own (S-2). That it is primary was to be expected; should it die now, that is
+ * failover. A disk that is only busy is worth another attempt (EX_TEMPFAIL), and nothing was asked of it.
  */
 function isNews(end: WorkerEnd): boolean {
-  const refusal = end.failure?.exitCode === EXIT_PROMOTION_REFUSED ? end.failure.message : null;
-  return isDiskFailure(end) || (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY));
+  const { exit, failure } = end;
+  const unusable = exit.kind === "code" && exit.code === EX_NOINPUT;
+  const refusal = failure?.exitCode === EXIT_PROMOTION_REFUSED ? failure.message : null;
+  return (
+    unusable || isDiskFailure(end) || (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY))
+  );
 }
 
 function done(...lines: readonly string[]): Resolution {

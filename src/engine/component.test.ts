@@ -3,7 +3,7 @@ import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import type { PretendDisk } from "../../test/pretend/disk.ts";
 import { createComponent, dirtyArena, World } from "../../test/pretend/world.ts";
-import { decodeMetadata, METADATA_SIZE } from "../metadata/block.ts";
+import { type CopyState, decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import {
   Component,
   type ComponentHandler,
@@ -355,5 +355,44 @@ test("load() believes the disk, not what a failed flush has left in the page cac
   await expect.rejects(
     last.load("r0", () => {}),
     /forgetting what is cached of .*Input\/output error/,
+  );
+});
+
+test("S-16: load() puts on record what a failed flush of a secondary's copy has lost, and only that", async () => {
+  const cases: readonly (readonly [Partial<Metadata>, CopyState])[] = [
+    [{ prevrole: "secondary", state: "uptodate" }, "inconsistent"],
+    [{ prevrole: "secondary", state: "consistent" }, "inconsistent"],
+    [{ prevrole: "secondary", state: "new" }, "inconsistent"],
+    [{ prevrole: "secondary", state: "outdated" }, "outdated"],
+    [{ prevrole: "secondary", state: "uptodate", aloneSince: 9 }, "uptodate"],
+    [{ prevrole: "primary", state: "uptodate" }, "uptodate"],
+    [{ prevrole: "init", state: "new" }, "new"],
+  ];
+  for (const [metadata, after] of cases) {
+    const world = new World({ arena: ARENA });
+    createComponent(world.disk, { resuid: 7n, localcnt: 3n, sequence: 1n, ...metadata });
+    let failures = 1;
+    world.disk.fail = ({ op }) => (op === "flush" && failures-- > 0 ? 5 : 0);
+    const component = new Component(world.disk, new Memory(ARENA));
+    const said =
+      after === "inconsistent"
+        ? /^flushing \/pretend\/disk failed: Input\/output error\. .*inconsistent.*hastctl role primary r0$/
+        : /^flushing \/pretend\/disk failed: Input\/output error$/;
+    await expect.rejects(world.until(component.load("r0", () => {})), { message: said });
+    const stored = decodeMetadata(world.disk.peek(0, METADATA_SIZE), "r0");
+    expect.equal(stored.state, after);
+    expect.equal(stored.prevrole, metadata.prevrole);
+    expect.equal(stored.localcnt, 3n);
+  }
+});
+
+test("S-16: load() says so where what a failed flush has lost cannot be put on record", async () => {
+  const world = new World({ arena: ARENA });
+  createComponent(world.disk, { prevrole: "secondary", state: "uptodate", sequence: 1n });
+  world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  const component = new Component(world.disk, new Memory(ARENA));
+  await expect.rejects(
+    world.until(component.load("r0", () => {})),
+    /^Error: flushing .*Input\/output error; nor can be put on record what that lost: flushing/,
   );
 });

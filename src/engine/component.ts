@@ -3,7 +3,7 @@
 
 import { assert } from "../base/assert.ts";
 import { METADATA_SIZE, type Metadata, stateOf } from "../metadata/block.ts";
-import { type CopyWrite, copyWrites, findMetadata } from "../metadata/copies.ts";
+import { type CopyWrite, copyWrites, type Found, findMetadata } from "../metadata/copies.ts";
 import type { Layout } from "../metadata/layout.ts";
 import type { Disk, DiskHandler } from "../platform/disk.ts";
 import { SLOT_COUNT } from "../replication/requests.ts";
@@ -90,21 +90,19 @@ export class Component implements DiskHandler {
    * flushed before anybody relies on it, the map included; and what an earlier flush failed to write is
    * there as well, counts as written and never will be, so the cache is not believed (invariant 6). Where one of the two copies of the metadata is
    * missing or damaged, it is written again; where the map was kept without flushes and not closed in
-   * good order, every extent is marked (S-21).
+   * good order, every extent is marked (S-21). Where that flush fails, the copy of a secondary is called
+   * inconsistent, before it throws.
    * @param warn hears of either
    * @throws MetadataError, or an Error with the errno of a failed read or write
    */
   async load(resource: string, warn: (text: string) => void): Promise<void> {
-    const { path, mediaSize, sectorSize } = this.disk;
-    await this.#flushNow();
-    const errno = this.disk.forgetCached();
-    if (errno !== 0) throw new Error(`forgetting what is cached of ${path}: ${errnoText(errno)}`);
-    const media = { mediaSize, sectorSize };
-    const found = await findMetadata(resource, media, (offset, length) =>
-      this.#read(offset, length),
-    );
-    this.#metadata = found.metadata;
-    this.#layout = found.layout;
+    const { path } = this.disk;
+    try {
+      await this.#flushNow();
+    } catch (error) {
+      throw await this.#lost(resource, error as Error);
+    }
+    const found = await this.#find(resource);
     if (found.damage !== null) warn(`${path}: ${found.damage}; it is written again`);
     if (found.rewrite) await this.#store(found.metadata);
     if (found.metadata.unflushed === true) {
@@ -115,6 +113,46 @@ export class Component implements DiskHandler {
       await this.markAll();
       await this.storeRecord({ unflushed: undefined });
     }
+  }
+
+  /** Reads the metadata from the disk itself. */
+  async #find(resource: string): Promise<Found> {
+    const { path, mediaSize, sectorSize } = this.disk;
+    const errno = this.disk.forgetCached();
+    if (errno !== 0) throw new Error(`forgetting what is cached of ${path}: ${errnoText(errno)}`);
+    const media = { mediaSize, sectorSize };
+    const found = await findMetadata(resource, media, (offset, length) =>
+      this.#read(offset, length),
+    );
+    this.#metadata = found.metadata;
+    this.#layout = found.layout;
+    return found;
+  }
+
+  /**
+   * What a worker before this one wrote is lost, and the next flush succeeds without it. A secondary's copy has
+   * no bit for that: it is put on record that it lacks something, as when a request fails (S-16). Not so of a
+   * primary's: what its peer has is marked in the map, and what it acknowledged alone nobody else has. Nor of the
+   * only copy, since there is none that it could be made like.
+   * @returns what load() throws
+   */
+  async #lost(resource: string, failure: Error): Promise<Error> {
+    try {
+      const { metadata } = await this.#find(resource);
+      const state = stateOf(metadata);
+      const known = state === "outdated" || state === "inconsistent";
+      if (known || metadata.prevrole !== "secondary" || metadata.aloneSince !== null) {
+        return failure;
+      }
+      await this.storeRecord({ state: "inconsistent" });
+    } catch (error) {
+      const { message } = error as Error;
+      return new Error(`${failure.message}; nor can be put on record what that lost: ${message}`);
+    }
+    return new Error(
+      `${failure.message}. What was written last may be missing there, so this copy is inconsistent until the ` +
+        `other node has synchronized it; there: hastctl role primary ${resource}`,
+    );
   }
 
   async #flushNow(): Promise<void> {

@@ -52,7 +52,8 @@ class Process {
     createComponent(this.world.disk, { ...known, synced: "written", ...metadata });
   }
 
-  async start(role: Start["role"]): Promise<void> {
+  async start(task: Start["role"] | "errand"): Promise<void> {
+    const role = task === "errand" ? "secondary" : task;
     this.worker.message(
       {
         kind: "start",
@@ -60,13 +61,14 @@ class Process {
         settings: this.world.settings,
         debug: 0,
         log: "stdio",
-        hello: role === "secondary" ? HELLO : null,
+        hello: task === "secondary" ? HELLO : null,
         trust: "resumed",
         orders: { connected: true, resyncPaused: false, resyncRate: 0 },
       },
       null,
     );
-    if (role === "secondary") {
+    if (task === "errand") this.worker.message({ kind: "outdate", dryRun: true }, null);
+    if (task === "secondary") {
       for (const channel of ["a", "b"] as const) {
         const { near } = pretendConnection(this.world.events, `tcp://primary (${channel})`);
         this.worker.message({ kind: "socket", channel, peer: "tcp://primary" }, near);
@@ -93,9 +95,10 @@ function silentLog(): Log {
   return log;
 }
 
-test("S-2: a busy disk is worth another attempt to a primary, and no lost link to a secondary", async () => {
+test("S-2: a busy disk is worth another attempt to a primary or an errand, and no lost link to a secondary", async () => {
   for (const [role, code] of [
     ["primary", 75],
+    ["errand", 75],
     ["secondary", 66],
   ] as const) {
     const process = new Process();

@@ -29,7 +29,7 @@ const EXIT_OK = 0;
 const EXIT_COMPONENT = 66;
 const EXIT_EXPORT = 71;
 const EXIT_PRIVILEGES = 78;
-/** Worth another attempt: the connection went, or another process has the disk that a primary needs. */
+/** Worth another attempt: the connection went, or another process has the disk that a primary or an errand needs. */
 const EXIT_AGAIN = 75;
 /** How long a stopping primary waits for its peer. */
 export const STOP_GRACE_MS = 10_000;
@@ -266,7 +266,7 @@ export class ResourceWorker {
   }
 
   /** Null if the worker ends instead. */
-  async #open({ role, settings }: Start): Promise<Disk | null> {
+  async #open({ role, settings, hello }: Start): Promise<Disk | null> {
     const { clock } = this.#host.environment;
     const deadline = clock.now() + LOCK_WAIT_MS;
     while (!this.#stopping) {
@@ -276,7 +276,7 @@ export class ResourceWorker {
         const inUse = error instanceof DiskError && error.code === "EBUSY";
         if (!inUse || clock.now() >= deadline) {
           // To a secondary's primary this is no lost link: it goes on alone, and hastd must know (S-2).
-          const again = inUse && role === "primary";
+          const again = inUse && (role === "primary" || hello === null);
           this.#fail(again ? EXIT_AGAIN : EXIT_COMPONENT, textOf(error, settings));
           return null;
         }
