@@ -181,8 +181,16 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a secondary whose worker was killed is promoted on its word",
     defect: "S-2",
     ...RESOURCE,
-    find: `  if (exit.kind !== "code") return false;`,
-    replace: `  if (exit.kind !== "code") return true;`,
+    find: `  if (exit.kind !== "code" || !wasReady) return false;`,
+    replace: `  if (exit.kind !== "code") return true;
+  if (!wasReady) return false;`,
+  },
+  {
+    name: "what a primary that came back has shown is forgotten with the worker that was to judge it",
+    defect: "S-2",
+    ...RESOURCE,
+    find: `  if (exit.kind !== "code" || !wasReady) return false;`,
+    replace: `  if (exit.kind !== "code") return false;`,
   },
   {
     name: "a secondary whose disk was busy is promoted on its word",

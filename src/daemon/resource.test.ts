@@ -965,6 +965,24 @@ test("S-2: one that was in role init meanwhile, or whose primary never got in, m
   assert.equal(other.processes.last.start.trust, "unknown");
 });
 
+test("S-2: nor may one to which its primary came back, and nobody has judged what that had to show", async () => {
+  for (const how of ["link", "promotion"] as const) {
+    const world = new World();
+    await world.resource.changeRole("secondary");
+    await world.connect();
+    world.processes.last.exit({ kind: "code", code: 75 });
+    // It still opens its disk, and P2 may say that the primary went on alone.
+    world.processes.born = () => undefined;
+    await world.connect();
+    if (how === "link") world.processes.last.exit({ kind: "code", code: 75 });
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    const change = world.resource.changeRole("primary");
+    await world.clock.advance(20_000);
+    assert.equal((await change).kind, "done");
+    assert.equal(world.processes.last.start.trust, "unknown");
+  }
+});
+
 test("S-2: nor may one that was primary, and in role init since", async () => {
   const world = new World();
   await world.resource.changeRole("primary");

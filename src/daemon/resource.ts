@@ -1473,10 +1473,12 @@ function isDone({ exit }: WorkerEnd): boolean {
 
 /**
  * A secondary's worker ended for the link, or for us. Otherwise its primary goes on without this node, and what was
- * known of its copy counts no more: one that is killed may even have lost what it had received.
+ * known of its copy counts no more: one that is killed may even have lost what it had received. Nor does that count
+ * where it was not ready yet: its primary lived, and what that one's P2 shows, that it went on alone, say, has
+ * perhaps not been judged.
  */
-function isUsual({ exit, requested }: WorkerEnd): boolean {
-  if (exit.kind !== "code") return false;
+function isUsual({ exit, requested, wasReady }: WorkerEnd): boolean {
+  if (exit.kind !== "code" || !wasReady) return false;
   return exit.code === EX_TEMPFAIL || (exit.code === EX_OK && requested);
 }
 
