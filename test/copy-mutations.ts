@@ -229,6 +229,35 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     replace: `    const usual = errand || isUsual(end);`,
   },
   {
+    name: "an errand forgets what the last worker left",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `!(errand && usual)) this.#left`,
+    replace: `!this.#stopping) this.#left`,
+  },
+  {
+    name: "an errand keeps what the last worker left, although it failed",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `!(errand && usual)) this.#left`,
+    replace: `!errand) this.#left`,
+  },
+  {
+    name: "a promotion that began nothing forgets what the last worker left",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `    if (role !== this.#role) this.#setRole(role);`,
+    replace: `    this.#setRole(role);`,
+  },
+  {
+    name: "a connection that broke as it was handed over takes what the last worker left",
+    defect: "S-9",
+    ...WORKER,
+    find: `          if (left !== null) this.#host.tell({ kind: "left", left });
+`,
+    replace: "",
+  },
+  {
     name: "a copy whose flush failed as a promotion began is believed later",
     defect: "S-9",
     ...RESOURCE,

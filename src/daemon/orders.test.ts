@@ -185,6 +185,30 @@ test("a look at what outdate would do takes nothing of what was known, nor does 
   assert.equal(world.processes.last.start.trust, "known");
 });
 
+test("S-9: an errand that goes well takes nothing of what the last worker left, unless it changed the copy", async () => {
+  const left = { cache: 8n, held: { resuid: 7n, localcnt: 1n, remotecnt: 2n } };
+  for (const [code, dryRun, kept] of [
+    [0, true, true],
+    [75, true, true],
+    [66, true, false],
+    [0, false, false],
+  ] as const) {
+    const world = await World.as("secondary");
+    await world.connect();
+    world.processes.last.says({ kind: "left", left });
+    world.processes.last.exit({ kind: "code", code: 75 });
+    world.processes.born = (worker) => {
+      const resolution = { kind: "done", lines: ["so"] } as const;
+      if (code === 0) worker.says({ kind: "answer", resolution });
+      worker.exit({ kind: "code", code });
+    };
+    await world.order({ kind: "outdate", dryRun });
+    world.processes.born = (worker) => worker.says({ kind: "ready" });
+    await world.connect();
+    assert.deepEqual(world.processes.last.start.hello?.left, kept ? left : null);
+  }
+});
+
 test("S-9: an errand whose disk failed, or that was killed, takes what was known: a flush has lost something", async () => {
   for (const exit of [
     { kind: "code", code: 66 },

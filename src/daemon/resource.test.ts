@@ -1633,6 +1633,21 @@ test("a device that cannot be made leaves a secondary what it was", async () => 
   assert.equal(world.machine.tools.size, 0);
 });
 
+test("S-9: a promotion that begins nothing takes nothing of what the last worker left", async () => {
+  const left = { cache: 8n, held: { resuid: 7n, localcnt: 1n, remotecnt: 2n } };
+  const world = new DeviceWorld();
+  await world.role("secondary");
+  await world.connect();
+  world.processes.last.says({ kind: "left", left });
+  world.processes.last.exit({ kind: "code", code: 75 });
+  world.machine.files.set("/dev/hast/r0", "backup");
+  const change = await world.role("primary");
+  assert(change.kind === "failed");
+  assert.match(change.reason, /is in the way/);
+  await world.connect();
+  assert.deepEqual(world.processes.last.start.hello?.left, left);
+});
+
 test("a machine without the tools keeps the role it has", async () => {
   const world = new DeviceWorld();
   world.machine.installed.delete("nbdfuse");

@@ -370,7 +370,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const stays = wanted === "primary" && previousRole === "secondary" && !forced;
     const back = typeof failure !== "string" || (stays && this.#worker === null);
     const role = back ? previousRole : "init";
-    this.#setRole(role);
+    // Where nothing was begun, what the last worker left is still so.
+    if (role !== this.#role) this.#setRole(role);
     if (role === previousRole) this.#orders = orders;
     if (role === wanted) {
       this.#sayError(sentence(`the role is ${role}, but ${reason}`));
@@ -812,10 +813,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#worker = null;
     this.#holder.workerGone();
     const { role } = worker.identity;
-    if (role === "secondary") this.#left = end.left;
     // It had no primary, and ends by itself: where that goes well, nothing follows from it.
     const errand = role === "secondary" && this.#target === this.#role && !end.requested;
     const usual = errand ? isDone(end) : isUsual(end);
+    // An errand that changed the copy is known to whoever asked for it.
+    if (role === "secondary" && !(errand && usual)) this.#left = end.left;
     if (role === "primary" ? isNews(end) : !usual) this.#vouched = false;
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);

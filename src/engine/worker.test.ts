@@ -9,7 +9,7 @@ import type { Metadata } from "../metadata/block.ts";
 import { DiskError } from "../platform/disk.ts";
 import type { Log } from "../platform/log.ts";
 import { ResourceWorker, type Start } from "./worker.ts";
-import type { FromWorker, PeerHello } from "./worker-messages.ts";
+import type { FromWorker, Left, PeerHello } from "./worker-messages.ts";
 
 const ARENA = dirtyArena();
 const RESUID = 77n;
@@ -52,8 +52,11 @@ class Process {
     createComponent(this.world.disk, { ...known, synced: "written", ...metadata });
   }
 
-  async start(task: Start["role"] | "errand"): Promise<void> {
-    const role = task === "errand" ? "secondary" : task;
+  async start(
+    task: Start["role"] | "errand" | "handed over",
+    left: Left | null = null,
+  ): Promise<void> {
+    const role = task === "primary" ? "primary" : "secondary";
     this.worker.message(
       {
         kind: "start",
@@ -61,7 +64,7 @@ class Process {
         settings: this.world.settings,
         debug: 0,
         log: "stdio",
-        hello: task === "secondary" ? HELLO : null,
+        hello: task === "primary" || task === "errand" ? null : { ...HELLO, left },
         trust: "resumed",
         orders: { connected: true, resyncPaused: false, resyncRate: 0 },
       },
@@ -109,6 +112,18 @@ test("S-2: a busy disk is worth another attempt to a primary or an errand, and n
     await process.world.clock.pass(2_000);
     expect.deepEqual(process.exits, [code]);
     expect.deepEqual(process.told, [{ kind: "failed", exitCode: code, message: BUSY }]);
+  }
+});
+
+test("S-9: a secondary that one of its two sockets does not reach leaves what the last one left", async () => {
+  const left = { cache: 8n, held: { resuid: RESUID, localcnt: 1n, remotecnt: 0n } };
+  for (const given of [left, null]) {
+    const process = new Process();
+    await process.start("handed over", given);
+    process.worker.message({ kind: "socket", channel: "a", peer: "tcp://primary" }, null);
+    expect.deepEqual(process.exits, [75]);
+    expect.deepEqual(process.kinds, given === null ? ["failed"] : ["left", "failed"]);
+    if (given !== null) expect.deepEqual(process.told[0], { kind: "left", left: given });
   }
 });
 

@@ -86,6 +86,9 @@ export class ResourceWorker {
         return;
       case "socket":
         if (socket === null) {
+          // Nobody has touched the disk since.
+          const left = this.#start?.hello?.left ?? null;
+          if (left !== null) this.#host.tell({ kind: "left", left });
           this.#fail(EXIT_AGAIN, "the primary closed the connection before it was handed over");
           return;
         }
