@@ -261,8 +261,31 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose flush failed as a promotion began is believed later",
     defect: "S-9",
     ...RESOURCE,
-    find: `    unusable || isDisk`,
-    replace: `    isDisk`,
+    find: `    unusable ||
+`,
+    replace: "",
+  },
+  {
+    name: "a primary that hastd had to kill is promoted on its word later",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `end.killed || (end.requested && !end.wasReady);`,
+    replace: `end.requested && !end.wasReady;`,
+  },
+  {
+    name: "a primary that had to go before it was ready is promoted on its word later",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `end.killed || (end.requested && !end.wasReady);`,
+    replace: `end.killed;`,
+  },
+  {
+    name: "a primary that ended well, as it was to be killed, counts as killed",
+    defect: "S-9",
+    file: "src/daemon/worker.ts",
+    suite: "daemon",
+    find: `this.#killed && exit.kind === "signal",`,
+    replace: `this.#killed,`,
   },
   {
     name: "an errand that found the disk busy takes what was known of the copy",
@@ -282,8 +305,9 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose disk failed in a promotion is believed later",
     defect: "S-9",
     ...RESOURCE,
-    find: `unusable || isDiskFailure(end) ||`,
-    replace: `unusable ||`,
+    find: `    isDiskFailure(end) ||
+`,
+    replace: "",
   },
   {
     name: "nobody hears that the disk failed as the primary stopped",

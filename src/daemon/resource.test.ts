@@ -1190,6 +1190,68 @@ test("S-4, S-9: whoever ends a primary hears that its disk failed at the end, an
   }
 });
 
+test("S-9: a primary that hastd had to kill is not believed: a flush may have failed with nobody left to hear it", async () => {
+  const trust = (world: World): unknown => world.processes.last.start.trust;
+  const ready = (worker: FakeWorker): void => worker.says({ kind: "ready" });
+
+  const stopped = new World();
+  await stopped.resource.changeRole("primary");
+  stopped.processes.last.obedient = false;
+  const change = stopped.resource.changeRole("secondary");
+  await stopped.clock.advance(STOP_GRACE_MS);
+  assert.equal((await change).kind, "done");
+  await stopped.resource.changeRole("primary");
+  assert.equal(trust(stopped), "unknown", "it did not stop");
+
+  const watched = new World();
+  await watched.resource.changeRole("primary");
+  await rounds(watched, SILENT_ROUNDS_MAX);
+  await watched.clock.advance(RESTART_DELAY_MIN_MS);
+  assert.equal(trust(watched), "unknown", "it did not answer");
+  watched.processes.last.exit({ kind: "signal", signal: "SIGSEGV" });
+  await watched.clock.advance(2 * RESTART_DELAY_MIN_MS);
+  assert.equal(trust(watched), "resumed", "it was ready again, and died of itself");
+
+  const starting = new World();
+  await starting.resource.changeRole("secondary");
+  await starting.connect();
+  starting.processes.last.exit({ kind: "code", code: 75 });
+  starting.processes.born = () => undefined;
+  const promotion = starting.resource.changeRole("primary");
+  await starting.clock.advance(READY_TIMEOUT_MS + 40_000);
+  assert.equal((await promotion).kind, "failed");
+  starting.processes.born = ready;
+  await starting.resource.changeRole("primary");
+  assert.equal(trust(starting), "unknown", "it was never ready");
+});
+
+test("S-9: a primary that is told to go before its first flush has ended is not believed", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.born = () => undefined;
+  world.processes.last.exit({ kind: "signal", signal: "SIGSEGV" });
+  await world.clock.advance(RESTART_DELAY_MIN_MS);
+  assert.equal(world.processes.last.start.trust, "resumed");
+  await world.resource.changeRole("secondary");
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "unknown");
+});
+
+test("S-9: a primary that ends by itself, just as it is killed, is believed", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  const worker = world.processes.last;
+  worker.obedient = false;
+  worker.killable = false;
+  const change = world.resource.changeRole("secondary");
+  await world.clock.advance(STOP_GRACE_MS);
+  worker.exit({ kind: "code", code: 0 });
+  assert.equal((await change).kind, "done");
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "known");
+});
+
 test("S-9: a primary that a reload restarts does not go on over a disk that failed as it stopped", async () => {
   const world = new World();
   const way = { kind: "restarted" } as const;

@@ -1485,16 +1485,22 @@ function isUsual({ exit, requested, wasReady }: WorkerEnd): boolean {
 }
 
 /**
- * What was known of a primary's copy counts no more: its disk has failed, perhaps before it was of any use, or the
- * other node has shown data of its own (S-2). That it is primary was to be expected; should it die now, that is
- * failover. A disk that is only busy is worth another attempt (EX_TEMPFAIL), and nothing was asked of it.
+ * What was known of a primary's copy counts no more: its disk has failed, perhaps before it was of any use, or
+ * the other node has shown data of its own (S-2). That it is primary was to be expected; should it die now, that is
+ * failover. A disk that is only busy is worth another attempt (EX_TEMPFAIL), and nothing was asked of it. One that
+ * did not answer, or was told to go before it was ready, may have been in a flush: how that ends nobody hears, and
+ * the next one succeeds (S-9).
  */
 function isNews(end: WorkerEnd): boolean {
   const { exit, failure } = end;
+  const unheard = end.killed || (end.requested && !end.wasReady);
   const unusable = exit.kind === "code" && exit.code === EX_NOINPUT;
   const refusal = failure?.exitCode === EXIT_PROMOTION_REFUSED ? failure.message : null;
   return (
-    unusable || isDiskFailure(end) || (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY))
+    unheard ||
+    unusable ||
+    isDiskFailure(end) ||
+    (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY))
   );
 }
 

@@ -44,6 +44,8 @@ export interface WorkerEnd {
   readonly wasReady: boolean;
   /** We had asked it to stop, or killed it. */
   readonly requested: boolean;
+  /** We had to kill it, since it did not answer, and that is what it died of. */
+  readonly killed: boolean;
   /** How long it lived. */
   readonly lifetimeMs: number;
 }
@@ -82,6 +84,7 @@ export class Worker {
   #ready = false;
   #sectorSize = 512;
   #requested = false;
+  #killed = false;
   #failure: WorkerEnd["failure"] = null;
   #end: WorkerEnd | null = null;
   /** Asked and not answered: at most one, so that a worker that never answers costs nothing. */
@@ -150,7 +153,7 @@ export class Worker {
         this.#log.error(
           `The worker (pid ${this.pid}) was not ready after ${timeoutMs / 1000} s and is killed.`,
         );
-        this.#process.kill("SIGKILL");
+        this.kill();
         await this.#wait(this.#goneWaiters, KILL_TIMEOUT_MS);
       }
     }
@@ -226,8 +229,9 @@ export class Worker {
     return await answer;
   }
 
-  /** Ends it as a crash would; what follows is what follows that. */
+  /** Ends it as a crash would; what follows is what follows that, but that what its disk did is not known. */
   kill(): void {
+    this.#killed = true;
     this.#process.kill("SIGKILL");
   }
 
@@ -248,7 +252,7 @@ export class Worker {
     this.#log.warning(
       `The worker (pid ${this.pid}) did not stop within ${graceMs / 1000} s and is killed.`,
     );
-    this.#process.kill("SIGKILL");
+    this.kill();
     const killed = await this.#wait(this.#goneWaiters, KILL_TIMEOUT_MS);
     return killed === "done" ? "gone" : "stuck";
   }
@@ -339,6 +343,7 @@ export class Worker {
       left: this.#left,
       wasReady: this.#ready,
       requested: this.#requested,
+      killed: this.#killed && exit.kind === "signal",
       lifetimeMs: this.#clock.now() - this.#bornMs,
     };
   }
