@@ -137,7 +137,7 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     defect: "S-9, S-17",
     file: "src/daemon/resource.ts",
     suite: "arbiter",
-    find: `const granted = this.#vouched ? "granted" : "granted anew";`,
+    find: `const granted = this.#vouched && !this.#flushUnheard ? "granted" : "granted anew";`,
     replace: `const granted = "granted";`,
   },
   {
@@ -145,7 +145,7 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     defect: "S-9, S-17",
     file: "src/engine/primary-engine.ts",
     suite: "arbiter",
-    find: `this.#trust === "unknown" || this.#trust === "granted anew"`,
+    find: `this.#trust === "unknown" || this.#trust.endsWith(" anew")`,
     replace: `this.#trust === "unknown"`,
   },
 ];

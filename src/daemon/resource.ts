@@ -141,6 +141,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    * was lost, and not in role init since. Another one, started since, does not know what it has missed (S-2).
    */
   #vouched = false;
+  /**
+   * A primary's worker did not answer and was killed, or was told to go before it was ready: it may have been in a
+   * flush. How that ends nobody hears, and the next one succeeds: its peer may have kept what that lost (S-9).
+   */
+  #flushUnheard = false;
   /** What the last worker of a secondary left to the next one (S-9). */
   #left: Left | null = null;
   readonly #divergence: KnownDivergence;
@@ -514,7 +519,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
         if (lease !== null) this.#holder.take(lease);
-        const granted = this.#vouched ? "granted" : "granted anew";
+        const granted = this.#vouched && !this.#flushUnheard ? "granted" : "granted anew";
         const trust = lease === null ? this.#trust(known) : granted;
         const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
@@ -700,7 +705,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   // --- Workers.
 
   #trust(known: "known" | "resumed"): Trust {
-    return this.#vouched ? known : "unknown";
+    if (!this.#vouched) return "unknown";
+    if (!this.#flushUnheard) return known;
+    // Its peer may be away, and then nobody has what it lacks.
+    return known === "resumed" ? "resumed anew" : "unknown";
   }
 
   #startPrimary(trust: Trust): Worker {
@@ -735,7 +743,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     assert(worker === this.#worker);
     this.#note = this.#loss = null;
     // One that was told to go meanwhile says it too late: why it had to go is what counts.
-    if (worker.wanted) this.#vouched = !this.#leansOnPeer(worker);
+    if (worker.wanted) {
+      this.#vouched = !this.#leansOnPeer(worker);
+      this.#flushUnheard = false;
+    }
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
     // The device rides over a worker's death, unless its tools have died, too.
     if (worker.identity.role === "primary") this.deviceLost();
@@ -819,6 +830,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     // An errand that changed the copy is known to whoever asked for it.
     if (role === "secondary" && !(errand && usual)) this.#left = end.left;
     if (role === "primary" ? isNews(end) : !usual) this.#vouched = false;
+    if (role === "primary" && (end.killed || (end.requested && !end.wasReady))) {
+      this.#flushUnheard = true;
+    }
     if (end.requested || this.#stopping || role !== this.#role) {
       this.#log.debug(1, `The worker has gone: ${describeEnd(end)}.`);
       return;
@@ -1443,7 +1457,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       worker: report,
       ...(copy === null ? {} : { copy }),
       ...(report?.connected ? { connected: true } : {}),
-      ...(this.#vouched ? { vouched: true } : {}),
+      ...(this.#vouched && !this.#flushUnheard ? { vouched: true } : {}),
       resyncrate: this.#orders.resyncRate,
       ...(settings.remote === "none" ? {} : { transport: transportOf(settings) }),
       ...(device === null ? {} : { device }),
@@ -1487,20 +1501,14 @@ function isUsual({ exit, requested, wasReady }: WorkerEnd): boolean {
 /**
  * What was known of a primary's copy counts no more: its disk has failed, perhaps before it was of any use, or
  * the other node has shown data of its own (S-2). That it is primary was to be expected; should it die now, that is
- * failover. A disk that is only busy is worth another attempt (EX_TEMPFAIL), and nothing was asked of it. One that
- * did not answer, or was told to go before it was ready, may have been in a flush: how that ends nobody hears, and
- * the next one succeeds (S-9).
+ * failover. A disk that is only busy is worth another attempt (EX_TEMPFAIL), and nothing was asked of it.
  */
 function isNews(end: WorkerEnd): boolean {
   const { exit, failure } = end;
-  const unheard = end.killed || (end.requested && !end.wasReady);
   const unusable = exit.kind === "code" && exit.code === EX_NOINPUT;
   const refusal = failure?.exitCode === EXIT_PROMOTION_REFUSED ? failure.message : null;
   return (
-    unheard ||
-    unusable ||
-    isDiskFailure(end) ||
-    (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY))
+    unusable || isDiskFailure(end) || (refusal !== null && !refusal.startsWith(OTHER_IS_PRIMARY))
   );
 }
 

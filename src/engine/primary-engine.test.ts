@@ -1332,6 +1332,17 @@ test("S-9: nothing is served while the other node makes up its mind, or its copy
   }
 });
 
+test("S-9: nor does one whose worker hung until hastd killed it; where nobody can be asked, it goes on", async () => {
+  const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
+  const back = await Aspirant.start("resumed anew", ORDINARY, peer);
+  await back.serves();
+  expect.deepEqual(back.peer?.p2?.life, { fresh: true, early: false });
+  expect.ok(back.world.host.notices.some((text) => /everything that was acknowledged/.test(text)));
+
+  const alone = await Aspirant.start("resumed anew", ORDINARY, "connection refused");
+  await alone.serves();
+});
+
 test("S-9: one whose hastd was there all the time, or that was forced, does not offer it, and does not take it", async () => {
   const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
   for (const trust of ["known", "forced"] as const) {

@@ -1266,7 +1266,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   life(): PrimaryLife {
     // A hastd that was there all the time answers for this machine's cache; an operator, by force, for the copy.
-    const anew = this.#trust === "unknown" || this.#trust === "granted anew";
+    const anew = this.#trust === "unknown" || this.#trust.endsWith(" anew");
     const fresh = this.#core.fresh && anew;
     return { fresh, early: this.#settings.replication === "async" };
   }

@@ -39,10 +39,12 @@ test("S-2, S-11: who was there when the link was lost goes on, unless the other 
 });
 
 test("a primary whose worker is started again asks nobody, but never goes on over a copy known to be old", () => {
-  expect.deepEqual(
-    STATES.map((state) => word(state, { trust: "resumed" })),
-    ["go", "go", "go", "refuse", "refuse"],
-  );
+  for (const trust of ["resumed", "resumed anew"] as const) {
+    expect.deepEqual(
+      STATES.map((state) => word(state, { trust })),
+      ["go", "go", "go", "refuse", "refuse"],
+    );
+  }
 });
 
 test("a node without a remote needs nobody", () => {

@@ -21,10 +21,17 @@ import type { DataState } from "./requests.ts";
 /**
  * What hastd adds to the metadata: "known", this very instance of it was primary, or was secondary
  * when the link was lost; "resumed", the same, and it is primary: only its worker is another; "granted", an
- * arbiter has it on record that this copy has everything, and "granted anew", if only in a cache that may be
- * gone; "forced", an operator knows better.
+ * arbiter has it on record that this copy has everything; "resumed anew" and "granted anew", if only in a cache
+ * that may be gone; "forced", an operator knows better.
  */
-export type Trust = "known" | "resumed" | "unknown" | "granted" | "granted anew" | "forced";
+export type Trust =
+  | "known"
+  | "resumed"
+  | "resumed anew"
+  | "unknown"
+  | "granted"
+  | "granted anew"
+  | "forced";
 
 export type Admission =
   | { readonly kind: "go" }
@@ -56,6 +63,7 @@ export interface Candidate {
 export function admission(candidate: Candidate): Admission {
   const { state, wasPrimary, unused, met, sole, trust, hasRemote } = candidate;
   const isGranted = trust === "granted" || trust === "granted anew";
+  const isResumed = trust === "resumed" || trust === "resumed anew";
   if (trust === "forced") return { kind: "go" };
   if (state === "outdated") return { kind: "refuse", because: state };
   if (state === "inconsistent") {
@@ -63,11 +71,11 @@ export function admission(candidate: Candidate): Admission {
     if (isGranted) return { kind: "refuse", because: state };
     // What is missing is read from the peer, and nothing goes on without it (S-6).
     if (!wasPrimary || !hasRemote) return { kind: "refuse", because: state };
-    return trust === "resumed" ? { kind: "go" } : { kind: "ask", needs: "agreement" };
+    return isResumed ? { kind: "go" } : { kind: "ask", needs: "agreement" };
   }
   if (isGranted || !hasRemote) return { kind: "go" };
   // What this hastd knows is of another component, if this one was created meanwhile.
-  if (trust === "resumed" && !unused) return { kind: "go" };
+  if (isResumed && !unused) return { kind: "go" };
   if (trust === "known" && !unused) return { kind: "ask", needs: "no-rival" };
   // A primary without a disk can go on over this copy only.
   if (sole && state === "uptodate") return { kind: "ask", needs: "no-primary" };
