@@ -192,9 +192,9 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a write refused by the peer is not scheduled",
     defect: "BD-2",
     ...PRIMARY,
-    find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.#peerLacks(slot);`,
-    replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {`,
+    find: `    this.#peerLacks(slot);
+    if (this.#answered[slot] === ANSWERED) {`,
+    replace: `    if (this.#answered[slot] === ANSWERED) {`,
   },
   {
     name: "an error of the peer counts as done",
@@ -583,10 +583,10 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a trim that the peer could not do is not copied",
     defect: "BD-20",
     ...PRIMARY,
-    find: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    this.#peerLacks`,
-    replace: `  #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
-    if (this.kind[slot] !== ZERO) this.#peerLacks`,
+    find: `    this.#peerLacks(slot);
+    if (this.#answered`,
+    replace: `    if (this.kind[slot] !== ZERO) this.#peerLacks(slot);
+    if (this.#answered`,
   },
   {
     name: "a FLUSH that failed here succeeds if the peer's did",

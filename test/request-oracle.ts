@@ -3,7 +3,8 @@
  * What a stream of bytes on connection A may do to a secondary's data, told without our decoders:
  *
  *   bytes ─► whole messages, one after the other ─► a WRITE or DELETE in order: its bytes, all of them
- *                                                ├─► another request, or one to be refused: nothing
+ *                                                ├─► another request, or one to be refused: nothing, but
+ *                                                │   that this copy lacks what it was to change
  *                                                └─► a broken one: nothing, and nothing after it
  *
  * Source: wire protocol §2.3, §2.4, §3, §4, §8. Only LZF streams are unpacked by our own code.
@@ -35,44 +36,54 @@ export interface Verdict {
   readonly broken: boolean;
   /** Whole requests in front of that. */
   readonly requests: number;
+  /** One of them was refused that was to change a part of this copy. */
+  readonly lacks: boolean;
 }
 
 /** Does to `data` what the secondary has to do to its own. */
 export function obey(stream: Uint8Array, rules: Rules, data: Uint8Array): Verdict {
   const view = new DataView(stream.buffer, stream.byteOffset, stream.length);
   let requests = 0;
+  let lacks = false;
   for (let at = 0; ; requests++) {
-    if (stream.length - at < 5) return { broken: false, requests };
+    if (stream.length - at < 5) return { broken: false, requests, lacks };
     const nvSize = view.getUint32(at + 1, true);
-    if (stream[at]! > 2 || nvSize === 0 || nvSize > NV_SIZE_MAX) return { broken: true, requests };
+    if (stream[at]! > 2 || nvSize === 0 || nvSize > NV_SIZE_MAX)
+      return { broken: true, requests, lacks };
     const nvEnd = at + 5 + nvSize;
-    if (nvEnd > stream.length) return { broken: false, requests };
+    if (nvEnd > stream.length) return { broken: false, requests, lacks };
     const values = entries(stream.subarray(at + 5, nvEnd));
-    if (values === null) return { broken: true, requests };
+    if (values === null) return { broken: true, requests, lacks };
     const cmd = integer(values, "cmd", 2);
     const size = Number(integer(values, "size", 6) ?? 0n);
     if (size > PAYLOAD_MAX || (size > 0 && cmd !== BigInt(WRITE)))
-      return { broken: true, requests };
-    if (nvEnd + size > stream.length) return { broken: false, requests };
-    if (!obeyOne(values, Number(cmd ?? 0n), stream.subarray(nvEnd, nvEnd + size), rules, data)) {
-      return { broken: true, requests };
-    }
+      return { broken: true, requests, lacks };
+    if (nvEnd + size > stream.length) return { broken: false, requests, lacks };
+    const done = obeyOne(
+      values,
+      Number(cmd ?? 0n),
+      stream.subarray(nvEnd, nvEnd + size),
+      rules,
+      data,
+    );
+    if (done === "broken") return { broken: true, requests, lacks };
+    if (done === "lacks") lacks = true;
     at = nvEnd + size;
   }
 }
 
-/** @returns false if the message is not to be believed */
+/** @returns "broken" if the message is not to be believed */
 function obeyOne(
   values: Values,
   cmd: number,
   payload: Uint8Array,
   rules: Rules,
   data: Uint8Array,
-): boolean {
-  if (cmd === KEEPALIVE) return true;
-  if (cmd === STATE) return rules.states && isState(values);
-  if (cmd < READ || cmd > KEEPALIVE) return false;
-  if (cmd !== WRITE && cmd !== DELETE) return true;
+): "obeyed" | "lacks" | "broken" {
+  if (cmd === KEEPALIVE) return "obeyed";
+  if (cmd === STATE) return rules.states && isState(values) ? "obeyed" : "broken";
+  if (cmd < READ || cmd > KEEPALIVE) return "broken";
+  if (cmd !== WRITE && cmd !== DELETE) return "obeyed";
   const seq = integer(values, "seq", 8);
   const offset = integer(values, "offset", 8);
   const length = integer(values, "length", 8);
@@ -87,15 +98,19 @@ function obeyOne(
     offset + length > BigInt(rules.dataSize) ||
     offset % sector !== 0n ||
     length % sector !== 0n;
-  if (refused) return true;
+  if (refused) {
+    const somewhere = offset !== null && offset < BigInt(rules.dataSize);
+    const something = length !== null && length > 0n && length < 2n ** 53n;
+    return somewhere && something ? "lacks" : "obeyed";
+  }
   if (cmd === DELETE) {
     data.fill(0, Number(offset), Number(offset + length));
-    return true;
+    return "obeyed";
   }
   const bytes = unpacked(values, payload, Number(length));
-  if (bytes === null) return false;
+  if (bytes === null) return "broken";
   data.set(bytes, Number(offset));
-  return true;
+  return "obeyed";
 }
 
 function isState(values: Values): boolean {

@@ -6,6 +6,7 @@ import { Events } from "../../test/pretend/events.ts";
 import { REMEMBERED_MS, REPEAT_MS, RequestFailures } from "./request-failures.ts";
 
 const EIO = 5;
+const EINVAL = 22;
 const ENOSPC = 28;
 
 function make(): { failures: RequestFailures; clock: PretendClock; warnings: string[] } {
@@ -26,6 +27,12 @@ test("failed() warns at once, then once a minute with how many there were", asyn
   expect.equal(warnings.length, 2);
   expect.match(warnings[1]!, /reading: Input\/output error \(100 requests since/);
   expect.match(warnings[1]!, /dmesg\.$/);
+});
+
+test("what a disk calls invalid may be a matter of its sectors, and no kernel's log tells of that", () => {
+  const { failures, warnings } = make();
+  failures.failed("writing", EINVAL);
+  expect.match(warnings[0]!, /sectors are larger.*hastctl status on that machine/);
 });
 
 test("note tells of the last failure while it is recent", async () => {

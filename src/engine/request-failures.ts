@@ -15,6 +15,7 @@ export const REPEAT_MS = 60_000;
 /** Failures older than this are history, which `local errors` of `hastctl list` keeps counting. */
 export const REMEMBERED_MS = 3_600_000;
 
+const EINVAL = 22;
 const ENOSPC = 28;
 const EDQUOT = 122;
 const EROFS = 30;
@@ -62,6 +63,8 @@ export class RequestFailures {
 
 function advice(errno: number): string {
   switch (errno) {
+    case EINVAL:
+      return " If its sectors are larger than the other node's, hastctl status on that machine says so.";
     case ENOSPC:
     case EDQUOT:
       return " Make room on the file system it lies on.";

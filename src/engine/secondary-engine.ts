@@ -101,6 +101,9 @@ const UNSENT_MAX: number = 8 * 1024 * 1024;
 const ERR_IO = 5;
 const ERR_INVAL = 22;
 
+/** In place of where a request's data lies: it is refused, and only its failure goes the way of a request. */
+const REFUSED = -2;
+
 const EXIT_OK = 0;
 const EXIT_LOST = 75;
 const EXIT_REFUSED = 78;
@@ -137,6 +140,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #filled: (errno: number) => void = () => {};
   /** Failed requests that are answered once our metadata says that this copy lacks something. */
   readonly #failures: { readonly slot: number; readonly errno: number }[] = [];
+  /** Refused requests whose turn it is to fail; how many there were, and why the first was. */
+  readonly #refusedNow: number[] = [];
+  #refusedCount = 0;
+  #refusedWhy = "";
   /** The primary is one of ours, and tells what our copy is worth. */
   readonly #states: boolean;
   #exitCode = EXIT_LOST;
@@ -756,9 +763,38 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     return valid;
   }
 
+  /** What was to change this copy, and does not, is a request that failed: in its turn, and on record (S-16). */
   #refuseRequest(header: RequestHeader): void {
+    const { cmd, seqHi, seqLo, offset, length } = header;
+    const { datasize } = this.#component.metadata;
     this.#whole = false;
-    this.#sendReply(header.seqHi, header.seqLo, false, ERR_INVAL, -1, 0, NOBODY);
+    const changes = cmd === CMD_WRITE || cmd === CMD_DELETE;
+    if (changes && offset >= 0 && offset < datasize && length > 0) {
+      this.#tellRefused(header);
+      const kind = cmd === CMD_WRITE ? WRITE : ZERO;
+      this.#submit(kind, header, offset, Math.min(length, datasize - offset), REFUSED, NOBODY);
+    } else {
+      this.#sendReply(seqHi, seqLo, false, ERR_INVAL, -1, 0, NOBODY);
+    }
+  }
+
+  #tellRefused({ offset, length }: RequestHeader): void {
+    if (++this.#refusedCount > 1) return;
+    const { resource, local } = this.#settings;
+    const { datasize, extentsize } = this.#component.metadata;
+    const { sectorSize } = this.#component.disk;
+    this.#refusedWhy =
+      offset % sectorSize !== 0 || length % sectorSize !== 0
+        ? `${local} has sectors of ${sectorSize} bytes, the primary's disk has smaller ones. To take such ` +
+          "requests, put a disk with sectors as small, or a file, in its place (local in hast.conf; " +
+          `hastctl reload); then, here: hastctl role init ${resource} && hastctl create --datasize ` +
+          `${datasize} -e ${extentsize} ${resource} && hastctl role secondary ${resource}`
+        : `this copy has ${datasize} bytes, and takes at most ${REQUEST_MAX} with one WRITE. Do both nodes ` +
+          `run the same hastd? On each: hastctl status ${resource}`;
+    this.#host.warning(
+      `A request to write ${length} bytes at ${offset} is refused, and this copy is not whole until they ` +
+        `are copied here: ${this.#refusedWhy}`,
+    );
   }
 
   #submit(
@@ -777,7 +813,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       offset,
       length,
       memory,
-      kind === WRITE && header.memsync,
+      kind === WRITE && header.memsync && memory !== REFUSED,
       this,
     );
     this.#slotHolder[slot] = holder;
@@ -986,11 +1022,25 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   localWrite(slot: number): void {
     const core = this.#core;
+    if (core.memory[slot] === REFUSED) {
+      this.#failRefused(slot);
+      return;
+    }
     this.#component.write(slot, core.memory[slot]!, core.length[slot]!, core.offset[slot]!);
   }
 
   localZero(slot: number): void {
+    if (this.#core.memory[slot] === REFUSED) {
+      this.#failRefused(slot);
+      return;
+    }
     this.#component.zero(slot, this.#core.offset[slot]!, this.#core.length[slot]!, true);
+  }
+
+  /** Not at once: the core is in the middle of starting it. */
+  #failRefused(slot: number): void {
+    this.#events++;
+    this.#refusedNow.push(slot);
   }
 
   localFlush(slot: number): void {
@@ -1085,7 +1135,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   slotDone(slot: number, errno: number): void {
     this.#events++;
     const kind = this.#core.kind[slot];
-    if (errno !== 0) {
+    if (errno !== 0 && this.#core.memory[slot] !== REFUSED) {
       const deed = kind === READ ? "reading" : kind === FLUSH ? "flushing" : "writing";
       this.#diskFailures.failed(deed, errno);
     }
@@ -1162,6 +1212,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       seen = ++this.#events;
       if (this.#paused || this.#state === "draining") this.#parse();
       this.#core.pump(this);
+      while (this.#refusedNow.length > 0) this.slotDone(this.#refusedNow.shift()!, ERR_INVAL);
       this.#storeState();
       if (this.#state === "draining" && this.#nothingWhole && this.#idle) this.#endMap();
       this.#component.disk.submit();
@@ -1238,6 +1289,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     if (this.#component.metadata.state === "inconsistent") {
       notes.push("this copy is being synchronized and cannot be promoted before that has ended");
+    }
+    if (this.#refusedCount > 0) {
+      const requests = this.#refusedCount === 1 ? "1 request" : `${this.#refusedCount} requests`;
+      notes.push(`${requests} of the primary to write here refused: ${this.#refusedWhy}`);
     }
     const { note } = this.#diskFailures;
     if (note !== null) notes.push(note);

@@ -704,6 +704,7 @@ test("S-3: a write that the peer had when it failed a flush is copied there, whe
     bench.local(write);
     expect.ok(bench.take().includes(`answer ${write}`));
     expect.equal(bench.map.resyncCount, 1);
+    bench.peerStored(); // that it is inconsistent
     bench.tick(5_000);
     const story = copyAll(bench);
     expect.ok(story.some((line) => line.startsWith("send write")));
@@ -843,7 +844,8 @@ test("S-13: what failed at the peer while the end of a pass was put on record ke
   const write = bench.write(0);
   bench.local(write);
   bench.reply(write, EIO);
-  bench.take();
+  expect.ok(bench.take().some((line) => line.startsWith("send state inconsistent")));
+  bench.peerStored();
   bench.tick(5_000);
   copyAll(bench);
   bench.recordDone();

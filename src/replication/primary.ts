@@ -277,6 +277,8 @@ export class Primary {
   #syncCopiedAny = false;
   #peerErrors = 0;
   #syncRetryAt = 0;
+  /** The same where the peer could not store what its copy is worth. */
+  #stateRetryAt = 0;
   #syncEnding: "no" | "flush" | "state" | "record" = "no";
   /** The flush that ends the pass began after its last copy. */
   #syncFlushFresh = false;
@@ -779,8 +781,9 @@ export class Primary {
 
   /** The peer could not write (BD-2): it lacks this range now. */
   #peerRefused(slot: number, errno: number, out: PrimaryOutbox): void {
+    // Others like it may follow into the same extents. But what is in line already does not wait for them.
+    if (this.map.resyncCount === 0) this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     this.#peerLacks(slot);
-    this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
     if (this.#answered[slot] === ANSWERED) {
       assert(!this.#stale);
       this.#owes = true;
@@ -1347,7 +1350,7 @@ export class Primary {
     this.#maybeFilling(out);
     this.#lastSentAt = this.#nowMs;
     this.#peerErrors = 0;
-    this.#syncRetryAt = 0;
+    this.#syncRetryAt = this.#stateRetryAt = 0;
     // First of all: with the first request the peer forgets what its own map says that it lacks (BD-15).
     if (this.#peerStates && !this.#stale && this.map.resyncCount > 0) {
       this.#sendState("inconsistent", out);
@@ -1621,14 +1624,15 @@ export class Primary {
       if (this.map.scheduledCount === 0 && !toTell) return;
       this.#beginPass(out);
     }
-    if (this.#nowMs < this.#syncRetryAt) return;
     if (this.#stateAsked !== "nothing" || this.#throwAway !== "no") return;
     const knows = this.#stale || this.#peerKnows || this.#comparing;
     if (this.#peerStates && !knows && this.map.scheduledCount > 0) {
-      // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15).
-      this.#sendState("inconsistent", out);
+      // A target in the middle of a resync holds old and new blocks: it must know so first (BD-15). And
+      // what it lacks it lacks now, however long the copies wait.
+      if (this.#nowMs >= this.#stateRetryAt) this.#sendState("inconsistent", out);
       return;
     }
+    if (this.#nowMs < this.#syncRetryAt) return;
     while (this.#syncCount < SYNC_WINDOW && this.#freeCount > 0) {
       const urgentOnly = !this.#pace.mayBegin;
       const index = this.#window.find(urgentOnly);
@@ -1840,7 +1844,7 @@ export class Primary {
         );
       }
       this.#syncEnding = "no";
-      this.#syncRetryAt = this.#nowMs + SYNC_RETRY_MS;
+      this.#syncRetryAt = this.#stateRetryAt = this.#nowMs + SYNC_RETRY_MS;
     } else if (asked === "inconsistent") {
       this.#peerKnows = true;
     } else {
