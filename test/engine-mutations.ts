@@ -819,4 +819,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `if (this.#nowMs >= this.#stateRetryAt) this.#sendState`,
     replace: `this.#sendState`,
   },
+  {
+    name: "old metadata that a failed flush has left on the disk are believed to be gone",
+    defect: "invariant 6",
+    file: "src/cli/create.ts",
+    suite: "create",
+    find: `looksLikeMetadata(block) || block.every((byte) => byte === 0);`,
+    replace: `looksLikeMetadata(block);`,
+  },
 ];

@@ -48,7 +48,8 @@ export type Suite =
   | "wire"
   | "simulator"
   | "arbiter"
-  | "agent";
+  | "agent"
+  | "create";
 
 /** Test files, in the order in which they are tried: close to the subject first, slow ones last. */
 export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
@@ -113,6 +114,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "test/replication-model.test.ts",
   ],
   agent: ["src/failover/*.test.ts"],
+  create: ["src/cli/create.test.ts"],
 };
 
 /** The files of a suite that exist below `root`, each pattern's in order. */

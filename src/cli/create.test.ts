@@ -329,6 +329,25 @@ test("a power cut during create leaves no component, the old one, or the new one
   }
 });
 
+test("create --force after one whose flush failed does not believe the zeroes that it reads", async () => {
+  const before = new MemoryComponent(64 * MIB);
+  putMetadata(before, "r0");
+  const component = before.copy();
+  component.failAt = 1; // the flush: the disk may not have taken what the cache shows
+  assert.equal((await run(component, "--force r0")).exitCode, 74);
+  component.steps.length = 0;
+  await succeed(component, "--force r0");
+  for (let count = 0; count <= component.steps.length; count++) {
+    const steps = component.steps.slice(0, count);
+    for (const survives of [false, true]) {
+      outcomeOf(
+        MemoryComponent.afterPowerCut(before, steps, () => survives),
+        before,
+      );
+    }
+  }
+});
+
 function outcomeOf(after: MemoryComponent, before: MemoryComponent): string {
   let metadata: Metadata;
   try {

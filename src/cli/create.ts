@@ -412,12 +412,17 @@ async function writeComponent(component: Component, plan: Plan, metadata: Metada
 /** Makes metadata of an earlier life unreadable before anything it vouches for changes. */
 async function eraseMetadata(component: Component): Promise<void> {
   const { first, last } = await readMetadataBlocks(component);
-  if (looksLikeMetadata(first)) await component.writeAt(0, new Uint8Array(METADATA_SIZE));
+  if (mayBeMetadata(first)) await component.writeAt(0, new Uint8Array(METADATA_SIZE));
   const trailer = trailerMetadataOffset(component.size);
-  if (trailer !== null && last !== null && looksLikeMetadata(last)) {
+  if (trailer !== null && last !== null && mayBeMetadata(last)) {
     await component.writeAt(trailer, new Uint8Array(METADATA_SIZE));
   }
   await component.flush();
+}
+
+/** Zeroes may be those of an earlier attempt: if its flush failed, the cache has them, and the disk has not. */
+function mayBeMetadata(block: Uint8Array): boolean {
+  return looksLikeMetadata(block) || block.every((byte) => byte === 0);
 }
 
 /** Zeroes between metadata and data: the map, and the gap behind it with whatever once lay there. */
