@@ -498,7 +498,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy that gives way may be promoted",
     defect: "S-10, S-2",
     ...DISCARD,
-    find: `      state: "outdated",`,
+    find: `      state: own.state === "inconsistent" ? own.state : "outdated",`,
     replace: `      state: own.state,`,
   },
   {

@@ -827,4 +827,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `looksLikeMetadata(block) || block.every((byte) => byte === 0);`,
     replace: `looksLikeMetadata(block);`,
   },
+  {
+    name: "a mix of old and new that is thrown away counts as a point of the history",
+    defect: "S-10",
+    file: "src/replication/discard.ts",
+    suite: "discard",
+    find: `      state: own.state === "inconsistent" ? own.state : "outdated",`,
+    replace: `      state: "outdated",`,
+  },
 ];

@@ -32,6 +32,15 @@ test("S-10: typed again, there is nothing left to discard, and nothing that wait
   expect.ok(judgement.kind === "refuse" && judgement.splitBrain);
 });
 
+test("S-10: a mix of old and new, thrown away, is one until it has been synchronized", () => {
+  // Promoted by force before that it must get an id of its own, as "outdated" would not.
+  for (const changes of [{}, { resuid: 8n }, { remotecnt: 4n }]) {
+    const plan = discardPlan({ ...OWN, ...changes, state: "inconsistent" }, KEEPER);
+    expect.ok(plan.kind === "discard");
+    expect.equal(plan.record.state, "inconsistent");
+  }
+});
+
 test("the union is not relied on where one of the nodes has no record that it is complete", () => {
   const full = (own: Partial<SecondaryRecord>, keeper: Partial<Keeper> = {}): string => {
     const plan = discardPlan({ ...OWN, ...own }, { ...KEEPER, ...keeper });
@@ -83,7 +92,7 @@ test("whatever the counters: afterwards the ordinary table makes this copy the t
       expect.equal(judgement.source, "primary");
       if (plan.kind === "discard") {
         expect.equal(judgement.map, "own", "the map of ones, or ours, goes with S2");
-        expect.equal(after.state, "outdated");
+        expect.equal(after.state, own.state === "inconsistent" ? own.state : "outdated");
       }
     }),
     { numRuns: 5000 },

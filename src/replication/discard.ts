@@ -55,7 +55,8 @@ export function discardPlan(own: SecondaryRecord, keeper: Keeper): DiscardPlan {
       resuid: keeper.resuid,
       localcnt: keeper.remotecnt,
       remotecnt: comparable ? own.remotecnt : 0n,
-      state: "outdated",
+      // A mix of old and new is no point of the history, and stays one until a synchronization has ended.
+      state: own.state === "inconsistent" ? own.state : "outdated",
       synced: fullBecause === null ? own.synced : null,
     },
     fullBecause,
