@@ -835,4 +835,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `      state: own.state === "inconsistent" ? own.state : "outdated",`,
     replace: `      state: "outdated",`,
   },
+  {
+    name: "a copy that was called outdated overwrites the other one",
+    defect: "S-2",
+    file: "src/replication/secondary.ts",
+    suite: "verdict",
+    find: `verdict.from === "secondary" && own.state === "outdated"`,
+    replace: `verdict.from === "primary" && own.state === "new"`,
+  },
 ];

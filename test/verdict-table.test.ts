@@ -63,6 +63,12 @@ const TABLE: readonly Row[] = [
   },
   { name: "2", when: ({ id }) => id === "other", verdict: "another resource" },
   {
+    // The reference copies it over the primary: against the word of who called it that.
+    name: "3, of a copy that was called outdated",
+    when: ({ sl, sr, pl, pr, state }) => sl > pr && sr === pl && state === "outdated",
+    verdict: "split-brain",
+  },
+  {
     name: "3",
     when: ({ sl, sr, pl, pr }) => sl > pr && sr === pl,
     verdict: "from secondary, own map",

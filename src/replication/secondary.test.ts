@@ -3,6 +3,7 @@ import { strict as expect } from "node:assert";
 import { test } from "node:test";
 import { EXTENT_CELLS, SecondaryBench } from "../../test/replication-harness.ts";
 import { Activemap } from "./activemap.ts";
+import { discardPlan } from "./discard.ts";
 import { FLUSH, READ, SLOT_COUNT, WRITE, ZERO } from "./requests.ts";
 import { type Hello, judge, type SecondaryRecord, SPLIT_BRAIN } from "./secondary.ts";
 
@@ -72,6 +73,16 @@ test("S-9: what is kept here counts where neither has gone on alone, and nowhere
   expect.equal(source({}), "primary");
   expect.equal(source({ keptHere: true }), "secondary");
   expect.equal(source({ keptHere: true, localcnt: OWN.remotecnt + 1n }), "primary");
+});
+
+test("S-2: a copy that was called outdated does not overwrite a primary that does not count", () => {
+  // It went on alone; a FreeBSD node was promoted since, and has written without a word (BD-14).
+  const own = { ...OWN, localcnt: 1n, state: "outdated" as const };
+  const judgement = judge(own, { ...PEER, states: false, synced: "unknown" });
+  expect.ok(judgement.kind === "refuse" && judgement.splitBrain);
+  expect.equal(judgement.message, SPLIT_BRAIN);
+  const keeper = { resuid: 7n, localcnt: 0n, remotecnt: 0n, synced: "unknown" } as const;
+  expect.equal(discardPlan(own, keeper).kind, "discard", "so it can be thrown away");
 });
 
 test("a fresh node whose first copy was cut short before the primary noted it gets everything again", () => {

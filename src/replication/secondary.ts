@@ -107,6 +107,7 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
   );
   switch (verdict.kind) {
     case "regular":
+      if (verdict.from === "secondary" && own.state === "outdated") return calledOutdated();
       return {
         kind: "accept",
         source: peer.keptHere && equal(own, peer) ? "secondary" : verdict.from,
@@ -172,6 +173,20 @@ function outdatedBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
 /** A FreeBSD primary forgets which extents differ: from now on no map can be believed whole. */
 function forgottenBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
   return !peer.states && own.synced !== null ? { ...own, synced: null } : null;
+}
+
+/**
+ * Somebody knows that the other node has gone on without this one, though its counter does not say so: a FreeBSD
+ * node does not always count (BD-14). Then each has what the other lacks.
+ */
+function calledOutdated(): Judgement & { kind: "refuse" } {
+  return {
+    kind: "refuse",
+    message: SPLIT_BRAIN,
+    splitBrain: true,
+    reason:
+      "this node went on alone, and was called outdated since: the other one, too, may have taken writes",
+  };
 }
 
 /** Took writes before they ever met (S-18): neither copy may vanish silently. */
