@@ -474,7 +474,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "async: a failed disk takes what was acknowledged along without a mark",
     defect: "S-4",
     ...PRIMARY,
-    find: `    if (what !== "the metadata block" && this.#owesMark()) this.#mark(out);
+    find: `    if (what !== "the metadata block" && this.owesMark) this.#mark(out);
 `,
     replace: "",
   },
@@ -785,7 +785,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a primary is overwritten without a question",
     defect: "gate",
     ...LINK,
-    find: `    else if (target) this.#askLeave(answer, map);`,
+    find: `    else if (target && core.record.state !== "inconsistent") this.#askLeave(answer, map);`,
     replace: `    else if (target && map === null) this.#askLeave(answer, map);`,
   },
   {

@@ -741,8 +741,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "S-2",
     ...LINK,
     suite: "gate",
-    find: `    if (target && this.#options.core.serving)`,
-    replace: `    if (target && this.#options.core.serving && this.#stopped)`,
+    find: `    if (target && core.clashes(answer.localcnt))`,
+    replace: `    if (target && core.clashes(answer.localcnt) && this.#stopped)`,
   },
   {
     name: "a primary serves its copy while the gate thinks about the newer one",
@@ -842,5 +842,38 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     suite: "verdict",
     find: `verdict.from === "secondary" && own.state === "outdated"`,
     replace: `verdict.from === "primary" && own.state === "new"`,
+  },
+  {
+    name: "clients that were served from the peer's copy are led over to what it wrote without us",
+    defect: "S-11",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `(this.#served && this.#met && peerLocal !== this.#peerLocal)`,
+    replace: `(this.#served && this.#met && peerLocal < this.#peerLocal)`,
+  },
+  {
+    name: "the peer that keeps the record counts as one that has gone on without us",
+    defect: "S-1, S-11",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `    if (errno === 0 && this.#peerLocal <= remotecnt) this.#peerLocal = remotecnt + 1n;`,
+    replace: "",
+  },
+  {
+    name: "a disk that is being given up is read",
+    defect: "invariant 6",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `    if (this.#disk === "gone" || this.#disk === "leaving") return true;`,
+    replace: `    if (this.#disk === "gone") return true;`,
+  },
+  {
+    name: "what async has answered goes without a mark where the arbiter is silent",
+    defect: "S-4, S-17",
+    ...PRIMARY_ENGINE,
+    find: `      if (this.#core.owesMark) this.#writeMarkHeld();
+      // Else`,
+    replace: `      if (this.#ended) this.#writeMarkHeld();
+      // Else`,
   },
 ];

@@ -1271,7 +1271,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "an answer alone waits for a mark that nobody makes after a failed handshake",
     defect: "invariant 3, 11",
     ...PRIMARY,
-    find: `    if (this.#markWaitCount > 0 || this.#owesMark()) this.#mark(out);
+    find: `    if (this.#markWaitCount > 0 || this.owesMark) this.#mark(out);
   }`,
     replace: `  }`,
   },

@@ -330,7 +330,7 @@ test("a primary that serves its own copy does not have it replaced under its cli
   expect.equal(engine.core.stale, false);
   expect.match(
     engine.report().notes.join("\n"),
-    /refused on this node: the other node's data is newer.*here: hastctl role init (\S+) && hastctl role primary \1/,
+    /refused on this node: the other node went on without this one.*here: hastctl role init (\S+) && hastctl role primary \1/,
   );
   await world.clock.pass(26_000);
   expect.equal(peers.length, 1);

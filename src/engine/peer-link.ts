@@ -487,11 +487,11 @@ export class PeerLink {
       return;
     }
     this.#cancelTimer();
+    const { core } = this.#options;
+    const target = answer.syncsrc === "secondary";
+    if (target && core.clashes(answer.localcnt)) this.#refuseTarget(this.#clash);
     // A copy that is being overwritten already is not worth a question.
-    const target =
-      answer.syncsrc === "secondary" && this.#options.core.record.state !== "inconsistent";
-    if (target && this.#options.core.serving) this.#refuseTarget(this.#clash);
-    else if (target) this.#askLeave(answer, map);
+    else if (target && core.record.state !== "inconsistent") this.#askLeave(answer, map);
     else this.#begin(answer, map);
   }
 
@@ -529,9 +529,9 @@ export class PeerLink {
   get #clash(): string {
     const { resource } = this.#options.settings;
     return (
-      "the other node's data is newer, and must not appear under applications that this copy has been served " +
-      "to; once something is written here, it is a split-brain. To go on with the other node's data, end what " +
-      `uses the resource; then here: hastctl role init ${resource} && hastctl role primary ${resource}`
+      "the other node went on without this one, and its newer data must not appear under applications that have " +
+      "been served the older; once something is written here alone, it is a split-brain. To go on with the other " +
+      `node's data, end what uses the resource; then here: hastctl role init ${resource} && hastctl role primary ${resource}`
     );
   }
 

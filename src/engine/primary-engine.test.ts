@@ -1508,6 +1508,69 @@ test("S-17: what is not answered when the lease has run out never is, if the rol
   expect.equal(led.nbd.answer(write), null);
 });
 
+test("S-4, S-17: what async has answered is on record when a primary stops, whatever the arbiter says", async () => {
+  for (const agreed of [true, false]) {
+    const led = await Led.start({ ...CHOSEN, settings: { replication: "async" } });
+    await led.settle();
+    grant(led);
+    await led.settle();
+    led.peer.automatic = false;
+    const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+    await led.settle();
+    expect.equal(led.nbd.answer(write)?.error, 0);
+    led.engine.stop(3_000);
+    await led.world.clock.pass(3_000);
+    if (agreed) grant(led);
+    await led.world.clock.pass(5_000);
+    expect.equal(led.world.host.exit?.code, 0);
+    expect.equal(led.metadata.localcnt, 1n, "the other node, if promoted, will find a split-brain");
+    expect.notEqual(led.metadata.aloneSince, null);
+  }
+});
+
+test("S-4, S-17: nor is that lost where its disk fails while the arbiter is silent", async () => {
+  const led = await Led.start({ ...CHOSEN, settings: { replication: "async" } });
+  await led.settle();
+  grant(led);
+  await led.settle();
+  led.peer.automatic = false;
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  led.peer.leave();
+  await led.settle();
+  let failed = false;
+  led.world.disk.fail = ({ op }) => {
+    if (op !== "flush" || failed) return 0;
+    failed = true;
+    return 5;
+  };
+  led.nbd.send({ type: NBD_FLUSH });
+  await led.world.clock.pass(1_000);
+  expect.equal(led.world.host.exit?.code, 74);
+  expect.equal(led.metadata.localcnt, 1n);
+});
+
+test("S-11: clients of a copy that lacks something are not led over to what its peer wrote as primary", async () => {
+  const led = await Led.start({
+    peer: { extensions: EXT_STATE },
+    lives: (life) => (life === 0 ? {} : { syncsrc: "secondary", localcnt: 1n }),
+  });
+  await led.settle();
+  led.world.disk.fail = ({ op, offset }) => (op === "write" && offset >= LOCALOFF ? 5 : 0);
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  expect.equal(led.engine.core.stale, true);
+  led.peer.leave();
+  await led.settle();
+  const waits = led.nbd.send({ type: NBD_WRITE, offset: 65_536, payload: bytes(512, 2) });
+  await led.world.clock.pass(3_000);
+  expect.equal(led.connected, false);
+  expect.equal(led.nbd.answer(waits), null);
+  expect.match(
+    led.engine.report().notes.join(),
+    /went on without this one.*role init r0 && hastctl role primary r0/,
+  );
+  await led.stop();
+});
+
 test("S-17: one whose peer is away serves when it alone is on record, and not before", async () => {
   const led = await Led.start({ lease: LEASE, alone: true });
   const read = led.nbd.send({ type: NBD_READ, offset: 0, length: 512 });

@@ -906,6 +906,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /** A mark under way is finished first: what async has acknowledged may be here only (S-4). */
   #maybeClose(): void {
+    if (this.#markHeld !== null && this.#core.owesMark) this.#writeMarkHeld();
     if (this.#core.lastRecordPending && this.#markHeld === null) this.#component.disk.submit();
     else this.#close();
   }
@@ -996,13 +997,19 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #releaseMark(): void {
     if (this.#markHeld === null) return;
     if (this.#arbitration!.agrees("local")) {
-      this.#component.writeRecord(this.#markHeld);
-      this.#markHeld = null;
-      this.#events++;
+      this.#writeMarkHeld();
     } else if (this.#stopping) {
-      // What waits for the mark was never answered, and never will be.
-      this.#end(0, "stopped, without the arbiter's leave to go on alone");
+      // What async has answered is on record, whatever the arbiter says: two histories are to be found out (S-4).
+      if (this.#core.owesMark) this.#writeMarkHeld();
+      // Else what waits for the mark was never answered, and never will be.
+      else this.#end(0, "stopped, without the arbiter's leave to go on alone");
     }
+  }
+
+  #writeMarkHeld(): void {
+    this.#component.writeRecord(this.#markHeld!);
+    this.#markHeld = null;
+    this.#events++;
   }
 
   #tellCopy(): void {

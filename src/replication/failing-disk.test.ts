@@ -455,7 +455,7 @@ test("S-1: without disk, what the peer had not flushed when it went is not calle
   const bench = diskless();
   bench.reply(bench.write(4));
   bench.cut();
-  bench.connect({ ...OURS, source: "secondary" });
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n });
   bench.peerStored();
   bench.take();
   const doubtful = bench.flush();
@@ -472,7 +472,7 @@ test("S-1: of the FLUSHes in line when the only copy has lost something, each is
     bench.reply(bench.write(4));
     if (loss === "another cache") {
       bench.cut();
-      bench.connect({ ...OURS, source: "secondary" });
+      bench.connect({ ...OURS, source: "secondary", localcnt: 1n });
       bench.peerStored();
     }
     bench.take();
@@ -493,7 +493,7 @@ test("S-1: of the FLUSHes in line when the only copy has lost something, each is
 });
 
 test("S-1: without disk, a peer that has merely been out of reach has lost nothing", () => {
-  const back = { ...OURS, source: "secondary" } as const;
+  const back = { ...OURS, source: "secondary", localcnt: 1n } as const;
   const meet = (bench: PrimaryBench, cache: bigint | null): void => {
     bench.cut();
     bench.connect({ ...back, cache });
@@ -525,6 +525,26 @@ test("S-1: without disk, a peer that has merely been out of reach has lost nothi
     meet(bench, 10n);
     expect.equal(lost(flushes(bench)), false, `${caches}: nothing was written since`);
   }
+});
+
+test("S-11: without disk, a peer that went on by itself is not what clients were served from; the one that keeps the record is", () => {
+  const bench = diskless();
+  expect.equal(bench.core.clashes(1n), false, "it counts the time without this disk");
+  expect.equal(bench.core.clashes(2n), true);
+  bench.cut();
+  bench.connect({ ...OURS, source: "secondary", localcnt: 1n });
+  bench.peerStored();
+  bench.cut();
+  expect.equal(bench.core.clashes(1n), false);
+  expect.equal(bench.core.clashes(2n), true);
+});
+
+test("invariant 6: nothing is read from a disk that is being given up, not even by who stops meanwhile", () => {
+  const bench = pair();
+  leaving(bench);
+  bench.read(4);
+  bench.core.stop(bench);
+  expect.equal(bench.takeAll().includes("local read 1"), false);
 });
 
 test("without a disk nothing is copied, marked or written here, and stop() ends at once", () => {

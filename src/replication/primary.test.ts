@@ -2071,3 +2071,17 @@ test("a flush that began before the peer came does not hold up the copies for it
   bench.peerStored();
   expect.equal(bench.take().filter((line) => line.startsWith("local read")).length, 2);
 });
+
+test("S-11: clients are not led over to a history that is not theirs, be this copy served or the peer's", () => {
+  const bench = new PrimaryBench({ mode: "fullsync" });
+  expect.equal(bench.core.clashes(1n), false, "nobody has been served yet");
+  bench.connect({ states: true, source: "secondary", localcnt: 1n, map: mapOf([0, 5]) });
+  expect.equal(bench.core.stale, true);
+  bench.cut();
+  expect.equal(bench.core.clashes(1n), false, "it is as it was");
+  expect.equal(bench.core.clashes(2n), true, "it has gone on without us");
+
+  const whole = new PrimaryBench({ mode: "fullsync" });
+  whole.core.openGate(whole);
+  expect.equal(whole.core.clashes(0n), true);
+});

@@ -183,6 +183,8 @@ export class Primary {
   #gateOpen: boolean;
   /** The gate has been open: what a client has seen or changed since is this node's data. */
   #served = false;
+  /** There has been a connection. */
+  #met = false;
   #handshaking = false;
   #effectiveMode: Mode;
   #peerVersion = 0;
@@ -325,9 +327,18 @@ export class Primary {
     return !this.#served && !this.#stale;
   }
 
-  /** Clients have been served from this copy as it is: another one must not take its place under them. */
+  /** Clients have been served from this copy as it is. */
   get serving(): boolean {
-    return this.#served && !this.#stale && this.#disk !== "gone";
+    return this.#served && !this.#stale;
+  }
+
+  /**
+   * Whether the peer's data, where it is newer, must not appear under clients: they have been served from this
+   * copy, or from the peer's before that one went on without us (S-11).
+   * @param peerLocal its count of such times
+   */
+  clashes(peerLocal: bigint): boolean {
+    return this.serving || (this.#served && this.#met && peerLocal !== this.#peerLocal);
   }
 
   /** Whether the peer may be filled from this copy, all of it. */
@@ -622,7 +633,8 @@ export class Primary {
   }
 
   #staleHere(slot: number): boolean {
-    if (this.#disk === "gone") return true;
+    // One that is being given up may have dropped what it took, and the peer has everything.
+    if (this.#disk === "gone" || this.#disk === "leaving") return true;
     if (!this.#staleMarked) return true;
     return this.#stale && this.map.isStaleHere(this.offset[slot]!, this.length[slot]!);
   }
@@ -1102,7 +1114,7 @@ export class Primary {
     if (this.#flushAnsweredEarly && !this.#flushCovers()) {
       // async: stable here was enough, and now the peer may lose what it has written (S-4).
       this.#owes = true;
-      if (this.#owesMark()) this.#mark(out);
+      if (this.owesMark) this.#mark(out);
     }
     if (this.#flushLocal === FAILED) {
       // What the page cache shows after a failed flush cannot be believed (invariant 6).
@@ -1226,6 +1238,11 @@ export class Primary {
     return this.#failed && this.#recordWriting;
   }
 
+  /** The peer may lack something that was answered, and the mark that says so is not on disk. */
+  get owesMark(): boolean {
+    return this.#owes && !this.#marked && !this.#stale;
+  }
+
   /** Is a metadata write under way? */
   get recordPending(): boolean {
     return this.#recordWriting;
@@ -1238,7 +1255,7 @@ export class Primary {
 
   handshakeFailed(out: PrimaryOutbox): void {
     this.#handshaking = false;
-    if (this.#markWaitCount > 0 || this.#owesMark()) this.#mark(out);
+    if (this.#markWaitCount > 0 || this.owesMark) this.#mark(out);
   }
 
   /** The first connection attempt has ended, or took too long to wait for: requests may start. */
@@ -1345,6 +1362,7 @@ export class Primary {
 
   #merged(out: PrimaryOutbox): void {
     this.#link = "up";
+    this.#met = true;
     this.#staleMarked = true;
     this.#handshaking = false;
     this.#maybeFilling(out);
@@ -1415,7 +1433,7 @@ export class Primary {
     this.#eachWaiting(WANTS_MARK, out);
     this.#releaseHeld(out);
     // Acknowledged writes that the peer may lack (async; memsync after `received`): S-4.
-    if (this.#owesMark()) this.#mark(out);
+    if (this.owesMark) this.#mark(out);
   }
 
   /**
@@ -1461,10 +1479,6 @@ export class Primary {
       } else if (remote === PENDING && !this.#stale) this.#distrusted[slot] = 1;
       if (this.#active[index] === slot) index++;
     }
-  }
-
-  #owesMark(): boolean {
-    return this.#owes && !this.#marked && !this.#stale;
   }
 
   #loseRemote(slot: number, out: PrimaryOutbox): void {
@@ -1942,6 +1956,9 @@ export class Primary {
 
   /** The peer keeps the record from here on, or cannot. */
   #peerAgreed(errno: number, out: PrimaryOutbox): void {
+    const { remotecnt } = this.#record;
+    // What it has stored (secondary.ts, soleRecord()).
+    if (errno === 0 && this.#peerLocal <= remotecnt) this.#peerLocal = remotecnt + 1n;
     if (this.#disk === "gone") {
       if (errno === 0) this.#merged(out);
       else out.disconnect(`the peer cannot keep the record for this node (error ${errno})`);
@@ -2132,7 +2149,7 @@ export class Primary {
       else if (this.#remote[slot] === PENDING) this.#owes = true;
     }
     // What async has acknowledged and the peer may lack goes on record, if this disk still takes that (S-4).
-    if (what !== "the metadata block" && this.#owesMark()) this.#mark(out);
+    if (what !== "the metadata block" && this.owesMark) this.#mark(out);
     out.diskFailed(what, errno);
   }
 
