@@ -432,6 +432,14 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
         this.#free(slot, out);`,
   },
   {
+    name: "a loss looks like any FLUSH that fails, to be tried again",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `        if (this.#flushFault) out.lossTold();
+`,
+    replace: "",
+  },
+  {
     name: "a peer with another cache has lost nothing",
     defect: "S-1, S-3",
     ...PRIMARY,

@@ -6,6 +6,7 @@ import type { Mutation } from "./mutations.ts";
 const COMPONENT = { file: "src/engine/component.ts", suite: "component" } as const;
 const MEMORY = { file: "src/engine/memory.ts", suite: "memory" } as const;
 const OUTGOING = { file: "src/engine/outgoing.ts", suite: "memory" } as const;
+const ATTACHMENT = { file: "src/attach/attachment.ts", suite: "daemon" } as const;
 const NBD = { file: "src/engine/nbd-server.ts", suite: "nbd" } as const;
 const LINK = { file: "src/engine/peer-link.ts", suite: "primaryEngine" } as const;
 const PRIMARY_ENGINE = { file: "src/engine/primary-engine.ts", suite: "primaryEngine" } as const;
@@ -875,5 +876,37 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
       // Else`,
     replace: `      if (this.#ended) this.#writeMarkHeld();
       // Else`,
+  },
+  {
+    name: "nbdkit is told of a loss, and asks until it is not",
+    defect: "S-1",
+    ...PRIMARY_ENGINE,
+    find: `    this.#nbd.muteDevice();
+`,
+    replace: "",
+  },
+  {
+    name: "a device lives on that has not heard of a loss",
+    defect: "S-1",
+    ...PRIMARY_ENGINE,
+    find: `    this.#host.deviceMisled();
+`,
+    replace: "",
+  },
+  {
+    name: "an nbdkit that is not answered asks on a new connection, and is",
+    defect: "S-1",
+    ...PRIMARY_ENGINE,
+    file: "src/engine/nbd-server.ts",
+    find: `isDevice && this.#connections.some(({ mute }) => mute)`,
+    replace: `false`,
+  },
+  {
+    name: "the tools of a device that has to go are left to ask the next worker",
+    defect: "S-1",
+    ...ATTACHMENT,
+    find: `    for (const tool of session.tools) tool.kill("SIGKILL");
+`,
+    replace: "",
   },
 ];

@@ -59,6 +59,8 @@ export class PrimaryBench implements PrimaryOutbox {
   /** Do map writes end at once, successfully? */
   promptMap = true;
   promptRecord = true;
+  /** How often a loss was told. */
+  lossesTold = 0;
   #done: string[] = [];
   #staging = new Uint8Array(REGION);
   #staged = 0;
@@ -320,6 +322,10 @@ export class PrimaryBench implements PrimaryOutbox {
 
   diskFailed(what: string, errno: number): void {
     this.#log(`disk failed: ${what} errno ${errno}`);
+  }
+
+  lossTold(): void {
+    this.lossesTold++;
   }
 
   diskless(what: string, errno: number): void {

@@ -353,6 +353,27 @@ test("a tool that dies is told, and the device made anew; status says what is tr
   assert.match(machine.attachment.notes()[0]!, /no memory\. To try again: hastctl role primary r0/);
 });
 
+test("S-1: a device that has to go goes at once, as if its tools had died, and is made anew", async () => {
+  const machine = new Machine();
+  machine.attachment.lose("there is none yet");
+  await machine.attach();
+  const tools = [...machine.tools.values()];
+  machine.attachment.lose("what was acknowledged is gone");
+  assert.deepEqual(
+    tools.map(({ kills }) => kills),
+    [["SIGKILL"], ["SIGKILL"]],
+    "before anything else can happen",
+  );
+  assert.equal(machine.lost, 1);
+  assert.match(
+    machine.attachment.notes()[0]!,
+    /^\/dev\/hast\/r0 is lost: what was acknowledged is gone\. Whoever has it open gets errors/,
+  );
+  assert.equal(await machine.wait(machine.attachment.renew(RENEW_DELAY_MS)), null);
+  assert.equal(machine.target("/dev/hast/r0"), "/dev/loop5");
+  assert.deepEqual(machine.attachment.notes(), []);
+});
+
 test("what a killed hastd left is cleared by the next one, and nobody else's", async () => {
   const machine = new Machine();
   await machine.attach();

@@ -244,6 +244,17 @@ export class Attachment {
     return left;
   }
 
+  /**
+   * Its users must get errors that its tools would hide: it ends as if they had died, to be followed by renew().
+   * @param why "… are gone", for people
+   */
+  lose(why: string): void {
+    const session = this.#session;
+    if (session === null) return;
+    this.#toolEnded(session, why);
+    for (const tool of session.tools) tool.kill("SIGKILL");
+  }
+
   /** Who uses the device, for people; null if nobody does. */
   held(): string | null {
     const session = this.#session;

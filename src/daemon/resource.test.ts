@@ -1785,6 +1785,20 @@ test("a device whose tool dies is made anew while the role lasts; role primary a
   assert.equal(world.machine.target("/dev/hast/r0"), "/dev/loop5");
 });
 
+test("S-1: a device that cannot tell its users of a loss is taken from them before another worker serves it", async () => {
+  const world = new DeviceWorld();
+  await world.role("primary");
+  world.processes.last.report = QUIET_REPORT;
+  const tools = [...world.machine.tools.values()];
+  const [worker] = world.processes.workers;
+  worker!.says({ kind: "device-misled" });
+  assert(tools.every(({ kills }) => kills.includes("SIGKILL")));
+  assert.match((await world.notes()).join(), /\/dev\/hast\/r0 is lost: .* gone\. Whoever has it/);
+  await world.clock.advance(20_000);
+  assert.equal(world.machine.target("/dev/hast/r0"), "/dev/loop5");
+  assert.deepEqual(world.processes.workers, [worker], "which serves the next device");
+});
+
 test("hastd stops within its time although the device is used and hangs", async () => {
   const world = new DeviceWorld();
   await world.role("primary");

@@ -815,6 +815,10 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     for (const note of divergenceNotes(divergence, this.name)) this.#log.error(note);
   }
 
+  workerMisledDevice(_worker: Worker): void {
+    this.#attachment.lose("writes that were acknowledged, and not flushed yet, are gone");
+  }
+
   workerInvalidated(_worker: Worker, resolution: Resolution): void {
     this.#invalidation?.(resolution);
   }

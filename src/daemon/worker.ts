@@ -62,6 +62,8 @@ export interface WorkerOwner {
   workerWishes(worker: Worker, wish: Wish): void;
   /** A secondary's was to throw this copy away. */
   workerInvalidated(worker: Worker, resolution: Resolution): void;
+  /** A primary's device has to be taken from its users, before another worker serves it. */
+  workerMisledDevice(worker: Worker): void;
   /** May a resync overwrite this node's copy? To be answered with answerResync(). */
   workerAsks(worker: Worker): void;
   /** The last call. */
@@ -310,6 +312,9 @@ export class Worker {
         return;
       case "invalidated":
         this.#owner.workerInvalidated(this, message.resolution);
+        return;
+      case "device-misled":
+        this.#owner.workerMisledDevice(this);
         return;
       case "may-resync":
         this.#owner.workerAsks(this);

@@ -145,8 +145,8 @@ export class NbdServer {
     }
   }
 
-  /** A client has connected. @param tls "none": through a socket that nobody but this machine's root can reach */
-  accept(stream: Stream, tls: "as configured" | "none" = "as configured"): void {
+  /** A client has connected. @param whose "device": through a socket that nobody but this machine's root can reach */
+  accept(stream: Stream, whose: "client" | "device" = "client"): void {
     if (!this.#accepting || !this.#makePlace()) {
       this.notice(
         `refused NBD client ${stream.peer}: ${this.#accepting ? `${CONNECTION_MAX} are connected already` : "shutting down"}`,
@@ -155,10 +155,27 @@ export class NbdServer {
       stream.destroy();
       return;
     }
-    const needsTls = tls === "as configured" && this.startTls !== null;
-    this.#connections.push(
-      new Connection(this, stream, this.#memory, this.#exports, this.#nowMs, needsTls),
+    const isDevice = whose === "device";
+    const needsTls = !isDevice && this.startTls !== null;
+    const connection = new Connection(
+      this,
+      stream,
+      this.#memory,
+      this.#exports,
+      this.#nowMs,
+      needsTls,
     );
+    connection.isDevice = isDevice;
+    // The same nbdkit: the next one comes when this one's other connections have gone with it.
+    connection.mute = isDevice && this.#connections.some(({ mute }) => mute);
+    this.#connections.push(connection);
+  }
+
+  /** The device's connections, and those that come while one of them is there, hear nothing any more. */
+  muteDevice(): void {
+    for (const connection of this.#connections) {
+      if (connection.isDevice) connection.mute = true;
+    }
   }
 
   /** Whoever has not even proved to be a client gives way to the next one. @returns is there a place? */
@@ -494,6 +511,10 @@ class Connection implements StreamReader, NbdSink {
   gone = false;
   /** destroy() was called: its place is free. */
   leaving = false;
+  /** It belongs to a device of this machine. */
+  isDevice = false;
+  /** Whatever is in line for it stays there. */
+  mute = false;
   #finishing = false;
   #ended = false;
   /** STARTTLS has been agreed upon: "soon" until our word of it has left. */
@@ -642,7 +663,7 @@ class Connection implements StreamReader, NbdSink {
    */
   stalledMs(nowMs: number): number {
     const keepsNothing = this.outgoing.unsent === 0 && (!this.inbox.large || this.blocked);
-    if (this.#moved || keepsNothing) this.#movedAt = nowMs;
+    if (this.#moved || keepsNothing || this.mute) this.#movedAt = nowMs;
     this.#moved = false;
     return nowMs - this.#movedAt;
   }
@@ -701,7 +722,7 @@ class Connection implements StreamReader, NbdSink {
   }
 
   #maybeEnd(): void {
-    if (this.inFlight > 0 || this.gone || this.#ended || this.#server.holding) return;
+    if (this.inFlight > 0 || this.gone || this.#ended || this.#server.holding || this.mute) return;
     this.#ended = true;
     this.outgoing.flush();
     // A client need not hang up by itself.
@@ -784,7 +805,7 @@ class Connection implements StreamReader, NbdSink {
   }
 
   flush(): void {
-    if (this.#server.holding) return;
+    if (this.#server.holding || this.mute) return;
     this.outgoing.flush();
     if (this.#finishing) this.#maybeEnd();
   }

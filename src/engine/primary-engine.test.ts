@@ -4,7 +4,13 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { fuzz } from "../../test/fuzz.ts";
 import type { CapturedRequest } from "../../test/golden/conversation.ts";
-import { NBD_FLUSH, NBD_READ, NBD_WRITE, NbdClient } from "../../test/pretend/nbd-client.ts";
+import {
+  NBD_FLUSH,
+  NBD_FUA,
+  NBD_READ,
+  NBD_WRITE,
+  NbdClient,
+} from "../../test/pretend/nbd-client.ts";
 import { reply } from "../../test/pretend/requests.ts";
 import { sameBytes } from "../../test/pretend/same-bytes.ts";
 import {
@@ -46,6 +52,8 @@ interface Setup extends WorldOptions {
   readonly alone?: boolean;
   /** From an arbiter. */
   readonly lease?: Lease;
+  /** Where a device is served. */
+  readonly attach?: string;
 }
 
 class Led {
@@ -105,7 +113,7 @@ class Led {
     );
     const engine = await world.until(opened);
     if (lease !== null) expect.equal(await world.until(engine.admit()), true);
-    await world.until(engine.start());
+    await world.until(engine.start(setup.attach ?? null));
     const nbd = new NbdClient(world.events, world.net.dial(settings.export));
     expect.ok(await nbd.begin());
     disk.completion = setup.completion ?? "inside";
@@ -1075,6 +1083,85 @@ test("S-1: a disk that cannot be marked any more is given up, and the peer serve
     "hastd knows, whatever the disk has",
   );
   expect.match(led.world.host.errors.splice(0).join(), /goes on over the peer alone/);
+  await led.stop();
+});
+
+/** A peer that keeps the record, and comes back with another cache. */
+const DISKLESS_TWICE = {
+  peer: OURS,
+  lives: (life: number) =>
+    life === 0 ? { cache: 8n } : ({ cache: 9n, syncsrc: "secondary", localcnt: 1n } as const),
+};
+
+/** The peer's is the only copy from here on. */
+async function loseDisk(led: Led): Promise<void> {
+  led.world.disk.fail = () => 5;
+  await led.nbd.done({ type: NBD_WRITE, offset: 131072, payload: bytes(512, 2) });
+  expect.match(led.world.host.errors.splice(0).join(), /goes on over the peer alone/);
+}
+
+test("S-1: a loss is told to a device's users by taking the device away: nbdkit hears nothing that it could hide", async () => {
+  const attach = "unix:///pretend/device.sock";
+  const led = await Led.start({ attach, ...DISKLESS_TWICE });
+  await loseDisk(led);
+  const dial = async (): Promise<NbdClient> => {
+    const client = new NbdClient(led.world.events, led.world.net.dial(attach));
+    expect.ok(await client.begin());
+    return client;
+  };
+  const loop = await dial();
+  const idle = await dial();
+  await led.nbd.done({ type: NBD_FLUSH });
+  await loop.done({ type: NBD_WRITE, offset: 4096, payload: bytes(512, 3) });
+  led.peer.leave();
+  await led.world.clock.pass(6_000);
+  expect.equal(led.peers.length, 2, "with another cache");
+  expect.equal(led.world.host.devicesMisled, 0);
+
+  const flush = loop.send({
+    type: NBD_WRITE,
+    offset: 8192,
+    payload: bytes(512, 4),
+    flags: NBD_FUA,
+  });
+  await led.settle();
+  expect.equal(loop.answer(flush), null);
+  expect.equal(led.world.host.devicesMisled, 1);
+  expect.match(led.world.host.errors.splice(0).join(), /are lost: .*end them, and mount it again/);
+  expect.match(notes(led), /were lost .* ago, .*end them, and mount it again/);
+  // Nor on another connection or on a new one, however long it waits.
+  const again = await dial();
+  const flushes = [loop, idle, again].map((client) => client.send({ type: NBD_FLUSH }));
+  await led.world.clock.pass(100_000);
+  expect.deepEqual(
+    flushes.map((cookie, index) => [loop, idle, again][index]!.answer(cookie)),
+    [null, null, null],
+  );
+  await led.nbd.done({ type: NBD_FLUSH });
+  // It has gone, and the next one comes.
+  for (const client of [loop, idle, again]) {
+    expect.equal(client.connection.closedByPeer, false, "it would try again");
+    client.connection.reset();
+  }
+  await led.settle();
+  await (await dial()).done({ type: NBD_FLUSH });
+  expect.equal(led.world.host.devicesMisled, 1);
+  await led.stop();
+});
+
+test("S-1: without a device, whoever flushes hears of a loss", async () => {
+  const led = await Led.start(DISKLESS_TWICE);
+  await loseDisk(led);
+  await led.nbd.done({ type: NBD_FLUSH });
+  await led.nbd.done({ type: NBD_WRITE, offset: 4096, payload: bytes(512, 3) });
+  led.peer.leave();
+  await led.world.clock.pass(6_000);
+  const flush = led.nbd.send({ type: NBD_FLUSH });
+  await led.settle();
+  expect.equal(led.nbd.answer(flush)?.error, 5);
+  expect.equal(led.world.host.devicesMisled, 0);
+  expect.match(led.world.host.errors.splice(0).join(), /are lost: .*Whoever flushed got an error/);
+  await led.nbd.done({ type: NBD_FLUSH });
   await led.stop();
 });
 

@@ -59,6 +59,8 @@ const TICK_MS = 1_000;
 const GATE_MS = 2_000;
 /** How long status tells of a synchronization that has ended. */
 const SYNC_REMEMBERED_MS = 3_600_000;
+/** And of acknowledged writes that are gone. */
+const LOSS_REMEMBERED_MS = 86_400_000;
 /** Extents whose state is looked at for one BLOCK_STATUS. */
 const DIRTY_EXTENTS_MAX = 65_536;
 /** A ZERO piece where the peer takes ranges of any length, bytes. */
@@ -114,6 +116,8 @@ export interface EngineHost {
   mayResync(): Promise<string | null>;
   /** What has become of PeerHello.invalidate. */
   invalidated(resolution: Resolution): void;
+  /** The device's users must get errors, which the tools below it would keep from them. */
+  deviceMisled(): void;
   notice(text: string): void;
   warning(text: string): void;
   error(text: string): void;
@@ -171,6 +175,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   readonly #peerFailures: RequestFailures;
   /** The last synchronization that ended well, while this engine has lived. */
   #lastSync: LastSync | null = null;
+  /** A device of this machine is served. */
+  #hasDevice = false;
+  /** When applications were last told that something acknowledged is gone, or null. */
+  #lossAt: number | null = null;
   #syncSource: "from" | "to" = "to";
   /** What failed when the local component was given up, or "". */
   #disklessWhy = "";
@@ -503,6 +511,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
    */
   async start(attach: string | null = null): Promise<void> {
     const { clock, net } = this.#environment;
+    this.#hasDevice = attach !== null;
     this.#core.onTick(clock.now(), this);
     this.#nbd.onTick(clock.now());
     if (!this.#asked) await this.#noteUnflushed();
@@ -511,7 +520,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       : [this.#settings.export, attach]) {
       const listener = await net.listen(
         address,
-        (stream) => this.#nbd.accept(stream, address === attach ? "none" : "as configured"),
+        (stream) => this.#nbd.accept(stream, address === attach ? "device" : "client"),
         (reason) => this.#host.warning(`an NBD client could not be accepted: ${reason}`),
       );
       this.#listeners.push(listener);
@@ -963,6 +972,28 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#link!.sendState(seq, state, localcnt, remotecnt, synced);
   }
 
+  /**
+   * Not to a device's users, though: nbdkit sends a FLUSH that failed again, and the next one succeeds. So nbdkit
+   * hears nothing, and hastd takes the device away from under it.
+   */
+  lossTold(): void {
+    this.#lossAt = this.#environment.clock.now();
+    const { resource } = this.#settings;
+    this.#host.error(
+      "Writes that were acknowledged, and not flushed yet, are lost: this copy did not have them, and the peer " +
+        `has lost its cache, or could not store them. ${this.#lossHeard} See: hastctl status ${resource}`,
+    );
+    if (!this.#hasDevice) return;
+    this.#nbd.muteDevice();
+    this.#host.deviceMisled();
+  }
+
+  get #lossHeard(): string {
+    return this.#hasDevice
+      ? "The device is taken from its users, who get errors, and is made anew: end them, and mount it again."
+      : "Whoever flushed got an error: see what it did with that, and check its data.";
+  }
+
   answer(slot: number, errno: number): void {
     this.#nbd.answered(slot, errno);
   }
@@ -1390,6 +1421,13 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       notes.push(
         "areas that were never written have not been compared and may differ between the nodes; " +
           `to make them equal: hastctl sync --full ${this.#settings.resource}`,
+      );
+    }
+    const lossMs = this.#lossAt === null ? 0 : this.#environment.clock.now() - this.#lossAt;
+    if (this.#lossAt !== null && lossMs <= LOSS_REMEMBERED_MS) {
+      notes.push(
+        `writes that were acknowledged, and not flushed yet, were lost ${duration(lossMs)} ago, with the peer's ` +
+          `cache. ${this.#lossHeard.replace(/\.$/, "")}`,
       );
     }
     for (const { note } of [this.#localFailures, this.#peerFailures]) {

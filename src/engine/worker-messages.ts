@@ -218,6 +218,8 @@ export type FromWorker =
   | { readonly kind: "answer"; readonly resolution: Resolution }
   /** What became of PeerHello.invalidate. */
   | { readonly kind: "invalidated"; readonly resolution: Resolution }
+  /** A primary's device has lost something that was acknowledged, and what serves it is not told: it has to go. */
+  | { readonly kind: "device-misled" }
   /** A resync is about to overwrite this node's copy. The worker waits for the answer, for minutes if need be. */
   | { readonly kind: "may-resync" }
   | { readonly kind: "status"; readonly id: number; readonly report: WorkerReport };

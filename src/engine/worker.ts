@@ -300,6 +300,7 @@ export class ResourceWorker {
       copy: (copy) => host.tell({ kind: "copy", copy }),
       diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
       invalidated: (resolution) => host.tell({ kind: "invalidated", resolution }),
+      deviceMisled: () => host.tell({ kind: "device-misled" }),
       mayResync: () =>
         new Promise((resolve) => {
           // Asked again only on a new connection: nobody waits for the earlier answer any more.

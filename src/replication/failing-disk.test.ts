@@ -447,8 +447,10 @@ test("S-6: without disk and without peer, requests wait up to the timeout, and g
 
   bench.cut();
   const late = bench.read(0);
+  const unflushed = bench.flush();
   bench.tick(TIMEOUT_MS);
-  expect.deepEqual(bench.take(), [`answer ${late} errno 5`]);
+  expect.deepEqual(bench.take(), [`answer ${late} errno 5`, `answer ${unflushed} errno 5`]);
+  expect.equal(bench.lossesTold, 0, "nothing is lost: it may be asked again");
 });
 
 test("S-1: without disk, what the peer had not flushed when it went is not called stable", () => {
@@ -485,6 +487,7 @@ test("S-1: of the FLUSHes in line when the only copy has lost something, each is
       flushes.map((slot) => `answer ${slot} errno 5`),
       loss,
     );
+    expect.equal(bench.lossesTold, 1, `${loss}: who hides errors from others must know`);
     bench.peerFlushed(); // the round that they had asked for
     const next = bench.flush();
     bench.peerFlushed();

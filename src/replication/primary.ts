@@ -1157,6 +1157,7 @@ export class Primary {
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
       if (this.kind[slot] === FLUSH) {
+        if (this.#flushFault) out.lossTold();
         this.#flushFault = false;
         this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
         this.#free(slot, out);

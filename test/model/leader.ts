@@ -272,6 +272,8 @@ export class Leader implements PrimaryOutbox {
     });
   }
 
+  lossTold(): void {}
+
   diskless(what: string): void {
     this.world.note(`${this.node.name}: goes on without its disk: ${what}`);
     this.world.counts.diskless++;

@@ -52,6 +52,11 @@ export class RecordingHost implements EngineHost {
   invalidated(resolution: Resolution): void {
     this.invalidations.push(resolution);
   }
+  /** How often the device was to go. */
+  devicesMisled = 0;
+  deviceMisled(): void {
+    this.devicesMisled++;
+  }
   /** What the gate says. */
   resyncRefusal: Promise<string | null> = Promise.resolve(null);
   /** How often it was asked. */

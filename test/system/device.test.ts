@@ -388,6 +388,43 @@ test("a device whose tools die comes back by itself", async () => {
   });
 });
 
+test("S-1: who flushes a device hears that what was acknowledged is gone", async () => {
+  await withDevices(
+    TwoNodes.startReplicating({ statements: FUSE, replication: "fullsync" }),
+    async (pair) => {
+      const { alpha, beta } = pair;
+      for (const order of ["pause-resync", "invalidate"]) {
+        assert.equal((await alpha.hastctl(order, RESOURCE)).code, 0);
+      }
+      const block = [`of=${deviceOf(alpha)}`, "bs=4096", "count=1", "conv=notrunc,nocreat"];
+      await expectCommand("dd", ["if=/dev/urandom", ...block, "oflag=direct"]);
+      // The only copy was in beta's cache; which one that was, only its hastd knew.
+      await beta.crash();
+      await beta.start();
+      await beta.role("secondary");
+      await until("they are connected", async () => {
+        return (await alpha.list()).get("status") === "complete";
+      });
+      const fsync = await runCommand("dd", [
+        "if=/dev/zero",
+        "seek=9",
+        ...block,
+        "conv=notrunc,nocreat,fsync",
+      ]);
+      assert.notEqual(fsync.code, 0);
+      assert.match(fsync.stderr, /Input\/output error/);
+      assert.match(await alpha.status(), /were lost .* ago, .* and mount it again/);
+      await until("it is there again", async () => {
+        return (await alpha.list()).get("device")?.includes("/dev/");
+      });
+      await until("the link leads there", () => existsSync(deviceOf(alpha)));
+      await expectCommand("dd", ["if=/dev/zero", ...block, "conv=notrunc,nocreat,fsync"]);
+      assert.equal((await alpha.hastctl("resume-resync", RESOURCE)).code, 0);
+      await pair.inSync(alpha);
+    },
+  );
+});
+
 test("the other node's device shows the same file system, and nobody reads old blocks after the return", async () => {
   await withDevices(TwoNodes.startReplicating({ statements: FUSE }), async (pair) => {
     const { alpha, beta } = pair;
