@@ -455,6 +455,29 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     this.#doubtful = false;`,
   },
   {
+    name: "what a predecessor left in the peer's cache only is taken for stable",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `    if (this.#stale && !this.#met) this.#doubtful = true;
+`,
+    replace: "",
+  },
+  {
+    name: "a copy that is not whole doubts each new connection",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `    this.#met = true;
+`,
+    replace: "",
+  },
+  {
+    name: "what is in doubt is not flushed while nobody asks",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `(this.map.unflushedCount > 0 || this.#doubtful)`,
+    replace: `this.map.unflushedCount > 0`,
+  },
+  {
     name: "the peer hears that it is to be synchronized after other requests",
     defect: "BD-15",
     ...PRIMARY,

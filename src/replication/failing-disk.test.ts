@@ -530,6 +530,7 @@ test("S-1: without disk, a peer that has merely been out of reach has lost nothi
   }
 });
 
+<<<<<<< HEAD
 test("S-11: without disk, a peer that went on by itself is not what clients were served from; the one that keeps the record is", () => {
   const bench = diskless();
   expect.equal(bench.core.clashes(1n), false, "it counts the time without this disk");
@@ -548,6 +549,56 @@ test("invariant 6: nothing is read from a disk that is being given up, not even 
   bench.read(4);
   bench.core.stop(bench);
   expect.equal(bench.takeAll().includes("local read 1"), false);
+=======
+test("S-1: what only the peer has of a predecessor's time is in doubt until both have flushed", () => {
+  const behind = { ...OURS, source: "secondary", localcnt: 1n, map: mapOf([1]) } as const;
+  /** @returns whether a FLUSH fails once the peer is there, the first time and the second */
+  const told = (bench: PrimaryBench): boolean[] =>
+    [1, 2].map(() => {
+      const flush = bench.flush();
+      bench.finishFlush();
+      return bench.take().includes(`answer ${flush} errno 5`);
+    });
+  for (const record of [{ state: "inconsistent" }, { state: "uptodate" }] as const) {
+    for (const [caches, expected] of [
+      [[8n, 9n], true],
+      [[8n, 8n, 9n], true],
+      [[8n, null], true],
+      [[null, null], true],
+      [[8n, 8n], false],
+      [[8n, "flushed", 9n], false],
+      [[8n, "flushed", 8n, 9n], false],
+      [[8n, "a while", 9n], false],
+      [[null, "a while", null], false],
+      // Which cache it was in the predecessor's time nobody knows.
+      [[9n], false],
+    ] as const) {
+      const bench = new PrimaryBench({ record });
+      for (const step of caches) {
+        if (step === "flushed") bench.flush();
+        if (step === "a while") bench.tick(5_000);
+        if (typeof step === "string") bench.finishFlush();
+        else {
+          if (bench.core.connected) bench.cut();
+          bench.connect({ ...behind, cache: step });
+        }
+      }
+      bench.take();
+      expect.deepEqual(told(bench), [expected, false], `${record.state}: ${caches}`);
+      bench.cut();
+      bench.connect({ ...behind, cache: 10n });
+      bench.take();
+      expect.deepEqual(told(bench), [false, false], `${record.state}: ${caches}: once is enough`);
+    }
+  }
+  const whole = new PrimaryBench();
+  for (const cache of [8n, 9n]) {
+    if (whole.core.connected) whole.cut();
+    whole.connect({ ...OURS, cache });
+  }
+  whole.take();
+  expect.deepEqual(told(whole), [false, false], "this copy has it, too");
+>>>>>>> 465d9c1 (replication: what only the peer's cache has of an earlier worker's time is in doubt)
 });
 
 test("without a disk nothing is copied, marked or written here, and stop() ends at once", () => {

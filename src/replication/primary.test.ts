@@ -551,7 +551,7 @@ function outdated(
   peer: Partial<PeerState> = {},
 ): PrimaryBench {
   const bench = new PrimaryBench(options);
-  bench.connect({ source: "secondary", localcnt: 1n, map: mapOf([1, 2]), ...peer });
+  bench.connect({ source: "secondary", localcnt: 1n, map: mapOf([1, 2]), cache: 8n, ...peer });
   return bench;
 }
 
@@ -649,7 +649,7 @@ function goodHere(): PrimaryBench {
   const bench = outdated();
   bench.finish(bench.write(0));
   bench.cut();
-  bench.connect({ source: "secondary", localcnt: 1n });
+  bench.connect({ source: "secondary", localcnt: 1n, cache: 8n });
   return bench;
 }
 
@@ -710,7 +710,7 @@ test("S-7: a write that fails where this copy is the good one is an error, whate
   const before = bench.write(1);
   bench.local(before, EIO);
   bench.cut();
-  bench.connect({ source: "secondary", localcnt: 1n, states: true });
+  bench.connect({ source: "secondary", localcnt: 1n, cache: 8n, states: true });
   const copies = slotsOf(bench.take(), "local read");
   bench.reply(before);
   const done = bench.take();
@@ -742,7 +742,7 @@ test("a peer that has been primary meanwhile is not overwritten with what was go
   bench.finish(bench.write(0));
   bench.cut();
   bench.take();
-  bench.connect({ source: "secondary", localcnt: 2n, map: mapOf([0]) });
+  bench.connect({ source: "secondary", localcnt: 2n, map: mapOf([0]), cache: 8n });
   expect.deepEqual(slotsOf(bench.take(), "local read"), []);
   const flush = bench.flush();
   bench.finishFlush();

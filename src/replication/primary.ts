@@ -268,6 +268,8 @@ export class Primary {
   /** The peer's cache, as it was last named; and whether the only copy of something may be in there, unflushed. */
   #peerCache: bigint | null = null;
   #doubtful = false;
+  /** This instance has had a connection. */
+  #met = false;
   /** This instance and a peer that lacked nothing have completed a flush. */
   #flushedTogether = false;
   #lastFlushAt = 0;
@@ -1333,6 +1335,9 @@ export class Primary {
         record = { ...record, state: "inconsistent" };
       }
     }
+    // What an earlier instance acknowledged may be in that cache only: nothing here remembers.
+    if (this.#stale && !this.#met) this.#doubtful = true;
+    this.#met = true;
     if (record !== this.#record) this.#setRecord(record, out);
     this.#maybeMerged(out);
   }
@@ -2007,10 +2012,10 @@ export class Primary {
     }
     this.#pace.earn(nowMs);
     this.#failPeerWaiters(nowMs - this.#timeoutMs, out);
-    // With no flush from the application, one of our own, seldom: so that extents become clean.
+    // With no flush from the application, one of our own, seldom: so that extents become clean, and doubt ends.
     if (
       this.#link === "up" &&
-      this.map.unflushedCount > 0 &&
+      (this.map.unflushedCount > 0 || this.#doubtful) &&
       nowMs - this.#lastFlushAt >= (this.#appCount === 0 ? OWN_FLUSH_IDLE_MS : OWN_FLUSH_BUSY_MS)
     ) {
       this.#flushWanted = true;

@@ -107,7 +107,7 @@ test("held or limited, what a FLUSH waits for is copied all the same", () => {
     { held: false, rate: 1 },
   ]) {
     const bench = new PrimaryBench({ record: { state: "inconsistent" } });
-    const behind = { ...OURS, source: "secondary", map: mapOf([0, 1]) } as const;
+    const behind = { ...OURS, source: "secondary", map: mapOf([0, 1]), cache: 8n } as const;
     bench.core.orderSync(orders);
     bench.connect(behind);
     // The application reads what is stale here from the peer.
