@@ -53,7 +53,7 @@ export const RENEW_DELAY_MS = 2_000;
  * many requests are on their way at once; the worker takes 16 clients in all.
  */
 const CONNECTIONS = 8;
-/** Attempts to reach a worker, a second apart; then the request fails. */
+/** Times that a request is sent again, a second after the last attempt has failed, however long that took. */
 const RETRIES = 60;
 /**
  * Seconds, more than a week: when the kernel gives an NBD connection up. It then sends the request again on another
