@@ -909,4 +909,15 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
 `,
     replace: "",
   },
+  {
+    name: "a client that takes its leave is answered by the lease of before",
+    defect: "S-17",
+    ...PRIMARY_ENGINE,
+    file: "src/engine/nbd-server.ts",
+    find: `    this.#finishing = true;
+`,
+    replace: `    this.#finishing = true;
+    this.#maybeEnd();
+`,
+  },
 ];

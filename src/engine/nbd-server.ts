@@ -191,7 +191,7 @@ export class NbdServer {
     return this.#connections.length;
   }
 
-  /** No new clients and no new commands; what was accepted is answered. */
+  /** No new clients and no new commands; what was accepted is answered, from the next turn on. */
   stop(): void {
     this.#accepting = false;
     for (const connection of [...this.#connections]) connection.finish(null);
@@ -615,7 +615,7 @@ class Connection implements StreamReader, NbdSink {
     this.blocked = !this.inbox.makeRoom(1);
     stream.start(this);
     if (this.blocked) stream.pause();
-    if (this.#finishing) this.#maybeEnd();
+    if (this.#finishing) this.#server.turn();
   }
 
   /** Closes at once; closed() follows, later. */
@@ -714,11 +714,10 @@ class Connection implements StreamReader, NbdSink {
     return true;
   }
 
-  /** Answers what is in flight, then closes. */
+  /** Answers what is in flight, then closes: with the turn that follows, which knows what may be answered. */
   finish(reason: string | null): void {
     if (reason !== null) this.#server.notice(`NBD client ${this.stream.peer}: ${reason}`);
     this.#finishing = true;
-    this.#maybeEnd();
   }
 
   #maybeEnd(): void {

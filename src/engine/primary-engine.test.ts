@@ -4,7 +4,10 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { fuzz } from "../../test/fuzz.ts";
 import type { CapturedRequest } from "../../test/golden/conversation.ts";
+import { request } from "../../test/nbd-peer.ts";
 import {
+  NBD_CACHE,
+  NBD_DISC,
   NBD_FLUSH,
   NBD_FUA,
   NBD_READ,
@@ -1582,6 +1585,22 @@ test("S-17: without a lease nothing is answered, reads neither; with the next on
   await led.settle();
   expect.equal(led.nbd.answer(write)?.error, 0);
   expect.equal(led.nbd.answer(read)?.error, 0);
+  await led.stop();
+});
+
+test("S-17: nor does a client hear anything that takes its leave when the lease has just run out", async () => {
+  // Between two ticks.
+  const led = await Led.start({ ...CHOSEN, lease: { ...LEASE, deadlineMs: 1_001_500 } });
+  await led.world.clock.pass(1_600);
+  const asked = request({ type: NBD_CACHE, length: 512 });
+  led.nbd.connection.send(Buffer.concat([asked, request({ type: NBD_DISC })]));
+  await led.settle();
+  expect.equal(led.nbd.connection.takeHeard().length, 0);
+  expect.equal(led.nbd.connection.closedByPeer, false);
+  led.engine.renewLease(LEASE.deadlineMs, 0);
+  await led.settle();
+  expect.ok(led.nbd.connection.takeHeard().length > 0);
+  expect.equal(led.nbd.connection.closedByPeer, true);
   await led.stop();
 });
 
