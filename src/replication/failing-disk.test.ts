@@ -530,7 +530,6 @@ test("S-1: without disk, a peer that has merely been out of reach has lost nothi
   }
 });
 
-<<<<<<< HEAD
 test("S-11: without disk, a peer that went on by itself is not what clients were served from; the one that keeps the record is", () => {
   const bench = diskless();
   expect.equal(bench.core.clashes(1n), false, "it counts the time without this disk");
@@ -549,7 +548,8 @@ test("invariant 6: nothing is read from a disk that is being given up, not even 
   bench.read(4);
   bench.core.stop(bench);
   expect.equal(bench.takeAll().includes("local read 1"), false);
-=======
+});
+
 test("S-1: what only the peer has of a predecessor's time is in doubt until both have flushed", () => {
   const behind = { ...OURS, source: "secondary", localcnt: 1n, map: mapOf([1]) } as const;
   /** @returns whether a FLUSH fails once the peer is there, the first time and the second */
@@ -598,7 +598,6 @@ test("S-1: what only the peer has of a predecessor's time is in doubt until both
   }
   whole.take();
   expect.deepEqual(told(whole), [false, false], "this copy has it, too");
->>>>>>> 465d9c1 (replication: what only the peer's cache has of an earlier worker's time is in doubt)
 });
 
 test("without a disk nothing is copied, marked or written here, and stop() ends at once", () => {

@@ -183,8 +183,6 @@ export class Primary {
   #gateOpen: boolean;
   /** The gate has been open: what a client has seen or changed since is this node's data. */
   #served = false;
-  /** There has been a connection. */
-  #met = false;
   #handshaking = false;
   #effectiveMode: Mode;
   #peerVersion = 0;
@@ -1368,7 +1366,6 @@ export class Primary {
 
   #merged(out: PrimaryOutbox): void {
     this.#link = "up";
-    this.#met = true;
     this.#staleMarked = true;
     this.#handshaking = false;
     this.#maybeFilling(out);
