@@ -750,15 +750,15 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "S-9",
     ...PRIMARY_ENGINE,
     suite: "gate",
-    find: `    if (!this.#settling && !this.#link!.awaitsLeave) this.#openGate();`,
-    replace: `    if (!this.#settling) this.#openGate();`,
+    find: `return this.#settling || this.#link?.awaitsLeave === true;`,
+    replace: `return this.#settling;`,
   },
   {
     name: "a primary that may have lost its cache serves its copy while the peer thinks about that",
     defect: "S-9",
     ...PRIMARY_ENGINE,
-    find: `    if (!this.#settling && !this.#link!.awaitsLeave) this.#openGate();`,
-    replace: `    if (!this.#link!.awaitsLeave) this.#openGate();`,
+    find: `return this.#settling || this.#link?.awaitsLeave === true;`,
+    replace: `return this.#link?.awaitsLeave === true;`,
   },
   {
     name: "an old leave overwrites a copy",
@@ -919,5 +919,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `    this.#finishing = true;
     this.#maybeEnd();
 `,
+  },
+  {
+    name: "who stops while it is open whose data are served has its clients write over them",
+    defect: "S-9",
+    ...PRIMARY_ENGINE,
+    find: `    if (this.#isSettling && this.#core.fresh &&`,
+    replace: `    if (this.#isSettling && this.#ended &&`,
   },
 ];

@@ -1422,6 +1422,31 @@ test("S-9: nothing is served while the other node makes up its mind, or its copy
   }
 });
 
+test("S-9: one that stops while the other node makes up its mind leaves what its clients asked for undone", async () => {
+  const peer: Partial<SecondaryOptions> = {
+    extensions: EXT_STATE | EXT_KEPT,
+    syncsrc: "secondary",
+    map: MARKED,
+    holds: { message: "s2", until: () => undefined },
+  };
+  const back = await Aspirant.start("resumed anew", ORDINARY, peer, { metaflush: false });
+  const { world, engine } = back;
+  await world.until(engine.start());
+  const nbd = new NbdClient(world.events, world.net.dial(world.settings.export));
+  await nbd.begin();
+  const cookie = nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  await world.clock.pass(5_000);
+  engine.stop(10_000);
+  await world.clock.pass(1_000);
+  expect.equal(world.host.exit?.code, 0);
+  expect.equal(nbd.answer(cookie), null);
+  const { localcnt, aloneSince, unflushed } = back.metadata;
+  expect.deepEqual(
+    { localcnt, aloneSince, unflushed },
+    { localcnt: 0n, aloneSince: null, unflushed: undefined },
+  );
+});
+
 test("S-9: nor does one whose worker hung until hastd killed it; where nobody can be asked, it goes on", async () => {
   const peer = { extensions: EXT_STATE | EXT_KEPT, syncsrc: "secondary" as const, map: MARKED };
   const back = await Aspirant.start("resumed anew", ORDINARY, peer);

@@ -559,7 +559,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /** Else attemptFailed() follows. */
   #openGateUnlessSettling(): void {
-    if (!this.#settling && !this.#link!.awaitsLeave) this.#openGate();
+    if (!this.#isSettling) this.#openGate();
+  }
+
+  get #isSettling(): boolean {
+    return this.#settling || this.#link?.awaitsLeave === true;
   }
 
   #openGate(): void {
@@ -823,6 +827,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       return;
     }
     for (const listener of this.#listeners) listener.close();
+    if (this.#isSettling && this.#core.fresh && !this.#core.recordPending) {
+      // Nor has anything been served, and it stays open whose data that would be (S-9).
+      this.#link!.stop();
+      this.stopped();
+      return;
+    }
     this.#nbd.stop();
     this.#gate?.cancel();
     if (this.#link !== null && !this.#link.up) this.#link.stop();
