@@ -141,6 +141,13 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     replace: `const granted = "granted";`,
   },
   {
+    name: "what an arbiter has said of one disk is believed of the next after a reload",
+    defect: "S-17",
+    ...RESOURCE,
+    find: `const isGranted = lease !== null && known !== "resumed";`,
+    replace: `const isGranted = lease !== null;`,
+  },
+  {
     name: "what the other node has kept of an earlier life is not asked for under an arbiter",
     defect: "S-9, S-17",
     file: "src/engine/primary-engine.ts",

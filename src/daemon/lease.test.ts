@@ -304,3 +304,23 @@ test("a reload that restarts a primary leaves it under its lease, and the agent 
   expect.equal(node.term, 7n);
   expect.equal(answer(), null);
 });
+
+test("S-17: after a reload a primary serves what its last worker knew, not what the arbiter once said of its disk", async () => {
+  for (const [what, local, state, trust] of [
+    ["the same disk", "/disks/r0", "uptodate", "resumed"],
+    ["another disk", "/other", "uptodate", "unknown"],
+    // Filled by the other node; or without a disk, which may not even say so.
+    ["a copy that is not whole", "/disks/r0", "inconsistent", "unknown"],
+  ] as const) {
+    const node = new Node();
+    await node.promote();
+    node.processes.last.says({ kind: "copy", copy: { state, forced: null } });
+    await node.resource.reconfigure(
+      settingsOf("r0", { arbiter: true, local, export: "unix:///run/other.sock" }),
+      () => ({ kind: "restarted" }),
+      () => undefined,
+    );
+    expect.equal(node.term, 7n);
+    expect.equal(node.processes.last.start.trust, trust, what);
+  }
+});

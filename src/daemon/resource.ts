@@ -520,7 +520,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
         if (lease !== null) this.#holder.take(lease);
         const granted = this.#vouched && !this.#flushUnheard ? "granted" : "granted anew";
-        const trust = lease === null ? this.#trust(known) : granted;
+        // What an arbiter has on record was said of the disk as it was when it chose.
+        const isGranted = lease !== null && known !== "resumed";
+        const trust = isGranted ? granted : this.#trust(known);
         const worker = this.#startPrimary(forced ? "forced" : trust);
         const failure = await this.#awaitReady(worker);
         if (failure !== null) return failure;
