@@ -57,6 +57,22 @@ export const AGENT_MUTATIONS: readonly Mutation[] = [
     replace: "const obstacle = obstacleOf(record, settings, statuses)?.slice(0, 0) || null;",
   },
   {
+    name: "an empty disk is elected where only the one that it replaces was in step",
+    file: "src/failover/obstacle.ts",
+    suite: "agent",
+    defect: "S-17",
+    find: `if (copy === "new" && !isMeant) {`,
+    replace: `if (copy === "new" && !isMeant && term !== undefined) {`,
+  },
+  {
+    name: "a copy that has led, and met nobody, is taken for another disk",
+    file: "src/failover/obstacle.ts",
+    suite: "agent",
+    defect: "S-17",
+    find: `term !== undefined || set?.modRevision`,
+    replace: `set?.modRevision`,
+  },
+  {
     name: "an etcd that has gone back in time is believed",
     file: "src/failover/memory.ts",
     suite: "agent",

@@ -13,6 +13,7 @@ import {
   settingsOf,
   settle,
   surroundingsOf,
+  USABLE,
 } from "../../test/daemon/fakes.ts";
 import type { ToWorker } from "../engine/worker-messages.ts";
 import {
@@ -27,7 +28,7 @@ import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1 } from "../wire/handshake.ts";
 import { ControlServer } from "./control-server.ts";
 import { LEASE_LOST_MS } from "./lease.ts";
-import { Resource } from "./resource.ts";
+import { type Probed, Resource } from "./resource.ts";
 
 /** hastd's part of one node, with one resource. */
 class Node {
@@ -37,11 +38,13 @@ class Node {
   readonly resource: Resource;
   readonly #server: ControlServer;
 
+  probed: Probed = USABLE;
+
   constructor(arbiter = true) {
     const { clock, processes, log } = this;
     this.resource = new Resource(
       settingsOf("r0", { arbiter }),
-      surroundingsOf({ clock, processes, log }),
+      surroundingsOf({ clock, processes, log, probe: async () => this.probed }),
     );
     this.#server = new ControlServer({
       clock: this.clock,
@@ -303,6 +306,17 @@ test("a reload that restarts a primary leaves it under its lease, and the agent 
   expect.equal(node.resource.role, "primary");
   expect.equal(node.term, 7n);
   expect.equal(answer(), null);
+});
+
+test("S-17: status says which term is on record in the copy, and nothing of one that has had none", async () => {
+  for (const term of [undefined, 7n]) {
+    const node = new Node();
+    const copy = { state: "new", forced: null, ...(term === undefined ? {} : { term }) } as const;
+    node.probed = { kind: "usable", copy };
+    await node.resource.changeRole("secondary");
+    const { outcome } = await node.resource.statusEntry();
+    expect.equal(outcome.kind === "known" ? outcome.status.term : null, term);
+  }
 });
 
 test("S-17: after a reload a primary serves what its last worker knew, not what the arbiter once said of its disk", async () => {

@@ -1462,6 +1462,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       workerpid: this.#worker?.pid ?? 0,
       worker: report,
       ...(copy === null ? {} : { copy }),
+      ...(this.#copy?.term === undefined ? {} : { term: this.#copy.term }),
       ...(report?.connected ? { connected: true } : {}),
       ...(this.#vouched && !this.#flushUnheard ? { vouched: true } : {}),
       resyncrate: this.#orders.resyncRate,

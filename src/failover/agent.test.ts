@@ -496,7 +496,25 @@ test("S-17: a component created anew is another one than the set speaks of; the 
   expect.equal(pair.leader(), null);
   expect.ok(alpha.log.says("its copy here was created anew"));
   pair.seed(["alpha"]);
-  await pair.until("the first of all is promoted", () => pair.leader() === "alpha");
+  await pair.until("the first of all is promoted", () => serves(pair, alpha));
+  alpha.powerOff();
+  await pair.clock.pass(3_000);
+  alpha.powerOn();
+  await pair.until("and again, although it has met nobody yet", () => serves(pair, alpha), 60_000);
+});
+
+test("S-17: where the only disk in step was replaced, its node is not promoted over the empty one", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.powerOff();
+  await pair.until("beta works alone", () => serves(pair, beta));
+  beta.powerOff();
+  beta.replaceDisk();
+  beta.powerOn();
+  await pair.clock.pass(60_000);
+  expect.equal(pair.set(), '["beta"]');
+  expect.equal(beta.role, "secondary");
+  expect.ok(beta.log.says("is on another disk"));
 });
 
 /** Numbers that look like chance, from a seed (mulberry32). */

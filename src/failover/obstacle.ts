@@ -21,12 +21,21 @@ export function obstacleOf(
 ): string | null {
   const lacking = whoLacks(record, settings, settings.node);
   if (lacking !== null) return lacking;
-  for (const [index, { copy }] of statuses.entries()) {
+  for (const [index, { copy, term }] of statuses.entries()) {
     const resource = settings.resources[index]!;
-    const alone = record.insync.get(resource)?.nodes.length === 1;
-    if (copy === "new" && !alone) {
+    const set = record.insync.get(resource);
+    if (copy === "new" && set?.nodes.length !== 1) {
       // Of another disk than the one that was in step.
       return `${resource}: its copy here was created anew, and is to be filled from ${settings.peer}. Bring that node back`;
+    }
+    // It is the one that was seeded, or has led since; who leads puts the set again.
+    const isMeant = term !== undefined || set?.modRevision === record.base?.modRevision;
+    if (copy === "new" && !isMeant) {
+      return (
+        `${resource}: its copy here was created anew, and what ${settings.node} has all of, says etcd, is on another ` +
+        "disk. Bring that one back. If it is lost for good, on the node whose older copy is to count: " +
+        "hast-failover seed --force"
+      );
     }
     if (copy !== "inconsistent" && copy !== "outdated") continue;
     return `${resource}: its copy here is ${copy}. What is wrong with it, and what to do, says: hastctl status ${resource}`;

@@ -127,6 +127,8 @@ const statusOfOriginal = {
 const status = fc.record(
   {
     ...statusOfOriginal,
+    copy: text,
+    term: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
     device: fc.record({ path: text, kind: text, node: fc.option(text) }),
   },
   { requiredKeys: Object.keys(statusOfOriginal) as (keyof typeof statusOfOriginal)[] },
@@ -199,10 +201,13 @@ function withoutRemarks<Entry extends StatusEntry | SetRoleEntry>(
   return { error: reply.error, entries };
 }
 
-function withoutDevices({ error, entries }: ControlReply<StatusEntry>): ControlReply<StatusEntry> {
+function withoutAdditions({
+  error,
+  entries,
+}: ControlReply<StatusEntry>): ControlReply<StatusEntry> {
   const plain = (entry: StatusEntry): StatusEntry => {
     if (entry.outcome.kind === "failed") return entry;
-    const { device: _, ...status } = entry.outcome.status;
+    const { device: _device, copy: _copy, term: _term, ...status } = entry.outcome.status;
     return { ...entry, outcome: { kind: "known", status } };
   };
   return { error, entries: entries.map(plain) };
@@ -212,7 +217,7 @@ test("who did not ask for more gets not one key more than the original sends", (
   fc.assert(
     fc.property(statusReply, setRoleReply, (statuses, roles) => {
       const plainStatuses = encodeStatusReply(statuses, false);
-      const plain = withoutDevices(withoutRemarks(statuses));
+      const plain = withoutAdditions(withoutRemarks(statuses));
       expect.deepEqual(plainStatuses, encodeStatusReply(plain, true));
       const plainRoles = encodeSetRoleReply(roles, false);
       expect.deepEqual(plainRoles, encodeSetRoleReply(withoutRemarks(roles), true));

@@ -6,8 +6,8 @@
  *   reply    per resource i, keys with i appended:  resource<i>, error<i>
  *                                              or   resource<i>, role<i>               (set role)
  *                                              or   resource<i>, provname<i>, …        (status)
- *            copy<i>, connected<i> u8 = 1, vouched<i> u8 = 1, resyncrate<i>, transport<i>, device<i>,
- *            devicekind<i>, devicenode<i>, errmsg<i>, note<i>_0, …              only if the request had `ext`
+ *            copy<i>, term<i> u64, connected<i> u8 = 1, vouched<i> u8 = 1, resyncrate<i>, transport<i>,
+ *            device<i>, devicekind<i>, devicenode<i>, errmsg<i>, note<i>_0, …   only if the request had `ext`
  *            error i16                                          global, where not 0
  *
  * `ext`, `force` and what only `ext` gets are ours: a FreeBSD hastd ignores the first and sends none. So are
@@ -184,6 +184,8 @@ export interface ResourceStatus {
   readonly worker: WorkerStatus | null;
   /** What the local copy is worth: "uptodate", …; absent where it is not known. Extended only. */
   readonly copy?: string;
+  /** The highest of an arbiter's terms that is on record in the local copy; absent where there is none. Extended only. */
+  readonly term?: bigint;
   /** To the other node. A primary that is, and yet degraded, has lost its disk. Extended only. */
   readonly connected?: true;
   /** This very hastd has had the copy in its hands since it was in step: nobody went on before it lost the link. Extended only. */
@@ -423,6 +425,7 @@ export function encodeStatusReply(reply: ControlReply<StatusEntry>, extended: bo
     if (!extended) continue;
     const status = entry.outcome.kind === "known" ? entry.outcome.status : null;
     if (status?.copy !== undefined) nv.string(`copy${index}`, status.copy);
+    if (status?.term !== undefined) nv.u64(`term${index}`, status.term);
     if (status?.connected) nv.u8(`connected${index}`, 1);
     if (status?.vouched) nv.u8(`vouched${index}`, 1);
     if (status?.resyncrate !== undefined) nv.u64(`resyncrate${index}`, status.resyncrate);
@@ -604,14 +607,16 @@ function decodeStatus(list: NvList, index: number): ResourceStatus {
 function additionsOf(
   list: NvList,
   index: number,
-): Pick<ResourceStatus, "copy" | "connected" | "vouched" | "resyncrate" | "transport"> {
+): Pick<ResourceStatus, "copy" | "term" | "connected" | "vouched" | "resyncrate" | "transport"> {
   const copy = list.string(`copy${index}`);
+  const term = list.u64(`term${index}`);
   const connected = list.u8(`connected${index}`) === 1;
   const vouched = list.u8(`vouched${index}`) === 1;
   const rate = list.u64(`resyncrate${index}`);
   const transport = list.string(`transport${index}`);
   return {
     ...(copy === null ? {} : { copy }),
+    ...(term === null ? {} : { term }),
     ...(connected ? { connected } : {}),
     ...(vouched ? { vouched } : {}),
     ...(rate === null ? {} : { resyncrate: Number(rate) }),

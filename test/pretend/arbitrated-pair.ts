@@ -157,6 +157,13 @@ export class PretendNode {
     this.startAgent();
   }
 
+  /** `hastctl create` on an empty disk. */
+  replaceDisk(): void {
+    this.copy = "new";
+    this.term = 0n;
+    this.records.clear();
+  }
+
   /** One attempt of the worker to acknowledge a record. */
   write(record: number): boolean {
     if (!this.on || this.role !== "primary" || !this.#mayAnswer()) return false;
@@ -253,6 +260,7 @@ export class PretendNode {
               status: {
                 role: this.role,
                 copy: this.copy,
+                ...(this.term === 0n ? {} : { term: this.term }),
                 connected: this.role === "secondary" && this.pair.linkIsUp && this.peer.peerInStep,
               } as unknown as ResourceStatus,
             },
@@ -379,8 +387,10 @@ export class ArbitratedPair {
   }
 
   seed(nodes: readonly string[]): void {
-    this.etcd.put(`/hast/${GROUP}/base`, String(BASE));
-    this.etcd.put(INSYNC, JSON.stringify(nodes));
+    this.etcd.putTogether([
+      [`/hast/${GROUP}/base`, String(BASE)],
+      [INSYNC, JSON.stringify(nodes)],
+    ]);
   }
 
   /** Who is in step, says etcd. */

@@ -60,7 +60,12 @@ export class PretendEtcd {
   }
 
   put(key: string, value: string): void {
-    this.#put(key, value, "0", ++this.#revision);
+    this.putTogether([[key, value]]);
+  }
+
+  putTogether(entries: readonly (readonly [key: string, value: string])[]): void {
+    this.#revision += 1;
+    for (const [key, value] of entries) this.#put(key, value, "0", this.#revision);
   }
 
   /** As a backup has it. */
