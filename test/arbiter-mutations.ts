@@ -141,6 +141,13 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     replace: `const granted = "granted";`,
   },
   {
+    name: "an empty disk is promoted by the word that an arbiter gave of another",
+    defect: "S-17",
+    ...RESOURCE,
+    find: `lease === null ? null : await this.#exchangedDisk();`,
+    replace: `lease === null ? null : null;`,
+  },
+  {
     name: "what an arbiter has said of one disk is believed of the next after a reload",
     defect: "S-17",
     ...RESOURCE,

@@ -319,6 +319,36 @@ test("S-17: status says which term is on record in the copy, and nothing of one 
   }
 });
 
+test("S-17: a disk that was exchanged since hastd saw it is none that the arbiter has chosen", async () => {
+  const created: Probed = { kind: "usable", copy: { state: "new", forced: null } };
+  const node = new Node();
+  await node.resource.changeRole("secondary");
+  node.probed = created;
+  const refused = await node.promote();
+  expect.match(refused.errmsg ?? "", /\/disks\/r0 was created anew.*hast-failover status$/);
+  expect.equal(node.processes.workers.length, 0);
+  expect.equal(node.resource.role, "secondary");
+  const { outcome } = await node.resource.statusEntry();
+  expect.ok(outcome.kind === "known" && outcome.status.copy === "new", "the agent hears of it");
+  // Knowing that, it may choose it all the same: it is the one that was seeded.
+  expect.equal((await node.promote()).outcome.kind, "done");
+
+  // One that leads, and has met nobody yet, too.
+  for (const state of ["uptodate", "new"] as const) {
+    const leader = new Node();
+    await leader.promote();
+    leader.processes.last.says({ kind: "copy", copy: { state, forced: null, term: 7n } });
+    leader.probed = created;
+    const { failure } = await leader.resource.reconfigure(
+      settingsOf("r0", { arbiter: true, local: "/other" }),
+      () => ({ kind: "restarted" }),
+      () => undefined,
+    );
+    expect.match(failure ?? "", /\/other was created anew/);
+    expect.equal(leader.resource.role, "init");
+  }
+});
+
 test("S-17: after a reload a primary serves what its last worker knew, not what the arbiter once said of its disk", async () => {
   for (const [what, local, state, trust] of [
     ["the same disk", "/disks/r0", "uptodate", "resumed"],

@@ -515,6 +515,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
         return null;
       }
       case "primary": {
+        const refusal = lease === null ? null : await this.#exchangedDisk();
+        if (refusal !== null) return { refusal };
         if (this.#stopping) return STOPPING;
         this.#setRole("primary");
         this.#restartDelayMs = RESTART_DELAY_MIN_MS;
@@ -599,6 +601,20 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return (
       `the old worker (pid ${worker.pid}) cannot be killed; it probably waits for a disk that ` +
       "does not answer. Try again when that process has gone."
+    );
+  }
+
+  /** An arbiter has chosen, or believed of its primary, the copy that hastd had seen here. @returns why it is another */
+  async #exchangedDisk(): Promise<string | null> {
+    const before = this.#copy;
+    const probed = await this.#probe();
+    if (probed.kind === "unusable") return null; // its worker says why
+    if (!isUntouched(probed.copy) || (before !== null && isUntouched(before))) return null;
+    // So that status says it from now on, and nobody chooses it.
+    this.#copy = probed.copy;
+    return (
+      `the copy on ${this.settings.local} was created anew, and is not the one that has everything, says the arbiter. ` +
+      "Who has, and what to do: hast-failover status"
     );
   }
 
@@ -1477,6 +1493,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 function transportOf({ remote, tlspeer }: WorkerSettings): string {
   if (!isTls(remote)) return "plain TCP, neither encrypted nor authenticated";
   return `TLS 1.3, peer ${tlspeer === null ? `${remoteHost(remote)} vouched for by ca.pem` : tlspeer}`;
+}
+
+/** Nobody has led over it yet. */
+function isUntouched({ state, term }: CopyWorth): boolean {
+  return state === "new" && term === undefined;
 }
 
 /** The rules of promotion stand in the way, and nothing else. */
