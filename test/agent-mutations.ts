@@ -73,6 +73,12 @@ export const AGENT_MUTATIONS: readonly Mutation[] = [
     replace: `set?.modRevision`,
   },
   {
+    name: "an agent that begins anew gives up the lead of a primary that cannot be ended",
+    ...AGENT,
+    find: "if (await this.#letGo()) await",
+    replace: "if ((await this.#letGo()) || leader) await",
+  },
+  {
     name: "an etcd that has gone back in time is believed",
     file: "src/failover/memory.ts",
     suite: "agent",

@@ -324,6 +324,19 @@ test("a primary that cannot be ended keeps its lease for as long as that still l
   expect.ok(alpha.log.says("its worker cannot be ended"));
 });
 
+test("nor does an agent that finds it so give the lead up before", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.killAgent();
+  alpha.role = "init"; // as of one resource of several
+  alpha.demotionRefusal = "its worker cannot be ended";
+  alpha.startAgent();
+  await pair.until("alpha has tried", () => alpha.log.says("its worker cannot be ended"));
+  await pair.clock.pass(3_000);
+  expect.equal(pair.leader(), "alpha");
+  await pair.until("beta serves", () => serves(pair, beta), 15_000);
+});
+
 test("a killed agent that is started again goes on leading, and starts nothing twice", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha] = pair.nodes;

@@ -318,8 +318,7 @@ export class Agent {
         return;
       }
       // hastd, or the whole machine, has begun anew: what was started is gone.
-      await this.#letGo();
-      await etcd.revoke(leader.lease);
+      if (await this.#letGo()) await etcd.revoke(leader.lease);
     } catch (error) {
       this.#sayUnreachable(error);
     }
