@@ -79,6 +79,13 @@ export const AGENT_MUTATIONS: readonly Mutation[] = [
     replace: "if ((await this.#letGo()) || leader) await",
   },
   {
+    name: "a leader whose disk has failed competes with the node that has what it lacks",
+    ...AGENT,
+    defect: "S-9",
+    find: "        if (whoLacks(leadership.record, settings, settings.peer) === null) {",
+    replace: "        if (whoLacks(leadership.record, settings, settings.peer) === undefined) {",
+  },
+  {
     name: "an etcd that has gone back in time is believed",
     file: "src/failover/memory.ts",
     suite: "agent",

@@ -395,6 +395,24 @@ test("nor does it wait for one that may not lead, and not for ever", async () =>
   await pair.until("alpha serves again", () => serves(pair, alpha), 15_000);
 });
 
+test("S-9: a leader that loses its disk leaves the lead to the node that has what it had not flushed", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  beta.fate = () => ({ delayMs: 1_500 });
+  alpha.role = "init"; // its worker has given up
+  await pair.until("somebody leads anew", () => pair.nodes.some((node) => serves(pair, node)));
+  expect.equal(pair.leader(), "beta");
+});
+
+test("where no other node has it, a leader that loses its disk tries again at once", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  beta.powerOff();
+  await pair.until("alpha works alone", () => serves(pair, alpha));
+  alpha.role = "init";
+  await pair.until("alpha serves", () => serves(pair, alpha), 12_000);
+});
+
 test("beside a primary that etcd knows nothing of, as one by force, nobody else is promoted", async () => {
   const pair = new ArbitratedPair();
   const [alpha, beta] = pair.nodes;

@@ -43,7 +43,7 @@ import type { GroupSettings } from "./settings.ts";
 const LOOK_MS = 1_000;
 /** After a change of the sets that had no use. */
 const AGAIN_MS = 200;
-/** How long a node that could not start the group, or has lost its memory, leaves it to the other. */
+/** How long a node that could not start the group, or has lost its memory or its role, leaves it to the other. */
 const BACKOFF_MS = 30_000;
 /** A leader's key outlives its machine by a TTL; by another one, where etcd itself has changed its leader. */
 const LEADER_TTLS = 3;
@@ -447,6 +447,10 @@ export class Agent {
       heardAtMs = clock.now();
       const trouble = troubleOf(answer.entries, resources);
       if (trouble !== null && leadership.promoted) {
+        // Its disk, perhaps; then what was not flushed is in the other one's memory only (S-9).
+        if (whoLacks(leadership.record, settings, settings.peer) === null) {
+          this.#backoffUntilMs = clock.now() + BACKOFF_MS;
+        }
         leadership.lose(trouble);
         return;
       }
