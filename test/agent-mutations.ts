@@ -86,6 +86,14 @@ export const AGENT_MUTATIONS: readonly Mutation[] = [
     replace: "        if (whoLacks(leadership.record, settings, settings.peer) === undefined) {",
   },
   {
+    name: "a resource that has left the group can only be deleted, as if etcd had forgotten it",
+    file: "src/failover/obstacle.ts",
+    suite: "agent",
+    defect: "S-17",
+    find: "    nodes.length > 0 && !resources",
+    replace: "    !resources",
+  },
+  {
     name: "an etcd that has gone back in time is believed",
     file: "src/failover/memory.ts",
     suite: "agent",

@@ -104,12 +104,35 @@ test("status names what is not in this node's failover.conf", async () => {
   pair.etcd.put("/hast/g/insync/r1", '["alpha","beta"]');
   const { code, err } = await desk(pair).status();
   expect.equal(code, 1);
-  expect.match(err, /r1: in group g, says etcd, and not in .* etcdctl del \/hast\/g\/insync\/r1$/m);
+  expect.match(
+    err,
+    /r1: in group g, says etcd, and not in .* etcdctl put \/hast\/g\/insync\/r1 '\[\]'$/m,
+  );
 
   const other = new ArbitratedPair();
   other.seed(["alpha", "beta"]);
   other.etcd.put("/hast/g/leader", '{"node":"gamma","serves":true}');
   expect.match((await desk(other).status()).err, /gamma leads, which is neither beta nor alpha/);
+});
+
+test("a resource that has left the group is put out of it without a step back in time, and may return", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [, beta] = pair.nodes;
+  pair.etcd.put("/hast/g/insync/r1", '["alpha","beta"]');
+  await pair.until("beta has seen it", () => beta.log.says("r1: in group g"));
+  const { err } = await desk(pair).status();
+  const [, key, value] = / etcdctl put (\S+) '(\S+)'$/m.exec(err) ?? [];
+  pair.etcd.put(key!, value!);
+  await pair.clock.pass(30_000);
+  expect.equal(pair.leader(), "alpha");
+  expect.equal((await desk(pair).status()).code, 0);
+
+  for (const node of pair.nodes) node.agent!.stop();
+  await pair.until("nobody leads", () => pair.leader() === null);
+  const back = await desk(pair, { role: "primary" }, ["r0", "r1"]).seed();
+  expect.equal(back.code, 0, back.err);
+  expect.equal(pair.etcd.value("/hast/g/insync/r1"), '["beta"]');
+  expect.equal(pair.set(), '["alpha","beta"]');
 });
 
 test("seed of a resource that joins a group says when, and leaves the others as they are", async () => {

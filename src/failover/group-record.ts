@@ -4,7 +4,7 @@
  *
  *   base             decimal: added to the leader's revision, that is its term; made by `seed`
  *   leader           {"node", "boot", "since", "serves"}, with the leader's lease
- *   insync/RESOURCE  ["alpha","beta"]: who has every acknowledged byte
+ *   insync/RESOURCE  ["alpha","beta"]: who has every acknowledged byte; []: the resource has left the group
  *   move             {"to", "ready"}: the node that is to take over, with a lease of a minute; and that its agent would
  *
  * A set says who may lead; where there is none, nobody may: an etcd that was wiped promotes nobody. Every

@@ -95,12 +95,15 @@ export function strangersIn(
       "give this one another: group= in failover.conf, on both nodes"
     );
   }
-  const strange = [...insync.keys()].filter((resource) => !resources.includes(resource));
+  const strange = [...insync].flatMap(([resource, { nodes }]) =>
+    nodes.length > 0 && !resources.includes(resource) ? [resource] : [],
+  );
   if (strange.length === 0) return null;
   const keys = strange.map((resource) => `/hast/${group}/insync/${resource}`);
   return (
     `${strange.join(", ")}: in group ${group}, says etcd, and not in failover.conf on this node, where nothing would ` +
     "start it. Write resources= alike on both nodes, and start the agent again. Or, if it has left the group: " +
-    keys.map((key) => `etcdctl del ${key}`).join("; ")
+    // Nobody has it: a set that is gone would look like an etcd that has forgotten it.
+    keys.map((key) => `etcdctl put ${key} '[]'`).join("; ")
   );
 }

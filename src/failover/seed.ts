@@ -34,7 +34,8 @@ export async function seed(
     return EX_UNFIT;
   };
   const record = groupRecord(group, await etcd.range(prefixOf(group)));
-  const missing = resources.filter((resource) => !record.insync.has(resource));
+  // An empty one is that of a resource that has left the group, and joins it again.
+  const missing = resources.filter((resource) => !record.insync.get(resource)?.nodes.length);
   if (record.leader !== null) {
     const { node: leader } = record.leader;
     return missing.length > 0 && !force
