@@ -1721,6 +1721,7 @@ test("S-17: a copy that has seen a later term is not served under an earlier one
 test("an arbiter's word stands for the other node's, but not for a copy that is not whole", async () => {
   const chosen = await Aspirant.start("granted", {}, "connection refused", {}, LEASE);
   expect.equal(chosen.admitted, true);
+  expect.equal(chosen.world.host.copies.at(-1)?.term, LEASE.term);
   for (const state of ["outdated", "inconsistent"] as const) {
     for (const prevrole of ["primary", "secondary"] as const) {
       const refused = await Aspirant.start(

@@ -488,7 +488,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       );
       return false;
     }
-    if (known < term) await this.#component.storeRecord({ term });
+    if (known < term) {
+      await this.#component.storeRecord({ term });
+      this.#tellCopy();
+    }
     return !this.#ended;
   }
 
