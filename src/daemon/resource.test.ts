@@ -1238,6 +1238,19 @@ test("S-9: a primary that is told to go before its first flush has ended is not 
   assert.equal(world.processes.last.start.trust, "unknown");
 });
 
+test("S-9: a primary that is told to go while it asks the other node is as believed as before", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.born = (worker) =>
+    worker.says({ kind: "copy", copy: { state: "uptodate", forced: null } });
+  world.processes.last.exit({ kind: "signal", signal: "SIGSEGV" });
+  await world.clock.advance(RESTART_DELAY_MIN_MS);
+  await world.resource.changeRole("secondary");
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  await world.resource.changeRole("primary");
+  assert.equal(world.processes.last.start.trust, "known");
+});
+
 test("S-9: a primary that ends by itself, just as it is killed, is believed", async () => {
   const world = new World();
   await world.resource.changeRole("primary");

@@ -142,8 +142,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   #vouched = false;
   /**
-   * A primary's worker did not answer and was killed, or was told to go before it was ready: it may have been in a
-   * flush. How that ends nobody hears, and the next one succeeds: its peer may have kept what that lost (S-9).
+   * A primary's worker did not answer and was killed, or was told to go before its first flush had ended. How that ends nobody hears, and the next one succeeds: its peer may have kept what that lost (S-9).
    */
   #flushUnheard = false;
   /** What the last worker of a secondary left to the next one (S-9). */
@@ -852,7 +851,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     // An errand that changed the copy is known to whoever asked for it.
     if (role === "secondary" && !(errand && usual)) this.#left = end.left;
     if (role === "primary" ? isNews(end) : !usual) this.#vouched = false;
-    if (role === "primary" && (end.killed || (end.requested && !end.wasReady))) {
+    if (role === "primary" && (end.killed || (end.requested && !end.hadOpened))) {
       this.#flushUnheard = true;
     }
     if (end.requested || this.#stopping || role !== this.#role) {

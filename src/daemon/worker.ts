@@ -42,6 +42,8 @@ export interface WorkerEnd {
   /** What it left to its successor. */
   readonly left: Left | null;
   readonly wasReady: boolean;
+  /** It has said what its copy is worth: its first flush was over. */
+  readonly hadOpened: boolean;
   /** We had asked it to stop, or killed it. */
   readonly requested: boolean;
   /** We had to kill it, since it did not answer, and that is what it died of. */
@@ -84,6 +86,7 @@ export class Worker {
   readonly #process: WorkerProcess;
   readonly #bornMs: number;
   #ready = false;
+  #opened = false;
   #sectorSize = 512;
   #requested = false;
   #killed = false;
@@ -292,6 +295,7 @@ export class Worker {
         this.#left = message.left;
         return;
       case "copy":
+        this.#opened = true;
         this.#owner.workerCopy(this, message.copy);
         return;
       case "wish":
@@ -347,6 +351,7 @@ export class Worker {
       failure: this.#failure,
       left: this.#left,
       wasReady: this.#ready,
+      hadOpened: this.#opened || this.#ready,
       requested: this.#requested,
       killed: this.#killed && exit.kind === "signal",
       lifetimeMs: this.#clock.now() - this.#bornMs,
