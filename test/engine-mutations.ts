@@ -927,4 +927,30 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `    if (this.#isSettling && this.#core.fresh &&`,
     replace: `    if (this.#isSettling && this.#ended &&`,
   },
+  {
+    name: "a read that fails here sees what the peer has of a write under way",
+    defect: "invariant 5",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `(this.#local[slot] === FAILED || this.#staleHere(slot));`,
+    replace: `this.#staleHere(slot);`,
+  },
+  {
+    name: "a read that fails here sees what the peer has of a later write under way",
+    defect: "invariant 5",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `        if (!read) return false;
+        later = true;`,
+    replace: `        if (!read || !later) return false;
+        later = true;`,
+  },
+  {
+    name: "writes go past a read that waits for what it may read there",
+    defect: "invariant 5",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `this.#remote[other] === PENDING || this.#state[other] === CONFLICT;`,
+    replace: `this.#remote[other] === PENDING;`,
+  },
 ];

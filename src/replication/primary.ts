@@ -523,22 +523,30 @@ export class Primary {
     const end = start + this.length[slot]!;
     const read = this.kind[slot] === READ;
     const sync = this.kind[slot] === SYNC;
+    let later = false;
     for (let index = 0; index < this.#activeCount; index++) {
       const other = this.#active[index]!;
-      if (other === slot) return false;
+      if (other === slot) {
+        if (!read) return false;
+        later = true;
+        continue;
+      }
       const kind = this.kind[other]!;
       if (kind === FLUSH) continue;
-      if (kind === READ && (read || sync || this.#local[other] !== NONE)) continue;
+      if (kind === READ && (read || sync || this.#local[other] === PENDING)) continue;
       const otherStart = this.offset[other]!;
       if (otherStart >= end || otherStart + this.length[other]! <= start) continue;
       // The peer may have a write before this disk has it. Who has read it there must not read older data
-      // here afterwards (invariant 5): for a part of the range that is not stale, or by then no more.
+      // here afterwards (invariant 5): for a part of the range that is not stale, or by then no more, or whose
+      // sectors cannot be read now. That goes for later writes, too, unless they wait for this read.
       if (read) {
-        if (kind !== SYNC && !this.#settled(other)) return true;
+        const behind = later && this.#state[other] === CONFLICT;
+        if (kind !== SYNC && !behind && !this.#settled(other)) return true;
         continue;
       }
       if (kind === READ) {
-        if (this.#disk !== "gone" && this.#remote[other] === PENDING) return true;
+        const there = this.#remote[other] === PENDING || this.#state[other] === CONFLICT;
+        if (this.#disk !== "gone" && there) return true;
         continue;
       }
       // The connection keeps the order on the peer, so another write need only wait for our own
@@ -618,6 +626,12 @@ export class Primary {
   // ---- reads --------------------------------------------------------------------------------------
 
   #routeRead(slot: number, out: PrimaryOutbox): void {
+    if (this.#local[slot] === FAILED) {
+      // The peer's copy serves where it is known to be good.
+      if (this.#comparing || !this.#behindThere(slot)) this.#readFromPeer(slot, out);
+      else this.#finishRead(slot, this.#localErrno[slot]!, out);
+      return;
+    }
     if (this.#staleHere(slot)) {
       this.#local[slot] = NONE;
       this.#readFromPeer(slot, out);
@@ -629,7 +643,7 @@ export class Primary {
 
   /** Is the peer asked although there is a disk here, which later reads may be served from? */
   #readsThere(slot: number): boolean {
-    return this.#disk !== "gone" && this.#staleHere(slot);
+    return this.#disk !== "gone" && (this.#local[slot] === FAILED || this.#staleHere(slot));
   }
 
   #staleHere(slot: number): boolean {
@@ -698,14 +712,12 @@ export class Primary {
     if (kind === READ) {
       if (errno === 0) {
         // A resync from the peer may have begun while the disk was reading.
-        if (this.#staleHere(slot)) this.#routeRead(slot, out);
+        if (this.#staleHere(slot)) this.#begin(slot, out);
         else this.#finishRead(slot, 0, out);
         return;
       }
       this.statistics.readErrors++;
-      // The peer's copy serves where it is known to be good.
-      if (this.#comparing || !this.#behindThere(slot)) this.#readFromPeer(slot, out);
-      else this.#finishRead(slot, errno, out);
+      this.#begin(slot, out);
       return;
     }
     if (errno !== 0) {
