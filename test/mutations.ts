@@ -363,10 +363,10 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a stale range is read here",
     defect: "BD-13",
     ...PRIMARY,
-    find: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#staleHere(slot)) {`,
-    replace: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (!this.connected && this.#staleHere(slot)) {`,
+    find: `    if (this.#staleHere(slot)) {
+      this.#local[slot] = NONE;`,
+    replace: `    if (!this.connected && this.#staleHere(slot)) {
+      this.#local[slot] = NONE;`,
   },
   {
     name: "a read of a stale range is queued nowhere",
@@ -382,7 +382,7 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a read under way when this copy turns out stale is answered",
     defect: "BD-13",
     ...PRIMARY,
-    find: `        if (this.#staleHere(slot)) this.#routeRead(slot, out);
+    find: `        if (this.#staleHere(slot)) this.#begin(slot, out);
         else this.#finishRead(slot, 0, out);`,
     replace: `        this.#finishRead(slot, 0, out);`,
   },
@@ -390,10 +390,10 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "clean ranges are read from the peer, too",
     defect: "BD-13",
     ...PRIMARY,
-    find: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#staleHere(slot)) {`,
-    replace: `  #routeRead(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale) {`,
+    find: `    if (this.#staleHere(slot)) {
+      this.#local[slot] = NONE;`,
+    replace: `    if (this.#stale) {
+      this.#local[slot] = NONE;`,
   },
   {
     name: "a write before the nodes ever met leaves no mark",
@@ -1073,14 +1073,14 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a READ at the peer overtakes a write that this disk does not have yet",
     defect: "BD-13",
     ...PRIMARY,
-    find: `        if (kind !== SYNC && !this.#settled(other)) return true;`,
+    find: `        if (kind !== SYNC && !behind && !this.#settled(other)) return true;`,
     replace: ``,
   },
   {
     name: "a write overtakes a READ at the peer",
     defect: "BD-13",
     ...PRIMARY,
-    find: `        if (this.#disk !== "gone" && this.#remote[other] === PENDING) return true;
+    find: `        if (this.#disk !== "gone" && there) return true;
 `,
     replace: ``,
   },
