@@ -274,7 +274,7 @@ class User implements ClientHandler {
       `${op.worker}: ${describe(op)} #${op.id} ${error === 0 ? "ok" : `error ${error}`}`,
       op,
     );
-    this.#world.history.answered(op, error, data);
+    this.#world.history.answered(op, error, data, this.#world.timeline.nowMs);
     if (error !== 0 && this.#toRead !== null) {
       throw new Violation(`${op.worker}: ${describe(op)} fails with ${error} without a fault`);
     }

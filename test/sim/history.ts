@@ -99,6 +99,8 @@ export class Copy {
   inStep = false;
   /** Clients have seen it as it is. */
   serving = false;
+  /** When a FLUSH or a FUA last failed. */
+  toldAtMs = -1;
   /** Has been primary since the two were last in step. */
   led = false;
 
@@ -311,11 +313,11 @@ export class History {
     for (const op of [...this.#open]) if (op.worker === worker) this.#finish(op);
   }
 
-  answered(op: Op, error: number, data: Uint8Array): void {
+  answered(op: Op, error: number, data: Uint8Array, nowMs: number): void {
     if (error !== 0) {
       this.counts.errors++;
       this.#finish(op);
-      if (op.kind === "flush" || op.fua) this.#toldOfLoss(op.copy);
+      if (op.kind === "flush" || op.fua) this.#toldOfLoss(op.copy, nowMs);
       return;
     }
     switch (op.kind) {
@@ -333,6 +335,8 @@ export class History {
         else this.counts.zeroes++;
         this.#finish(op);
         this.#written(op);
+        // One batch of answers reaches different clients in any order.
+        if (nowMs === op.copy.toldAtMs) this.#toldOfLoss(op.copy, nowMs);
         if (op.fua) {
           const floor = new Int32Array(this.#cellCount);
           floor.fill(op.start, op.from, op.from + op.count);
@@ -810,7 +814,8 @@ export class History {
   }
 
   /** A FLUSH has failed: of what is not stable on the only whole copy, its clients know that it may be lost. */
-  #toldOfLoss(copy: Copy): void {
+  #toldOfLoss(copy: Copy, nowMs: number): void {
+    copy.toldAtMs = nowMs;
     copy.untold = null;
     if (!copy.core?.stale) return;
     const other = this.other(copy);
