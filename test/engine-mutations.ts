@@ -953,4 +953,12 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `this.#remote[other] === PENDING || this.#state[other] === CONFLICT;`,
     replace: `this.#remote[other] === PENDING;`,
   },
+  {
+    name: "a copy is thrown away while the peer has some of it in its cache only",
+    defect: "invariant 1",
+    file: "src/replication/primary.ts",
+    suite: "",
+    find: `this.#throwAway !== "no" && this.map.unflushedCount > 0`,
+    replace: `this.#throwAway !== "no" && this.map.unflushedCount < 0`,
+  },
 ];

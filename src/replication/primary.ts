@@ -1946,6 +1946,9 @@ export class Primary {
       this.#disk = "good";
       this.#throwAway = "no";
       this.#eachWaiting(WANTS_RECORD, out);
+    } else if (this.#throwAway !== "no" && this.map.unflushedCount > 0) {
+      // What the peer has in its cache only is still good here, and its power may be gone already.
+      if (!this.#flushing) this.#flushWanted = true;
     } else if (this.#quiet()) {
       this.#disk = "good";
       if (this.#stale) {

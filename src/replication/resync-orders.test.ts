@@ -189,6 +189,8 @@ test("a copy is not thrown away while an answered write is on its way to the pee
   other.core.invalidate();
   other.pump();
   other.reply(slot);
+  expect.equal(other.core.record.state, "uptodate", "the peer has it in its cache only");
+  other.finishFlush();
   expect.equal(other.core.record.state, "inconsistent", "now the peer has it");
 });
 
