@@ -957,7 +957,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a copy is thrown away while the peer has some of it in its cache only",
     defect: "invariant 1",
     file: "src/replication/primary.ts",
-    suite: "",
+    suite: "primary",
     find: `this.#throwAway !== "no" && this.map.unflushedCount > 0`,
     replace: `this.#throwAway !== "no" && this.map.unflushedCount < 0`,
   },

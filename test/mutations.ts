@@ -64,6 +64,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/replication/sync-window.test.ts",
     "src/replication/primary.test.ts",
     "src/replication/failing-disk.test.ts",
+    "src/replication/resync-orders.test.ts",
     "test/golden/replay-primary.test.ts",
     "test/replication-model.test.ts",
     "test/exhaustive.test.ts",
