@@ -735,6 +735,27 @@ async function freePort(): Promise<number> {
   return port;
 }
 
+test("listen() at a unix socket: a process that is busy refuses none of 300 clients", async () => {
+  const socket = path.join(dir, "crowded.sock");
+  const listener = await nodeNet.listen(
+    `unix://${socket}`,
+    (stream) => stream.destroy(),
+    assert.fail,
+  );
+  // connect() is called at once, and nothing is accepted before this turn is over.
+  const clients = Array.from({ length: 300 }, () => net.connect(socket));
+  const ends = clients.map(
+    (client) =>
+      new Promise<string>((resolve) => {
+        client.on("error", (error) => resolve(error.message));
+        client.on("close", () => resolve("accepted, and closed"));
+        client.resume();
+      }),
+  );
+  assert.deepEqual([...new Set(await Promise.all(ends))], ["accepted, and closed"]);
+  listener.close();
+});
+
 test("a unix socket is its owner's alone from its first moment, whatever the umask", async () => {
   const file = path.join(dir, "private.sock");
   const before = process.umask(0);

@@ -47,8 +47,11 @@ export function createNet(credentials: () => Credentials | null): Net {
 /** One that knows no TLS. */
 export const nodeNet: Net = createNet(() => null);
 
-/** Connections the kernel may hold for us to accept; more are clients' retries. */
-const BACKLOG = 128;
+/**
+ * Connections the kernel may hold for us to accept, within net.core.somaxconn. Beyond it a UNIX
+ * socket does not make a client wait: connect() fails with EAGAIN.
+ */
+const BACKLOG = 1024;
 
 /** Only the owner of the daemon may open the disks it offers. */
 const UNIX_SOCKET_MODE = 0o600;
