@@ -404,6 +404,54 @@ test("S-9: a leader that loses its disk leaves the lead to the node that has wha
   expect.equal(pair.leader(), "beta");
 });
 
+test("S-9: so does one whose agent was killed just then", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  pair.linkIsUp = false;
+  beta.fate = () => ({ delayMs: 1_500 });
+  alpha.killAgent();
+  alpha.role = "init";
+  alpha.startAgent();
+  await pair.until("somebody leads anew", () => pair.nodes.some((node) => serves(pair, node)));
+  expect.equal(pair.leader(), "beta");
+});
+
+test("but not one that was elected, and never heard of it", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.powerOff();
+  beta.fate = (path) => (path === "kv/txn" && pair.leader() !== "beta" ? "lost" : "served");
+  await pair.until("beta is elected", () => pair.leader() === "beta");
+  beta.fate = () => "refused";
+  await pair.clock.pass(3_000);
+  expect.equal(beta.role, "secondary");
+  beta.fate = () => "served";
+  await pair.until("beta serves", () => serves(pair, beta), 8_000);
+});
+
+test("a node that leaves the lead to the other one says so once, and why, and until when", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  const count = (what: string): number =>
+    alpha.log.lines.filter((line) => line.includes(what)).length;
+  beta.fate = () => "refused";
+  alpha.role = "init";
+  await pair.until("nobody leads", () => pair.leader() === null);
+  await pair.clock.pass(5_000);
+  const waits = "this node waits until 1970-01-01T00:17:16Z, for beta to lead: r0 has become init.";
+  expect.equal(count(`Nobody leads, and ${waits}`), 1);
+  beta.fate = () => "served";
+  await pair.until("beta serves", () => serves(pair, beta), 5_000);
+  await pair.until(
+    "both are in step",
+    () => serves(pair, beta) && pair.set() === '["alpha","beta"]',
+  );
+  pair.etcd.put("/hast/g/move", '{"to":"alpha"}');
+  await pair.clock.pass(10_000);
+  expect.equal(count(`This node was asked to take over, but ${waits}`), 1);
+  await pair.until("alpha serves", () => serves(pair, alpha), 30_000);
+});
+
 test("where no other node has it, a leader that loses its disk tries again at once", async () => {
   const pair = await ArbitratedPair.leading();
   const [alpha, beta] = pair.nodes;
@@ -494,6 +542,21 @@ test("while somebody is asked to take over, nobody else competes", async () => {
   beta.agent!.stop();
   await pair.clock.pass(30_000);
   expect.equal(pair.leader(), null);
+});
+
+test("who has handed over in good order may lead again at once", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  const move = (to: string): void => pair.etcd.put("/hast/g/move", JSON.stringify({ to }));
+  move("beta");
+  await pair.until("beta leads", () => serves(pair, beta), 10_000);
+  await pair.until(
+    "both are in step",
+    () => serves(pair, beta) && pair.set() === '["alpha","beta"]',
+  );
+  expect.ok(alpha.log.says("gives g up: beta is to lead."));
+  move("alpha");
+  await pair.until("alpha leads", () => serves(pair, alpha), 10_000);
 });
 
 test("a wish for a node that is not in step is not followed", async () => {

@@ -71,7 +71,9 @@ export class Agent {
   readonly #options: AgentOptions;
   #stopping = false;
   #leadership: Leadership | null = null;
-  #backoffUntilMs = 0;
+  /** Why the lead is left to the other node, and until when, also for people. */
+  #backoff: { readonly untilMs: number; readonly until: string; readonly why: string } | null =
+    null;
   #leaderSeenAtMs = Number.NEGATIVE_INFINITY;
   /** A leader of our name that is not this agent, and when it was seen first. */
   #ownName: { readonly createRevision: number; readonly seenAtMs: number } | null = null;
@@ -146,7 +148,12 @@ export class Agent {
       await this.#offer(record, statuses);
       return;
     }
-    if (this.#hasNamesake || now < this.#backoffUntilMs) return;
+    if (this.#hasNamesake) return;
+    const waits = this.#waits();
+    if (waits !== null) {
+      this.#say("state", "notice", `Nobody leads, and ${waits}`);
+      return;
+    }
     const obstacle = obstacleOf(record, settings, statuses);
     if (obstacle !== null) {
       this.#say("state", "warning", `Nobody leads, and this node may not: ${obstacle}`);
@@ -169,13 +176,21 @@ export class Agent {
 
   /** This node is to take over: the leader gives nothing up before it hears that somebody is there. */
   async #offer(record: GroupRecord, statuses: readonly ResourceStatus[]): Promise<void> {
-    const { etcd, settings, clock } = this.#options;
+    const { etcd, settings } = this.#options;
     const { move } = record;
-    if (move === null || move.to !== settings.node || move.ready) return;
-    if (this.#hasNamesake || clock.now() < this.#backoffUntilMs) return;
+    if (move?.to !== settings.node || move.ready) {
+      this.#said.delete("move");
+      return;
+    }
+    if (this.#hasNamesake) return;
+    const waits = this.#waits();
+    if (waits !== null) {
+      this.#say("move", "warning", `This node was asked to take over, but ${waits}`);
+      return;
+    }
     const why = obstacleOf(record, settings, statuses);
     if (why !== null) {
-      this.#say("state", "warning", `This node was asked to take over, and may not: ${why}`);
+      this.#say("move", "warning", `This node was asked to take over, and may not: ${why}`);
       return;
     }
     try {
@@ -208,14 +223,39 @@ export class Agent {
       );
       return;
     }
-    if (whoLacks(record, settings, settings.peer) !== null) return;
-    this.#backoffUntilMs = now + BACKOFF_MS;
+    if (!this.#leaveToPeer(record, "this machine led, and was started anew")) return;
     this.#say(
       "state",
       "notice",
       `This machine led, and was started anew. ${settings.peer}, which has all of it in its memory, may lead: for ` +
         `${BACKOFF_MS / 1000} s this node leaves it that.`,
     );
+  }
+
+  /**
+   * What nobody had flushed is perhaps in the other node's memory only (S-9).
+   *
+   * @returns whether it has all, and may lead
+   */
+  #leaveToPeer(record: GroupRecord, why: string): boolean {
+    const { settings } = this.#options;
+    if (whoLacks(record, settings, settings.peer) !== null) return false;
+    this.#backOff(why);
+    return true;
+  }
+
+  #backOff(why: string): void {
+    const { clock } = this.#options;
+    const until = forPeople(clock.wallTime() + BACKOFF_MS);
+    this.#backoff = { untilMs: clock.now() + BACKOFF_MS, until, why };
+  }
+
+  /** That this node leaves the lead to the other one, why, and until when; null where it does not. */
+  #waits(): string | null {
+    const { clock, settings } = this.#options;
+    if (this.#backoff === null || clock.now() >= this.#backoff.untilMs) return null;
+    const { until, why } = this.#backoff;
+    return `this node waits until ${until}, for ${settings.peer} to lead: ${why}.`;
   }
 
   /** The status of each resource; null where hastd does not know them all. */
@@ -262,7 +302,7 @@ export class Agent {
     const { node, resources } = settings;
     try {
       const { id, ttlS, sentAtMs } = await etcd.grant(settings.ttlS);
-      const since = `${new Date(clock.wallTime()).toISOString().slice(0, 19)}Z`;
+      const since = forPeople(clock.wallTime());
       const wanted = { node, boot, since, serves: false, lease: id, resources };
       const leader = await this.#makeLeader(record, wanted);
       if (leader === null) {
@@ -318,6 +358,8 @@ export class Agent {
         return;
       }
       // hastd, or the whole machine, has begun anew: what was started is gone.
+      const lost = settings.resources.filter((_, index) => statuses[index]!.role === "init");
+      if (lost.length > 0) this.#leaveToPeer(record, `this node led, and lost ${lost.join(" ")}`);
       if (await this.#letGo()) await etcd.revoke(leader.lease);
     } catch (error) {
       this.#sayUnreachable(error);
@@ -375,7 +417,7 @@ export class Agent {
   /** The other node may have better luck. */
   #giveUp(leadership: Leadership, why: string): void {
     if (leadership.ending.value !== null) return;
-    this.#backoffUntilMs = this.#options.clock.now() + BACKOFF_MS;
+    this.#backOff(why);
     leadership.end(why);
   }
 
@@ -447,10 +489,8 @@ export class Agent {
       heardAtMs = clock.now();
       const trouble = troubleOf(answer.entries, resources);
       if (trouble !== null && leadership.promoted) {
-        // Its disk, perhaps; then what was not flushed is in the other one's memory only (S-9).
-        if (whoLacks(leadership.record, settings, settings.peer) === null) {
-          this.#backoffUntilMs = clock.now() + BACKOFF_MS;
-        }
+        // Its disk, perhaps.
+        this.#leaveToPeer(leadership.record, trouble);
         leadership.lose(trouble);
         return;
       }
@@ -527,7 +567,11 @@ export class Agent {
    */
   async #letGo(leadership?: Leadership): Promise<boolean> {
     const stopped = this.#run("stop");
-    if (leadership !== undefined) await Promise.race([stopped, leadership.lost.said]);
+    if (leadership !== undefined) {
+      await Promise.race([stopped, leadership.lost.said]);
+      // hastd tells of the first one that is secondary before all are.
+      leadership.promoted = false;
+    }
     const forced = leadership === undefined || leadership.lost.value !== null;
     const demoted = (!forced && (await this.#demote(false))) || (await this.#demote(true));
     await stopped;
@@ -616,6 +660,11 @@ function troubleOf(entries: readonly LeaseEntry[], resources: readonly string[])
     if (outcome.role !== "primary") return `${resource} has become ${outcome.role}`;
   }
   return null;
+}
+
+/** A wall time, to the second. */
+function forPeople(timeMs: number): string {
+  return `${new Date(timeMs).toISOString().slice(0, 19)}Z`;
 }
 
 /** Whether another node was asked to take over, would, and may. */

@@ -148,6 +148,33 @@ test("seed of a resource that joins a group says when, and leaves the others as 
   expect.equal(pair.set(), '["alpha","beta"]');
 });
 
+test("a resource that joins a group which nobody has led yet leaves the other one elected", async () => {
+  const pair = new ArbitratedPair();
+  const [, beta] = pair.nodes;
+  const whole = { role: "init", copy: "new" } as const;
+  expect.equal((await desk(pair, whole).seed()).code, 0);
+  expect.equal((await desk(pair, whole, ["r0", "r1"]).seed()).code, 0);
+  beta.copy = "new";
+  beta.startAgent();
+  await pair.until("beta serves", () => pair.write(beta), 10_000);
+});
+
+test("S-17: but it does not make an empty disk the one that has led", async () => {
+  const pair = await ArbitratedPair.leading();
+  const [alpha, beta] = pair.nodes;
+  alpha.powerOff();
+  await pair.until("beta works alone", () => pair.write(beta));
+  beta.powerOff();
+  await pair.until("nobody leads", () => pair.leader() === null);
+  beta.replaceDisk();
+  const whole = { role: "init", copy: "new" } as const;
+  expect.equal((await desk(pair, whole, ["r0", "r1"]).seed()).code, 0);
+  beta.powerOn();
+  await pair.clock.pass(60_000);
+  expect.equal(beta.role, "secondary");
+  expect.ok(beta.log.says("is on another disk"));
+});
+
 test("seed says that this node has everything, once", async () => {
   const pair = new ArbitratedPair();
   const { code, out } = await desk(pair, { role: "primary" }).seed();

@@ -144,7 +144,10 @@ export function setsChange(
   };
 }
 
-/** To say for the first time, or anew, who is in step; only while nobody leads. */
+/**
+ * To say for the first time, or anew, who is in step; only while nobody leads. The sets that nobody has led since
+ * they were seeded are put again, with the base: their common revision is what tells the disk that was meant.
+ */
 export function seeding(
   group: string,
   record: GroupRecord,
@@ -152,13 +155,18 @@ export function seeding(
   sets: ReadonlyMap<string, readonly string[]>,
 ): Transaction {
   const prefix = prefixOf(group);
+  const all = new Map(sets);
+  for (const [resource, { nodes, modRevision }] of record.insync) {
+    const isUnled = modRevision === record.base?.modRevision;
+    if (isUnled && !sets.has(resource)) all.set(resource, nodes);
+  }
   return {
     comparisons: [
       { key: `${prefix}leader`, target: "create", revision: 0 },
       { key: `${prefix}base`, target: "mod", revision: record.base?.modRevision ?? 0 },
-      ...[...sets.keys()].map((resource) => compareSet(prefix, record, resource)),
+      ...[...all.keys()].map((resource) => compareSet(prefix, record, resource)),
     ],
-    puts: [{ key: `${prefix}base`, value: String(base) }, ...setPuts(prefix, sets)],
+    puts: [{ key: `${prefix}base`, value: String(base) }, ...setPuts(prefix, all)],
   };
 }
 

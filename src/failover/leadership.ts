@@ -33,7 +33,7 @@ export class Leadership {
   confirmed: readonly number[];
   /** When a change of the sets had an unknown outcome, they have to be read first. */
   mustRead = false;
-  /** All resources are primary; from now on one that is not is a reason to end it. */
+  /** All resources are primary, until this node itself makes them secondary; one that is not is a reason to end it. */
   promoted = false;
   /** Everything is started. */
   serves = false;
