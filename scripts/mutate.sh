@@ -4,4 +4,5 @@
 # test to notice. npm run mutate -- WORD ...: only those whose name or defect contains a word.
 . "$(dirname "$0")/prepare.sh"
 prepare_packages
+prepare_tools nbdfuse=libnbd-bin fusermount3=fuse3 losetup=mount mountpoint=util-linux
 exec "$NODE" scripts/mutate.ts "$@"

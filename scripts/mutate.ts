@@ -6,6 +6,8 @@
  *
  * A death is worth something only if the test passes without the mutation and the mutant is a program:
  * so each test that kills also runs unmutated, in a third copy, and each mutant must pass the type check.
+ * A mutant whose suite is not over after a minute, nor after three times what it takes unmutated, is dead,
+ * too: the table says so.
  * Fails if a mutation survives, does not apply exactly once, or does not type-check.
  */
 
@@ -15,16 +17,21 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { run } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import {
   MUTATIONS,
   type Mutation,
   mutate,
   namesOf,
+  type Suite,
   selects,
   suiteFiles,
 } from "../test/mutations.ts";
 
-/** One test file may take this long: many times what it takes on a machine that has nothing else to do. */
+/** A mutant's suite may take this long, or {@link SLOWER} times what it takes without the mutation. */
+const SUITE_MS = 60_000;
+const SLOWER = 3;
+/** One unmutated test file may take this long: many times what it does on an idle machine. */
 const FILE_MS = 180_000;
 /** More would make tests with real time in them wait for a processor. */
 const COPIES = 2;
@@ -49,19 +56,25 @@ interface Failure {
   readonly reason: string;
 }
 
-/** Runs one test file of a copy, or those of its tests whose names match. @returns its first failure, or null */
+/**
+ * Runs one test file of a copy, or those of its tests whose names match.
+ *
+ * @param late ends it, in place of {@link FILE_MS}
+ * @returns its first failure, or null
+ */
 async function firstFailure(
   copy: string,
   file: string,
   names: RegExp = /^/,
+  late: AbortSignal | null = null,
 ): Promise<Failure | null> {
   const path = join(copy, file);
   const stop = new AbortController();
   const events = run({
     files: [path],
     cwd: copy,
-    timeout: FILE_MS,
-    signal: stop.signal,
+    timeout: late === null ? FILE_MS : Number.POSITIVE_INFINITY,
+    signal: late === null ? stop.signal : AbortSignal.any([stop.signal, late]),
     testNamePatterns: names,
   });
   let failure: Failure | null = null;
@@ -70,6 +83,7 @@ async function firstFailure(
     if (event.name !== path && event.name !== file) passed++;
   });
   events.on("test:fail", (event) => {
+    if (late?.aborted) return;
     const whole = event.name === path || event.name === file;
     const { error } = event.details;
     const cause = error.cause instanceof Error ? error.cause.message : String(error.cause);
@@ -82,7 +96,8 @@ async function firstFailure(
   });
   events.resume();
   await new Promise<void>((done) => events.on("close", done).on("end", done));
-  if (failure === null && passed === 0) throw new Error(`${file} contains no test that ran`);
+  if (failure === null && passed === 0 && !late?.aborted)
+    throw new Error(`${file} contains no test that ran`);
   return failure;
 }
 
@@ -108,10 +123,18 @@ type Verdict =
   /** It does not apply, or is no program, or the test fails anyway: this proves nothing. */
   | { readonly kind: "invalid"; readonly reason: string };
 
-/** Runs tests that have failed without a mutation, in a copy of their own, each once. */
+/** What a suite does without a mutation. */
+interface Usual {
+  readonly ms: number;
+  /** "FILE: TEST: reason" of the first failure, or null. */
+  readonly fails: string | null;
+}
+
+/** Runs tests without a mutation, in a copy of their own, each once: those that have failed, and suites. */
 class Control {
   readonly #copy: string;
   readonly #runs = new Map<string, Promise<Failure | null>>();
+  readonly #suites = new Map<Suite, Promise<Usual>>();
 
   constructor(copy: string) {
     this.#copy = copy;
@@ -126,6 +149,53 @@ class Control {
       this.#runs.set(key, run);
     }
     return await run;
+  }
+
+  async usual(suite: Suite): Promise<Usual> {
+    let run = this.#suites.get(suite);
+    if (run === undefined) {
+      run = this.#runSuite(suite);
+      this.#suites.set(suite, run);
+    }
+    return await run;
+  }
+
+  async #runSuite(suite: Suite): Promise<Usual> {
+    const began = performance.now();
+    let fails: string | null = null;
+    for (const file of suiteFiles(suite, this.#copy)) {
+      const failure = await firstFailure(this.#copy, file);
+      if (failure !== null) fails ??= `${file}: ${failure.test}: ${failure.reason}`;
+    }
+    return { ms: performance.now() - began, fails };
+  }
+}
+
+/** A mutant's time: `signal` when it is up, unless end() comes before. */
+class Limit {
+  readonly signal: AbortSignal;
+  readonly #late = new AbortController();
+  readonly #over = new AbortController();
+
+  constructor(usual: () => Promise<Usual>) {
+    this.signal = this.#late.signal;
+    this.#wait(usual).catch((error: Error) => {
+      if (!this.#over.signal.aborted) throw error;
+    });
+  }
+
+  async #wait(usual: () => Promise<Usual>): Promise<void> {
+    const began = performance.now();
+    const { signal } = this.#over;
+    await setTimeout(SUITE_MS, undefined, { signal });
+    // Measured only now, and beside the mutant: few suites come to this, and so it is as busy for both.
+    const allowed = SLOWER * (await usual()).ms;
+    await setTimeout(Math.max(0, allowed - (performance.now() - began)), undefined, { signal });
+    this.#late.abort();
+  }
+
+  end(): void {
+    this.#over.abort();
   }
 }
 
@@ -143,9 +213,12 @@ async function tryMutation(copy: string, mutation: Mutation, control: Control): 
     return { kind: "invalid", reason: (error as Error).message };
   }
   writeFileSync(target, text);
+  let limit: Limit | null = null;
   try {
     const errors = await typeErrors(copy, mutation.file);
     if (errors !== "") return { kind: "invalid", reason: `does not type-check: ${errors}` };
+    const began = performance.now();
+    limit = new Limit(() => control.usual(mutation.suite));
     const files = suiteFiles(mutation.suite, copy);
     const names = namesOf(mutation);
     for (const named of [true, false]) {
@@ -153,8 +226,16 @@ async function tryMutation(copy: string, mutation: Mutation, control: Control): 
         if (named && (names === null || !names.test(readFileSync(join(copy, file), "utf8")))) {
           continue;
         }
-        const failure = await firstFailure(copy, file, named ? names! : undefined);
-        if (failure === null) continue;
+        const failure = await firstFailure(copy, file, named ? names! : undefined, limit.signal);
+        if (failure === null) {
+          if (!limit.signal.aborted) continue;
+          const { ms, fails } = await control.usual(mutation.suite);
+          if (fails !== null)
+            return { kind: "invalid", reason: `fails without a mutation: ${fails}` };
+          const [took, usual] = [performance.now() - began, ms].map(inSeconds);
+          const test = `does not end (${took} s; without the mutation the suite takes ${usual} s)`;
+          return { kind: "killed", file, test };
+        }
         const { test } = failure;
         const without = await control.failure(file, failure);
         if (without === null) return { kind: "killed", file, test };
@@ -164,8 +245,13 @@ async function tryMutation(copy: string, mutation: Mutation, control: Control): 
     }
     return { kind: "survived" };
   } finally {
+    limit?.end();
     writeFileSync(target, original);
   }
+}
+
+function inSeconds(ms: number): string {
+  return (ms / 1000).toFixed(1);
 }
 
 interface Row {
@@ -208,7 +294,7 @@ async function main(
     for (let mutation = queue.shift(); mutation !== undefined; mutation = queue.shift()) {
       const began = performance.now();
       const verdict = await tryMutation(copy, mutation, control);
-      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      const seconds = inSeconds(performance.now() - began);
       rows.set(mutation, { mutation, verdict, seconds });
       console.log(
         `${rows.size}/${chosen.length} ${verdict.kind} in ${seconds} s: ${mutation.defect}: ${mutation.name}`,
