@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Arenas } from "./sim/machine.ts";
 import { minimise } from "./sim/minimise.ts";
-import { planOf } from "./sim/plan.ts";
+import { type Changes, planOf } from "./sim/plan.ts";
 import { addOutcome, failureOf, failureText, noSums, sumsText } from "./sim/report.ts";
 import { kindOf } from "./sim/violation.ts";
 import { type Outcome, World } from "./sim/world.ts";
@@ -20,13 +20,14 @@ import { type Outcome, World } from "./sim/world.ts";
 const SECONDS = Number(process.env["HAST_SIM_SECONDS"] ?? 20);
 const arenas = new Arenas();
 
-async function mustHold(outcome: Outcome): Promise<void> {
-  const failure = failureOf(outcome);
+async function mustHold(outcome: Outcome, changes: Changes = {}): Promise<void> {
+  const failure = failureOf(outcome, changes);
   if (failure !== null) assert.fail(`\n${await failureText(failure)}`);
 }
 
 interface KnownSeed {
   readonly seed: number;
+  readonly changes: Changes;
   readonly why: string;
 }
 
@@ -35,14 +36,15 @@ function knownSeeds(): KnownSeed[] {
   return lines
     .filter((line) => line !== "" && !line.startsWith("#"))
     .map((line) => {
-      const [, seed, why] = /^(\d+) {2}(\S.*)$/.exec(line) ?? assert.fail(`seeds.txt: ${line}`);
-      return { seed: Number(seed), why: why! };
+      const [, seed, changes, why] =
+        /^(\d+)(?: (\{\S*\}))? {2}(\S.*)$/.exec(line) ?? assert.fail(`seeds.txt: ${line}`);
+      return { seed: Number(seed), changes: JSON.parse(changes ?? "{}") as Changes, why: why! };
     });
 }
 
-for (const { seed, why } of knownSeeds()) {
+for (const { seed, changes, why } of knownSeeds()) {
   test(`seed ${seed} holds: ${why}`, async () => {
-    await mustHold(await new World(seed, arenas).run());
+    await mustHold(await new World(seed, arenas, { changes }).run(), changes);
   });
 }
 

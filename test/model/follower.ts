@@ -187,6 +187,16 @@ export class Follower implements SecondaryOutbox {
     this.#settle();
   }
 
+  /** A FreeBSD primary has sent no copy for so long that there are none to come (protocol.md §7). */
+  inferEnd(): void {
+    const { disk } = this.node;
+    if (this.phase !== "serving" || this.#storing || this.core.active > 0) return;
+    if (disk.record.state !== "inconsistent" || this.core.lacks) return;
+    disk.flush("flush", false, () => {
+      this.#store({ ...disk.record, state: "uptodate", prevrole: "secondary" }, () => {});
+    });
+  }
+
   #told({
     state,
     localcnt,

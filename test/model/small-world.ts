@@ -209,7 +209,10 @@ export class SmallWorld {
     const { world } = this;
     for (let seconds = 0; seconds < SECONDS_MAX; seconds++) {
       this.#rest();
-      if (world.moves.unrest() === "") return;
+      if (world.moves.unrest() === "") {
+        this.#inferEnd();
+        return;
+      }
       this.#second();
     }
     throw new Violation(`the nodes do not converge: ${world.moves.unrest()}`);
@@ -352,6 +355,15 @@ export class SmallWorld {
       this.world.moves.afterwards();
       this.#rest();
     }
+    this.#inferEnd();
+  }
+
+  /** Nothing has been copied for long, unless there still is something to copy. */
+  #inferEnd(): void {
+    const { leader, states } = this.world;
+    if (states || !leader?.core.connected || leader.core.resyncing) return;
+    this.world.other(leader.node).follower?.inferEnd();
+    this.#rest();
   }
 
   /** @returns false if nothing can happen */

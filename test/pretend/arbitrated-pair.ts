@@ -279,8 +279,15 @@ export class PretendNode {
         if (this.role === "primary") return promoted;
         return answer(() => roleEntry("its device could not be made", () => undefined), 120_000);
       },
-      demote: () =>
-        answer(() => roleEntry(this.demotionRefusal, () => this.#become("secondary")), 120_000),
+      demote: async () => {
+        const demoted = await answer(
+          () => roleEntry(this.demotionRefusal, () => this.#become("secondary")),
+          120_000,
+        );
+        // The polls hear of the first resource while the others are still at it.
+        await life.pass(new Promise<void>((resolve) => this.pair.clock.after(50, resolve)));
+        return demoted;
+      },
       lease: (_names, { term, deadlineMs }, [confirmed], waitMs) => {
         const renewed = answer(() => {
           if (term !== this.term || this.role !== "primary") return;

@@ -7,6 +7,7 @@ import type {
   CopyWorth,
   Divergence,
   Left,
+  PeerLacks,
   Resolution,
   WorkerEvent,
   WorkerSettings,
@@ -57,6 +58,11 @@ export class RecordingHost implements EngineHost {
   deviceMisled(): void {
     this.devicesMisled++;
   }
+  /** That it is decided whose data count. */
+  hasSettled = false;
+  settled(): void {
+    this.hasSettled = true;
+  }
   /** What the gate says. */
   resyncRefusal: Promise<string | null> = Promise.resolve(null);
   /** How often it was asked. */
@@ -76,8 +82,12 @@ export class RecordingHost implements EngineHost {
     this.errors.push(text);
   }
   debug(): void {}
-  ended(code: number, reason: string, left: Left | null): void {
+  /** What the other node lacks, says a primary that ended. */
+  peerLacks: PeerLacks | null = null;
+
+  ended(code: number, reason: string, left: Left | null, lacks: PeerLacks | null = null): void {
     if (this.exit !== null) throw new Error("the engine ended twice");
+    this.peerLacks = lacks;
     this.left = left;
     this.exit = { code, reason };
   }

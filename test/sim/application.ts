@@ -21,7 +21,7 @@ import { describe, type Op, type OpKind } from "./history.ts";
 import { EXPORT, type Machine, type SimWorker } from "./machine.ts";
 import type { Owner } from "./network.ts";
 import { fillCells } from "./pattern.ts";
-import { stream } from "./plan.ts";
+import { type Rest, stream } from "./plan.ts";
 import { Stopper } from "./stopper.ts";
 import { ProcessClock } from "./timeline.ts";
 import { Violation } from "./violation.ts";
@@ -33,6 +33,7 @@ export interface ApplicationManners {
   readonly connections: number;
   readonly depth: number;
   readonly thinkMs: number;
+  readonly rests: readonly Rest[];
 }
 
 export class Application {
@@ -57,6 +58,15 @@ export class Application {
   /** No more commands. */
   pauseAll(): void {
     this.paused = true;
+  }
+
+  /** How long nobody sends anything from now on. */
+  get restMs(): number {
+    const { sinceStartMs } = this.world;
+    const rest = this.manners.rests.find(
+      ({ atMs, untilMs }) => atMs <= sinceStartMs && sinceStartMs < untilMs,
+    );
+    return rest === undefined || this.paused ? 0 : rest.untilMs - sinceStartMs;
   }
 
   leaveAll(): void {
@@ -195,10 +205,11 @@ class User implements ClientHandler {
     const random = this.#random;
     const { timeline } = this.#world;
     const connection = this.#connection;
-    const { thinkMs } = this.#application.manners;
-    timeline.after(thinkMs * 2 * random.next(), () => {
+    const { manners, restMs } = this.#application;
+    timeline.after(restMs + manners.thinkMs * 2 * random.next(), () => {
       if (connection !== this.#connection || connection === null || this.#ended) return;
       this.#think();
+      if (this.#application.restMs > 0) return;
       if (this.#application.paused) {
         this.#readNext();
         return;

@@ -20,6 +20,8 @@
  * clients are owed `promised`, and `view` with what they have read on top of it.
  */
 
+import { assert } from "../../src/base/assert.ts";
+import type { Metadata } from "../../src/metadata/block.ts";
 import type { Primary } from "../../src/replication/primary.ts";
 import { type Mode, SLOT_COUNT } from "../../src/replication/requests.ts";
 import type { Machine, SimWorker } from "./machine.ts";
@@ -63,6 +65,8 @@ export class Copy {
   readonly seenValue: Int32Array;
   /** Per cell, up to which write the other node may lack something although it seems to have it; or 0. */
   readonly doubtful: Int32Array;
+  /** Cells that only the full copy mends which is under way. */
+  readonly spoilt: Set<number> = new Set();
   /** async: acknowledged here as primary, on its way to the other node. */
   backlog: Op[] = [];
   /** memsync: the other node's worker said that it had received them. */
@@ -92,6 +96,13 @@ export class Copy {
   keptBy: object | null = null;
   /** The hastd that the last connection of this primary was to. */
   acceptedBy: object | null = null;
+  /**
+   * The operator gives up what only this copy has: the counters that it was asked under. Once there are others on
+   * its disk, that has been done, whoever has heard of it.
+   */
+  givingUp: ReadonlySet<string> | null = null;
+  /** Why the rules forbid that what its primary found on the disk is promoted, or null; undefined until it has. */
+  unfit: string | null | undefined = null;
   /** When this primary's worker, or the last, opened the disk. */
   since = 0;
   /** Which connection as primary this is, or was the last. */
@@ -138,6 +149,8 @@ export class Copy {
     this.backlog = [];
     this.received = [];
     this.excused = [];
+    this.givingUp = null;
+    this.spoilt.clear();
     this.led = false;
   }
 }
@@ -164,9 +177,12 @@ export class Counts {
   splitBrains = 0;
   resolved = 0;
   recreated = 0;
+  spoilt = 0;
   outdated = 0;
   /** Promotions by force because nothing else was left. */
   lastResorts = 0;
+  /** Extents that a primary has cleared on its disk while faults happened. */
+  cleared = 0;
 }
 
 export class History {
@@ -314,6 +330,7 @@ export class History {
   }
 
   answered(op: Op, error: number, data: Uint8Array, nowMs: number): void {
+    this.serves(op.worker);
     if (error !== 0) {
       this.counts.errors++;
       this.#finish(op);
@@ -417,7 +434,9 @@ export class History {
       this.counts.backlog++;
       copy.backlog.push(op);
     } else if (marked && op.epoch !== copy.epoch) {
-      this.counts.alone++; // perhaps before this connection was there
+      // Before this connection was there; or on it, by the other node's word.
+      this.counts.alone++;
+      if (core?.connected && copy.mode === "memsync") this.#doubt(copy, op);
     } else if (core?.connected && copy.mode === "memsync" && !copy.excuse) {
       this.counts.received++;
       op.receiver = other.machine.lockedBy;
@@ -459,7 +478,7 @@ export class History {
     }
   }
 
-  /** The other node seems to have this write, but it is perhaps still on its way. */
+  /** The other node has this write, or seems to, but it is perhaps still on its way. */
   #doubt(copy: Copy, op: Op): void {
     for (let cell = op.from; cell < op.from + op.count; cell++) {
       copy.doubtful[cell] = Math.max(copy.doubtful[cell]!, op.start);
@@ -506,7 +525,7 @@ export class History {
         const sure = promised || this.#surelyHolds(other, cell, wanted);
         if (sure) other.stable[cell] = Math.max(other.stable[cell]!, wanted);
         if (promised && wanted >= copy.doubtful[cell]!) copy.doubtful[cell] = 0;
-      } else {
+      } else if (!other.spoilt.has(cell)) {
         alone = cell;
       }
     }
@@ -566,6 +585,7 @@ export class History {
   promoted(copy: Copy, worker: SimWorker): void {
     this.other(copy).keptBy = null;
     copy.leader = worker;
+    copy.unfit = undefined;
     copy.since = ++this.#time;
     this.counts.promotions++;
     this.#mustHold(copy, copy.must, "is promoted, but");
@@ -580,7 +600,29 @@ export class History {
     copy.atRisk = false;
     copy.inStep = false;
     copy.excuse = null;
+    copy.givingUp = null;
+    copy.spoilt.clear();
     copy.led = true;
+  }
+
+  /** It has read what its disk says, which is less than it has cached where a flush had failed. */
+  hasRead(worker: SimWorker): void {
+    const copy = this.copyOf(worker.host);
+    if (copy.leader !== worker || copy.unfit !== undefined) return;
+    copy.unfit = unfitness(copy.machine.latestRecord);
+  }
+
+  /** This primary's worker begins to serve, or has answered something, from whichever copy. */
+  serves(worker: SimWorker): void {
+    const copy = this.copyOf(worker.host);
+    const { unfit } = copy;
+    if (copy.leader !== worker || unfit === null) return;
+    assert(unfit !== undefined);
+    copy.unfit = null;
+    const { latestRecord } = copy.machine;
+    // By force; that is on record by now.
+    if (latestRecord.forced !== undefined && unfitness(latestRecord) === null) return;
+    throw new Violation(`${copy.name} is promoted by the rules, although its copy was ${unfit}`);
   }
 
   #mustHold(copy: Copy, floors: Int32Array, what: string): void {
@@ -658,6 +700,12 @@ export class History {
     this.#mustHold(copy, copy.must, "has lost its power, and");
   }
 
+  /** A secondary could not read its disk: it does not say that everything can be had from there. */
+  unreadable(copy: Copy): void {
+    const primary = this.other(copy);
+    primary.keptBy = primary.acceptedBy = null;
+  }
+
   /** Failed flushes have lost what was in these cells, and a worker that opens its disk learns of it. */
   forgotten(copy: Copy, cells: readonly number[]): void {
     for (const each of this.copies) each.keptBy = null;
@@ -671,9 +719,17 @@ export class History {
     this.#mustHold(copy, copy.must, "has lost what it could not flush, and");
   }
 
-  /** The operator gives up what only this copy has. */
+  /** The operator asks to give up what only this copy has. */
   discarding(copy: Copy): void {
     for (const each of this.copies) each.keptBy = null;
+    copy.givingUp = this.#marker(copy).counters;
+  }
+
+  #giveUp(copy: Copy): void {
+    const before = copy.givingUp;
+    if (before === null || [...this.#marker(copy).counters].every((each) => before.has(each)))
+      return;
+    copy.givingUp = null;
     copy.alone.fill(0);
     copy.aloneStable.fill(0);
   }
@@ -692,6 +748,24 @@ export class History {
     this.other(copy).received = [];
   }
 
+  /**
+   * A cell of a copy that is being filled loses what it holds, unless anything is on its way there.
+   * @returns false where nothing has changed
+   */
+  spoil(copy: Copy, cell: number): boolean {
+    const { medium } = copy.machine;
+    const primary = this.other(copy);
+    const concerns = (op: Op): boolean => cell >= op.from && cell < op.from + op.count;
+    const onItsWay = [...this.#open, ...primary.backlog, ...primary.received, ...primary.excused];
+    if (onItsWay.some(concerns) || primary.doubtful[cell]! > 0) return false;
+    if (!medium.isStable(cell) || medium.cells[cell] === 0) return false;
+    medium.spoil(cell);
+    for (const floors of [copy.must, copy.stable, copy.alone, copy.aloneStable]) floors[cell] = 0;
+    copy.spoilt.add(cell);
+    this.counts.spoilt++;
+    return true;
+  }
+
   /** The operator promotes it by force. */
   forcing(copy: Copy): void {
     this.counts.forced++;
@@ -708,6 +782,7 @@ export class History {
 
   /** After every event: what has changed between the nodes? */
   poll(): void {
+    for (const copy of this.copies) this.#giveUp(copy);
     for (const copy of this.copies) {
       const { core } = copy;
       const { daemon, resource } = this.other(copy).machine;
@@ -756,6 +831,7 @@ export class History {
   #accepted(primary: Copy, core: Primary): void {
     this.counts.handshakes++;
     const secondary = this.other(primary);
+    for (const copy of this.copies) copy.givingUp = null;
     primary.acceptedBy = secondary.machine.daemon;
     const source = core.stale ? secondary : primary;
     const target = core.stale ? primary : secondary;
@@ -851,6 +927,7 @@ export class History {
   /** Both copies are equal, as far as nothing is on its way. */
   #stepped(primary: Copy): void {
     this.counts.inSteps++;
+    for (const copy of this.copies) copy.spoilt.clear();
     const secondary = this.other(primary);
     const onItsWay = new Uint8Array(this.#cellCount);
     for (const op of [...primary.backlog, ...primary.received, ...primary.excused]) {
@@ -909,15 +986,22 @@ export class History {
 
   // ---- coverage -------------------------------------------------------------------------------
 
-  /** Whatever may differ between the nodes, now or after power cuts, is marked on a disk. */
-  checkCoverage(): void {
+  /**
+   * Whatever may differ between the nodes, now or after power cuts, is marked on a disk.
+   * @param chaos faults happen
+   */
+  checkCoverage(chaos: boolean): void {
     const [a, b] = this.#markers;
     const media = [a.machine.medium, b.machine.medium] as const;
     const cells = new Set<number>();
     const dropped = new Set<number>();
     for (const marker of this.#markers) {
       for (const cell of marker.machine.medium.touched.splice(0)) cells.add(cell);
-      for (const extent of marker.refreshMap()) dropped.add(extent);
+      const clears = chaos && marker.machine.lockedBy?.role === "primary";
+      for (const extent of marker.refreshMap()) {
+        dropped.add(extent);
+        if (clears) this.counts.cleared++;
+      }
     }
     if (cells.size === 0 && dropped.size === 0) return;
     if (a.unpaired || b.unpaired || a.isStrangerTo(b)) {
@@ -949,6 +1033,15 @@ export class History {
   #unchecked = true;
 }
 
+/**
+ * A copy that the other node has overtaken, or that lacks whatever its source had in line when that was gone, is
+ * nobody's data. A primary whose own copy is not whole goes on: its map says what it reads from its peer.
+ */
+function unfitness({ state, prevrole }: Metadata): string | null {
+  if (state === "outdated") return "outdated";
+  return state === "inconsistent" && prevrole !== "primary" ? "a mix of old and new" : null;
+}
+
 const NOTHING: Int32Array = new Int32Array(0);
 
 /** What the front of a machine's disk says, whatever a power cut leaves of it. */
@@ -957,6 +1050,7 @@ class Marker {
   #local: Range = { least: 0n, most: 0n };
   #remote: Range = { least: 0n, most: 0n };
   #resuids: ReadonlySet<bigint> = new Set();
+  #counters: ReadonlySet<string> = new Set();
   #inconsistent = false;
   /** It says that its map cannot be relied upon (S-21). */
   #unflushed = false;
@@ -976,6 +1070,7 @@ class Marker {
     this.#local = range(records.map(({ localcnt }) => localcnt));
     this.#remote = range(records.map(({ remotecnt }) => remotecnt));
     this.#resuids = new Set(records.map(({ resuid }) => resuid));
+    this.#counters = new Set(records.map(({ resuid, localcnt }) => `${resuid} ${localcnt}`));
     this.#inconsistent = records.every(({ state }) => state === "inconsistent");
     this.#unflushed = records.every(({ unflushed }) => unflushed === true);
   }
@@ -985,6 +1080,12 @@ class Marker {
     this.#refresh();
     other.#refresh();
     return [...this.#resuids].every((id) => !other.#resuids.has(id));
+  }
+
+  /** Whose they are, and how often it was alone, each way that a power cut could leave it. */
+  get counters(): ReadonlySet<string> {
+    this.#refresh();
+    return this.#counters;
   }
 
   get localLeast(): bigint {

@@ -177,6 +177,12 @@ export interface DiskManners {
 /** A request that is slow for longer would outlive the last check: see #letGo() of the world. */
 const SLOWEST_MS = 2_500;
 
+function decodeAll(blocks: readonly Uint8Array[]): Metadata[] {
+  return blocks
+    .filter((bytes) => bytes.some((byte) => byte !== 0)) // never written
+    .map((bytes) => decodeMetadata(bytes, RESOURCE));
+}
+
 function soundDisk(delayMs: number): DiskManners {
   return {
     delayMs,
@@ -285,13 +291,15 @@ export class Machine implements Host {
 
   /** What the metadata could be after a power cut, in either copy, the block's present one last. */
   recordVersions(): Metadata[] {
-    const block = this.#versionsAt(0, 0);
+    return this.#recordPlaces.flat();
+  }
+
+  /** Of the second copy, and of the block: each way that a power cut could leave it, and last as it is. */
+  get #recordPlaces(): [Metadata[], Metadata[]] {
     const at = copyOffset(this.#layout, this.extentCount);
     const within = at % this.shape.sectorSize;
     const copies = this.#versionsAt((at - within) / this.shape.sectorSize, within);
-    return [...copies, ...block]
-      .filter((bytes) => bytes.some((byte) => byte !== 0)) // never written
-      .map((bytes) => decodeMetadata(bytes, RESOURCE));
+    return [decodeAll(copies), decodeAll(this.#versionsAt(0, 0))];
   }
 
   #versionsAt(sector: number, within: number): Uint8Array[] {
@@ -316,6 +324,14 @@ export class Machine implements Host {
 
   get record(): Metadata {
     return this.recordVersions().at(-1)!;
+  }
+
+  /** What a worker that reads the disk now goes by. */
+  get latestRecord(): Metadata {
+    const [copies, blocks] = this.#recordPlaces;
+    const block = blocks.at(-1)!;
+    const copy = copies.at(-1) ?? block;
+    return (copy.sequence ?? 0n) > (block.sequence ?? 0n) ? copy : block;
   }
 
   /** Extents that are marked whatever a power cut leaves. */

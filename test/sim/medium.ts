@@ -211,6 +211,13 @@ export class SimMedium implements Medium {
     this.rawChanges++;
   }
 
+  /** A stable cell has lost what it held. */
+  spoil(cell: number): void {
+    this.cells[cell] = 0;
+    this.touched.push(cell);
+    this.onCell?.(cell, "spoilt");
+  }
+
   /** The operator writes, and flushes. @param wipe whether the data area becomes zeroes, too */
   format(head: Uint8Array, wipe: boolean): void {
     this.#raw.fill(0);

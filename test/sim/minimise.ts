@@ -83,6 +83,7 @@ const SIMPLER: readonly Changes[] = [
   { clockRates: [1, 1] },
   { pieces: 0 },
   { apartMs: 0 },
+  { rests: [] },
   { metaflush: [true, true] },
   { burst: 131_072 },
   { checksum: "none" },

@@ -10,12 +10,17 @@ import type { Resource } from "../../src/daemon/resource.ts";
 import type { Order, Role } from "../../src/wire/control.ts";
 import type { Random } from "../model/disk.ts";
 import type { Machine } from "./machine.ts";
+import { stream } from "./plan.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
 
 export class Operator {
   readonly #world: World;
   readonly #random: Random;
+  /** Which of the disks that are created anew are empty. */
+  readonly #newDisks: Random;
+  /** Which cells of a copy that is thrown away are spoilt. */
+  readonly #spoils: Random;
   /** Which machine shall be primary. */
   wanted: Machine;
   /** Both, for a while, because somebody has made a mistake. */
@@ -36,6 +41,8 @@ export class Operator {
   constructor(world: World, random: Random) {
     this.#world = world;
     this.#random = random;
+    this.#newDisks = stream(world.seed, "new disks");
+    this.#spoils = stream(world.seed, "spoils");
     this.wanted = world.machines[0];
   }
 
@@ -54,6 +61,7 @@ export class Operator {
       const other = this.#world.other(this.wanted);
       if (isBlank(this.wanted) && !isBlank(other) && !random.chance(0.05)) this.wanted = other;
       this.#renewDisk();
+      this.#heedStatus();
       this.#replaceDisk();
       for (const machine of machines) this.#wantRole(machine);
     });
@@ -192,6 +200,16 @@ export class Operator {
     else this.#change(this.wanted, resource, "init");
   }
 
+  /** A primary that has served older data than the other node has begins again, as its status says (S-11). */
+  #heedStatus(): void {
+    const { primary, resource } = this.wanted;
+    if (this.#world.chaos || !primary?.primaryEngine || resource === null) return;
+    if (this.#changing.get(this.wanted) === resource) return;
+    const { notes } = primary.primaryEngine.report();
+    if (!/then here: hastctl role init r0 && hastctl role primary r0/.test(notes.join())) return;
+    this.#change(this.wanted, resource, "init");
+  }
+
   /** The copy of the node that is not wanted as primary is created anew. */
   #replaceDisk(): void {
     if (this.both || (!this.#splitBrain && this.#replace === null)) return;
@@ -227,7 +245,7 @@ export class Operator {
     this.#splitBrain = false;
     this.#remedy = null;
     this.#replace = null;
-    loser.create(false);
+    loser.create(this.#newDisks.chance(0.5));
     world.history.recreated(world.history.copyOf(loser));
   }
 
@@ -268,11 +286,34 @@ export class Operator {
         } else if (!resolution.before && !("dryRun" in order && order.dryRun)) {
           world.note(`operator: ${order.kind} on ${machine.name}: ${resolution.lines.join(" ")}`);
           if (order.kind === "outdate") world.history.outdated();
+          if (order.kind === "invalidate") this.#spoil(machine);
           obeyed();
         }
       },
       (error) => world.fail(error as Error),
     );
+  }
+
+  /**
+   * A secondary's copy is thrown away, and nobody reads it any more: some of it may as well be spoilt, where
+   * the full copy has not been yet. No map and no counter has to do with that.
+   */
+  #spoil(machine: Machine): void {
+    if (machine.lockedBy?.role !== "secondary" || machine.record.state !== "inconsistent") return;
+    const { history, plan } = this.#world;
+    const core = this.#world.other(machine).primary?.primaryEngine?.core;
+    if (core === undefined || core.stale || core.diskless) return;
+    const { cellCount, sectorSize, extentSize } = plan.shape;
+    const map = machine.stableMap();
+    for (let times = 0; times < 6; times++) {
+      const cell = this.#spoils.below(cellCount);
+      const extent = Math.floor((cell * sectorSize) / extentSize);
+      const marked = (map[extent >> 3]! & (1 << (extent & 7))) !== 0;
+      if (!marked || (core.connected && !core.map.isScheduled(extent))) continue;
+      if (history.spoil(history.copyOf(machine), cell)) {
+        this.#world.note(`${machine.name}: cell ${cell} is spoilt`, { from: cell, count: 1 });
+      }
+    }
   }
 
   /** `hastctl sync --full`, where there is a primary. */

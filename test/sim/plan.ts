@@ -66,6 +66,15 @@ export interface PlannedFault {
   readonly seed: number;
 }
 
+/** Nobody writes for a while, so that extents become clean. Times are since the beginning. */
+export interface Rest {
+  readonly atMs: number;
+  readonly untilMs: number;
+  /** No fault begins. */
+  readonly calmFromMs: number;
+  readonly calmUntilMs: number;
+}
+
 export interface Shape {
   readonly sectorSize: number;
   readonly cellCount: number;
@@ -89,7 +98,9 @@ export interface Plan {
   readonly apartBoth: boolean;
   /** How fast each machine's clock runs. */
   readonly clockRates: readonly [number, number];
+  /** Until the last fault. */
   readonly chaosMs: number;
+  readonly rests: readonly Rest[];
   readonly networkDelayMs: number;
   /** Bytes that arrive within such a delay, at most. */
   readonly burst: number;
@@ -123,18 +134,24 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
   const mode = random.pick(["fullsync", "memsync", "async"] as const);
   const rate = (): number => (random.chance(0.8) ? 1 : random.pick([0.7, 0.9, 1.1, 1.3]));
   const { keep, ...knobs } = changes;
+  const rests = changes.rests ?? (long ? [] : restsOf(stream(seed, "rests"), chaosMs));
+  const calmMs = rests.reduce((sum, rest) => sum + calmOf(rest), 0);
   const plan = {
     modes: [mode, mode] as const,
     checksum: random.pick(["none", "none", "crc32", "sha256"] as const),
     compression: random.pick(["none", "none", "hole", "lzf"] as const),
     timeout: random.pick([5, 20]),
-    shape: { sectorSize, cellCount, extentSize, keepdirty, gap: random.chance(0.5) },
+    shape: shapeOf(
+      { sectorSize, cellCount, extentSize, keepdirty, gap: random.chance(0.5) },
+      rests.length > 0,
+    ),
     legacy: random.chance(0.15),
     metaflush: [random.chance(0.85), random.chance(0.85)] as const,
     apartMs: random.pick([0, 0, 0, 0, 3_000, 15_000]),
     apartBoth: random.chance(0.5),
     clockRates: [rate(), rate()] as const,
-    chaosMs,
+    chaosMs: chaosMs + calmMs,
+    rests,
     networkDelayMs: random.pick([0.1, 0.5, 5, 40]),
     burst: Math.max(random.pick([131_072, 131_072, 16_384, 2_048]), long ? 131_072 : 0),
     diskDelayMs: random.pick([0.1, 0.5, 4]),
@@ -151,10 +168,53 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
   const faults = [
     ...faultsOf(stream(seed, "faults"), FAULTS, [500, 2_000, 8_000], 0, chaosMs),
     ...(orders.chance(0.4) ? faultsOf(orders, ORDERS, [2_000, 8_000], FIRST_ORDER, chaosMs) : []),
-  ].filter(
-    ({ atMs, number }) => atMs < plan.chaosMs && (keep === undefined || keep.includes(number)),
-  );
+  ]
+    .map((fault) => ({ ...fault, atMs: outsideOf(rests, fault.atMs) }))
+    .filter(
+      ({ atMs, number }) => atMs < plan.chaosMs && (keep === undefined || keep.includes(number)),
+    );
   return { ...plan, faults };
+}
+
+/**
+ * In half of all worlds; some rest before the first fault. An extent becomes clean once it has aged twice, 30 s
+ * each by the clock of its machine; some faults come at about that time.
+ */
+function restsOf(random: Random, chaosMs: number): Rest[] {
+  if (random.chance(0.5)) return [];
+  const rests: Rest[] = [];
+  const count = random.pick([1, 2, 2, 4]);
+  const soon = random.chance(0.7);
+  let atMs = soon ? 2_000 + random.below(6_000) : 0;
+  for (let index = 0; index < count; index++) {
+    const first = soon && index === 0;
+    if (!first) atMs += random.next() * (chaosMs / count);
+    const untilMs = atMs + random.pick([100_000, 120_000, 150_000]);
+    const calmUntilMs = untilMs - random.pick([0, 0, 5_000, 30_000]) * random.next();
+    rests.push({ atMs, untilMs, calmFromMs: first ? 0 : atMs, calmUntilMs });
+    atMs = untilMs;
+  }
+  return rests;
+}
+
+function calmOf({ calmFromMs, calmUntilMs }: Rest): number {
+  return calmUntilMs - calmFromMs;
+}
+
+/** When something happens that would happen at `atMs` if nobody rested. */
+function outsideOf(rests: readonly Rest[], atMs: number): number {
+  let ms = atMs;
+  for (const rest of rests) if (ms >= rest.calmFromMs) ms += calmOf(rest);
+  return ms;
+}
+
+/** @param cleans extents shall become clean: so there are enough that may */
+function shapeOf(shape: Shape, cleans: boolean): Shape {
+  if (!cleans) return shape;
+  const { sectorSize, cellCount, extentSize, keepdirty } = shape;
+  const small = Math.max(sectorSize, 4096);
+  const many = (sectorSize * cellCount) / extentSize >= 8;
+  return { ...shape, extentSize: many ? extentSize : small, keepdirty: Math.min(keepdirty, 2) };
 }
 
 function faultsOf(

@@ -85,8 +85,7 @@ export class World implements Watcher {
     this.plan = planOf(seed, options.changes);
     const { plan, timeline } = this;
     this.#startedMs = timeline.nowMs;
-    const sinceStart = (): number => timeline.nowMs - this.#startedMs;
-    this.trace = new Trace(sinceStart, options.keepLines ?? TRACE_LINES);
+    this.trace = new Trace(() => this.sinceStartMs, options.keepLines ?? TRACE_LINES);
     this.note(`seed ${seed}: ${describePlan(plan)}`);
     this.network = new SimNetwork(timeline, stream(seed, "network"), {
       delayMs: plan.networkDelayMs,
@@ -144,6 +143,10 @@ export class World implements Watcher {
     }
   }
 
+  get sinceStartMs(): number {
+    return this.timeline.nowMs - this.#startedMs;
+  }
+
   other(machine: Machine): Machine {
     return machine === this.machines[0] ? this.machines[1] : this.machines[0];
   }
@@ -168,6 +171,10 @@ export class World implements Watcher {
   }
 
   told(worker: SimWorker, message: FromWorker): void {
+    if (worker.role === "primary") {
+      if (message.kind === "copy") this.history.hasRead(worker);
+      if (message.kind === "ready") this.#judge(() => this.history.serves(worker));
+    }
     if (message.kind !== "event") return;
     this.note(`${worker}: event ${message.event}`);
     if (message.event !== "split-brain" || worker.role !== "secondary") return;
@@ -213,9 +220,10 @@ export class World implements Watcher {
 
   diskFault(worker: SimWorker, request: RunningRequest): void {
     this.faults.count(`failed ${request.op}`);
-    if (worker.role === "secondary" && request.op !== "read") {
+    if (worker.role === "secondary") {
       const copy = this.history.copyOf(worker.host);
-      this.#judge(() => this.history.secondaryFault(copy, worker, "disk"));
+      if (request.op === "read") this.history.unreadable(copy);
+      else this.#judge(() => this.history.secondaryFault(copy, worker, "disk"));
     }
   }
 
@@ -241,7 +249,7 @@ export class World implements Watcher {
       seed: this.seed,
       failure: this.#failure,
       trace: this.trace,
-      simulatedMs: this.timeline.nowMs - this.#startedMs,
+      simulatedMs: this.sinceStartMs,
       events: this.timeline.count,
       counts: this.history.counts,
       faults: this.faults.counts,
@@ -262,7 +270,7 @@ export class World implements Watcher {
 
   #check(): void {
     this.history.poll();
-    this.history.checkCoverage();
+    this.history.checkCoverage(this.chaos);
   }
 
   restartDaemon(machine: Machine, delayMs: number): void {
