@@ -31,14 +31,17 @@ export interface DiskShape {
 
 /**
  * plug: makes it a device or file, and answers with the path. freeze: no request is begun or answered any
- * more. freeze-at-flush: the same from the next FLUSH on that has something to do. cut: pulls it out of the
- * machine and takes back what was not flushed. lie: see VolatileDisk. break: fails every request from now on.
- * replace: is a new disk, empty and sound.
+ * more. freeze-at-flush: the same from the next FLUSH on that has something to do. waiting: how many WRITEs
+ * have come since. thaw: begins with those. cut: pulls it out of the machine and takes back what was not
+ * flushed. lie: see VolatileDisk. break: fails every request from now on. replace: is a new disk, empty and
+ * sound.
  */
 export type DiskOrder =
   | "plug"
   | "freeze"
   | "freeze-at-flush"
+  | "waiting"
+  | "thaw"
   | "cut"
   | "lie"
   | "honest"
@@ -47,8 +50,9 @@ export type DiskOrder =
 
 export type DiskAnswer =
   | { readonly order: "plug"; readonly path: string }
+  | { readonly order: "waiting"; readonly count: number }
   | { readonly order: "cut"; readonly cut: PowerCut }
-  | { readonly order: Exclude<DiskOrder, "plug" | "cut"> }
+  | { readonly order: Exclude<DiskOrder, "plug" | "waiting" | "cut"> }
   | { readonly order: "failed"; readonly reason: string };
 
 /** Commands in flight, per connection. */
@@ -62,11 +66,10 @@ class DiskServer {
   /** What to do at the next FLUSH that has something to do, instead of it. */
   atFlush: (() => void) | null = null;
   broken = false;
-  readonly #sockets = new Set<Socket>();
+  readonly #connections = new Map<Socket, Connection>();
   readonly #server = createServer((socket) => {
-    this.#sockets.add(socket);
-    socket.once("close", () => this.#sockets.delete(socket));
-    new Connection(this, socket);
+    this.#connections.set(socket, new Connection(this, socket));
+    socket.once("close", () => this.#connections.delete(socket));
   });
 
   constructor(size: number, seed: number) {
@@ -92,7 +95,18 @@ class DiskServer {
   }
 
   dropClients(): void {
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.#connections.keys()) socket.destroy();
+  }
+
+  get waiting(): number {
+    let count = 0;
+    for (const connection of this.#connections.values()) count += connection.waiting;
+    return count;
+  }
+
+  thaw(): void {
+    this.frozen = false;
+    for (const connection of this.#connections.values()) connection.execute();
   }
 }
 
@@ -135,7 +149,8 @@ class Connection implements NbdSink {
   }
 
   #parse(): void {
-    while (this.#pending.length === 0 && this.#arrived >= this.#session.wanted) {
+    const { frozen } = this.#server; // then what has come is counted
+    while ((frozen || this.#pending.length === 0) && this.#arrived >= this.#session.wanted) {
       const bytes = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
       this.#feeding = bytes;
       const rest = bytes.subarray(this.#session.feed(bytes, 0, bytes.length));
@@ -143,7 +158,7 @@ class Connection implements NbdSink {
       this.#arrived = rest.length;
       if (rest.length === bytes.length) break;
     }
-    if (this.#pending.length > 0) setImmediate(() => this.#execute());
+    if (this.#pending.length > 0) setImmediate(() => this.execute());
   }
 
   send(bytes: Uint8Array): void {
@@ -186,8 +201,12 @@ class Connection implements NbdSink {
     this.#socket.end();
   }
 
+  get waiting(): number {
+    return this.#pending.filter(({ type }) => type === nbd.NBD_CMD_WRITE).length;
+  }
+
   /** What arrived together was in flight together: any order is the disk's right, and it uses it. */
-  #execute(): void {
+  execute(): void {
     const pending = this.#pending;
     while (pending.length > 0) {
       if (this.#server.frozen) return;
@@ -260,6 +279,11 @@ async function obey(order: DiskOrder): Promise<DiskAnswer> {
       });
       server.atFlush = null;
       return { order };
+    case "waiting":
+      return { order, count: server.waiting };
+    case "thaw":
+      server.thaw();
+      return { order };
     case "cut": {
       server.frozen = true;
       await plug.pull();
@@ -284,12 +308,16 @@ async function obey(order: DiskOrder): Promise<DiskAnswer> {
   }
 }
 
+function tell(answer: DiskAnswer): void {
+  // Who has gone in the meantime wants only that nothing is left.
+  if (process.connected) process.send!(answer);
+}
+
 let obeying: Promise<unknown> = Promise.resolve();
 process.on("message", (order: DiskOrder) => {
   const answer = obeying.then(() => obey(order));
-  obeying = answer.then(
-    (told) => process.send!(told),
-    (error: Error) => process.send!({ order: "failed", reason: error.stack ?? error.message }),
+  obeying = answer.then(tell, (error: Error) =>
+    tell({ order: "failed", reason: error.stack ?? error.message }),
   );
 });
 process.once("disconnect", () => {

@@ -55,6 +55,19 @@ export class DiskProcess {
     await this.#order(moment === "now" ? "freeze" : "freeze-at-flush");
   }
 
+  /** Of a frozen disk. @returns WRITEs that have arrived and are kept from it */
+  async waiting(): Promise<number> {
+    const answer = await this.#order("waiting");
+    if (answer.order !== "waiting")
+      throw new Error(`${this.#name}'s disk answered ${answer.order}`);
+    return answer.count;
+  }
+
+  /** The end of freeze(): what waits is done, in any order. */
+  async thaw(): Promise<void> {
+    await this.#order("thaw");
+  }
+
   async cut(): Promise<PowerCut> {
     const answer = await this.#order("cut");
     if (answer.order !== "cut") throw new Error(`${this.#name}'s disk answered ${answer.order}`);
