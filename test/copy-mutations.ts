@@ -333,6 +333,57 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
       case "secondary": {`,
   },
   {
+    name: "status leads to the other node's copy, whatever that lacks",
+    defect: "S-1",
+    ...RESOURCE,
+    find: `    if (this.#peerLacks !== null) return saveDiskAdvice(this.#peerLacks, this.name);
+`,
+    replace: "",
+  },
+  {
+    name: "hastd does not hear that the other node lacks something",
+    defect: "S-1",
+    ...WORKER,
+    find: `lacks === null ? {} : { peerLacks: lacks }`,
+    replace: `lacks !== null ? {} : {}`,
+  },
+  {
+    name: "a primary whose disk fails leads to the other node's copy, whatever that lacks",
+    defect: "S-1",
+    ...PRIMARY_ENGINE,
+    find: `    if (this.#link === null || !this.#core.peerLacks) return null;`,
+    replace: `    if (this.#link !== null || !this.#core.peerLacks) return null;`,
+  },
+  {
+    name: "what was acknowledged alone before a restart is taken for what the peer has",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `    return this.#wentAlone || filling;`,
+    replace: `    return filling;`,
+  },
+  {
+    name: "a peer that was not filled to the end is taken for one that has everything",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `    this.#cutShort = this.map.resyncCount > 0 && !this.#comparing;
+`,
+    replace: "",
+  },
+  {
+    name: "a peer whose map is being merged is taken for one that has everything",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `if (this.#link !== "down") return this.map.resyncCount > 0 && !this.#comparing;`,
+    replace: `if (this.#link === "up") return this.map.resyncCount > 0 && !this.#comparing;`,
+  },
+  {
+    name: "a copy is thrown away although the peer does not know yet that it has everything",
+    defect: "invariant 7",
+    ...PRIMARY,
+    find: `return this.#peerWhole && !telling ? null`,
+    replace: `return this.#peerWhole ? null`,
+  },
+  {
     name: "a reload goes on over a disk that failed as the primary stopped",
     defect: "S-9",
     ...RESOURCE,
@@ -626,15 +677,15 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a FreeBSD primary's forgetting is not noted",
     defect: "S-10",
     ...SECONDARY,
-    find: `  return !peer.states && own.synced !== null ? { ...own, synced: null } : null;`,
-    replace: `  return peer.states && own.synced === null ? { ...own, synced: null } : null;`,
+    find: `(own.synced === null && own.state !== "new")`,
+    replace: `own.state !== "new"`,
   },
   {
     name: "a FreeBSD primary's new copy counts as never out of step",
     defect: "S-10",
     ...SECONDARY,
-    find: `    const synced = peer.states ? ("written" as const) : null;`,
-    replace: `    const synced = "written" as const;`,
+    find: `    const record = peer.states ? { ...met, synced: "written" as const } : untold(met, "primary");`,
+    replace: `    const record = { ...(peer.states ? met : untold(met, "primary")), synced: "written" as const };`,
   },
 
   // ---- a full copy, asked for -----------------------------------------------------------------
@@ -792,8 +843,8 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy promoted by force is not told when it is in step",
     defect: "S-2",
     ...SECONDARY_ENGINE,
-    find: `metadata.state === "outdated" || metadata.forced !== undefined;`,
-    replace: `metadata.state === "outdated";`,
+    find: `state === "inconsistent" || forced !== undefined;`,
+    replace: `state === "inconsistent";`,
   },
   {
     name: "a copy is called whole again while the primary is filled from it",
@@ -806,7 +857,7 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "a copy is inferred to be whole while it goes on",
     defect: "S-13",
     ...SECONDARY_ENGINE,
-    find: `    if (one || this.#numberOnes < 2) this.#copyAt`,
+    find: `    if (isOne(seqHi, seqLo) || this.#numberOnes < 2) this.#copyAt`,
     replace: `    if (this.#numberOnes < 2) this.#copyAt`,
   },
   {

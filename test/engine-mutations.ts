@@ -17,6 +17,7 @@ const SECONDARY_ENGINE = {
 const HANDSHAKE = { file: "src/daemon/handshake.ts", suite: "daemon" } as const;
 const RESOURCE = { file: "src/daemon/resource.ts", suite: "daemon" } as const;
 const BLOCK = { file: "src/metadata/block.ts", suite: "component" } as const;
+const DISK = { file: "src/platform/node/disk.ts", suite: "disk" } as const;
 const COPIES = { file: "src/metadata/copies.ts", suite: "component" } as const;
 const SIMULATED = { suite: "simulator" } as const;
 const LAYOUT = { file: "src/metadata/layout.ts", suite: "component" } as const;
@@ -38,6 +39,17 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `    if (this.#closing) return;
     const flushed`,
     replace: `    const flushed`,
+  },
+  {
+    name: "the lock is not on the description that does the I/O",
+    defect: "S-8",
+    ...DISK,
+    find: `      path,
+      fd,
+      kind,`,
+    replace: `      path,
+      fd: openFd(path, false),
+      kind,`,
   },
   {
     name: "a failed flush at the start is ignored",
@@ -240,7 +252,7 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     name: "a primary whose disk has failed goes on",
     defect: "invariant 6",
     ...PRIMARY_ENGINE,
-    find: `    this.#end(74, \`local component failed (\${errnoText(errno)})\`);
+    find: `    this.#end(74, \`local component failed (\${errnoText(errno)})\`, lacks);
 `,
     replace: "",
   },
@@ -283,6 +295,13 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     find: `      this.#virgin = true;
 `,
     replace: "",
+  },
+  {
+    name: "what makes the peer anew is to be typed here",
+    defect: "invariant 10",
+    ...LINK,
+    find: `there: \${anew(dataSize, extentSize)}`,
+    replace: `there: \${anew(answer.datasize, answer.extentsize)}`,
   },
   {
     name: "components of different size replicate",
@@ -671,6 +690,39 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
 `,
   },
   {
+    name: "simulator: a copy that needs everything hands over what its old map says",
+    defect: "invariant 2",
+    ...SIMULATED,
+    file: "src/engine/secondary-engine.ts",
+    find: `    if (judgement.map === "full") map = new Uint8Array(own.length).fill(0xff);
+`,
+    replace: "",
+  },
+  {
+    name: "simulator: a copy that an operator has thrown away hands over what its old map says",
+    defect: "invariant 2",
+    ...SIMULATED,
+    file: "src/engine/secondary-engine.ts",
+    find: `    if (judgement.map === "full") map = new`,
+    replace: `    if (judgement.map === "full" && !this.#hello.invalidate) map = new`,
+  },
+  {
+    name: "simulator: an outdated copy is promoted by the rules",
+    defect: "invariant 7",
+    ...SIMULATED,
+    file: "src/replication/promotion.ts",
+    find: `  if (state === "outdated") return { kind: "refuse", because: state };`,
+    replace: `  if (state === "outdated") return { kind: "go" };`,
+  },
+  {
+    name: "simulator: a half-filled copy is promoted by the rules",
+    defect: "invariant 7",
+    ...SIMULATED,
+    file: "src/replication/promotion.ts",
+    find: `    if (!wasPrimary || !hasRemote) return { kind: "refuse", because: state };`,
+    replace: `    if (!wasPrimary || !hasRemote) return { kind: "go" };`,
+  },
+  {
     name: "simulator: the peer's map is merged as an empty one",
     defect: "invariant 2",
     ...SIMULATED,
@@ -960,5 +1012,93 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     suite: "primary",
     find: `this.#throwAway !== "no" && this.map.unflushedCount > 0`,
     replace: `this.#throwAway !== "no" && this.map.unflushedCount < 0`,
+  },
+  {
+    name: "a busy resource's copy is never thrown away",
+    defect: "S-3",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `      this.#gateOpen = false;
+      if (!this.#flushing) this.#flushWanted = true;`,
+    replace: `      if (!this.#flushing) this.#flushWanted = true;`,
+  },
+  {
+    name: "what waited for a copy to be thrown away waits for ever where it is not",
+    defect: "S-3",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `      if (this.#link !== "merging") this.openGate(out);`,
+    replace: "",
+  },
+  {
+    name: "a copy that the peer has just filled is thrown away as if it were still stale",
+    defect: "invariant 1",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `this.#throwAway === "asked" && this.#disk === "good") this`,
+    replace: `this.#throwAway === "asked" && this.#disk !== "gone") this`,
+  },
+  {
+    name: "while the disk is given up, a read is answered by a peer that has refused a write",
+    defect: "invariant 5",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `this.#disk === "leaving" && !this.#stale && this.#behindThere(slot)`,
+    replace: `this.#disk === "gone" && !this.#stale && this.#behindThere(slot)`,
+  },
+  {
+    name: "a read that waited for a copy overtakes a write that began meanwhile",
+    defect: "invariant 5",
+    file: "src/replication/primary.ts",
+    suite: "primary",
+    find: `} else if (this.kind[slot] === READ) this.#begin(slot, out);
+        else this.#advanceWrite`,
+    replace: `} else if (this.kind[slot] === READ) this.#routeRead(slot, out);
+        else this.#advanceWrite`,
+  },
+  {
+    name: "what the peer has kept counts no more once a primary is ready, before it has met it",
+    defect: "S-9",
+    file: "src/daemon/resource.ts",
+    suite: "daemon",
+    find: `if (worker.identity.role === "secondary") this.#flushUnheard = false;`,
+    replace: `this.#flushUnheard = false;`,
+  },
+  {
+    name: "that a primary does not know how its last flush went is forgotten with its first worker",
+    defect: "S-9",
+    file: "src/daemon/resource.ts",
+    suite: "daemon",
+    find: `    if (trust === "unknown" || trust === "granted anew") this.#flushUnheard = true;
+`,
+    replace: "",
+  },
+  {
+    name: "a primary says that it serves before it is decided whose data",
+    defect: "S-9",
+    file: "src/engine/primary-engine.ts",
+    suite: "primaryEngine",
+    find: `if (!this.#settled && !this.#core.fresh) {`,
+    replace: `if (!this.#settled) {`,
+  },
+  {
+    name: "a copy that calls itself inconsistent is not told that nothing is to be copied",
+    defect: "S-13",
+    file: "src/engine/secondary-engine.ts",
+    suite: "secondaryEngine",
+    find: `return state === "outdated" || state === "inconsistent" || forced`,
+    replace: `return state === "outdated" || forced`,
+  },
+  {
+    name: "a full copy is ordered of a primary whose last record is on its way",
+    defect: "invariant 2",
+    file: "src/engine/primary-engine.ts",
+    suite: "primaryEngine",
+    find: `    if (this.#stopping) {
+      asked(this.#tooLate);
+    } else if (this.#settings`,
+    replace: `    if (this.#stopping && this.#ended) {
+      asked(this.#tooLate);
+    } else if (this.#settings`,
   },
 ];

@@ -41,6 +41,7 @@ export type Suite =
   | "primaryEngine"
   | "secondaryEngine"
   | "component"
+  | "disk"
   | "memory"
   | "nbd"
   | "worker"
@@ -85,6 +86,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
   secondaryEngine: [
     "test/golden/replay-secondary.test.ts",
     "src/engine/secondary-engine.test.ts",
+    "src/engine/invalidate.test.ts",
     "src/engine/may-resync.test.ts",
   ],
   component: [
@@ -93,6 +95,7 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "src/metadata/layout.test.ts",
     "src/metadata/copies.test.ts",
   ],
+  disk: ["test/system/killed-worker.test.ts"], // as root: FUSE and loop devices
   memory: [
     "src/engine/memory.test.ts",
     "src/engine/outgoing.test.ts",
@@ -1138,6 +1141,66 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     ...SECONDARY_ENGINE,
     find: `    if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);`,
     replace: `    if (errno !== 0 && kind !== READ && this.#states && !this.#core.keeping) this.#failed(slot, errno);`,
+  },
+  {
+    name: "what the last flush under a FreeBSD primary has lost is not put on record",
+    defect: "architecture.md, invariant 6",
+    ...SECONDARY_ENGINE,
+    find: `    if (errno !== 0) {
+      this.#diskFailures.failed("flushing", errno);`,
+    replace: `    if (errno < 0) {
+      this.#diskFailures.failed("flushing", errno);`,
+  },
+  {
+    name: "a cache whose last flush has failed is vouched for",
+    defect: "architecture.md, invariant 6",
+    ...SECONDARY,
+    find: `      this.#lacks = true;
+      this.#kept!.scheduleUnflushed();`,
+    replace: `      this.#kept!.scheduleUnflushed();`,
+  },
+  {
+    name: "a flush overtakes the failure of an earlier one, and unmarks what that has lost",
+    defect: "S-16",
+    ...SECONDARY_ENGINE,
+    find: `    else if (kind === FLUSH && this.#failures.length > 0) this.#failures.push({ slot, errno });`,
+    replace: `    else if (kind === FLUSH && this.#failures.length < 0) this.#failures.push({ slot, errno });`,
+  },
+  {
+    name: "a WRITE that waits for memory is taken for two, and so for a copy",
+    defect: "S-13",
+    ...SECONDARY_ENGINE,
+    find: `  #mayBeCopy({ seqHi, seqLo }: RequestHeader): void {`,
+    replace: `  #mayBeCopy({ seqHi, seqLo }: RequestHeader): void {
+    if (isOne(seqHi, seqLo)) this.#numberOnes++;`,
+  },
+  {
+    name: "a copy that a FreeBSD primary fills is new for ever",
+    defect: "architecture.md, invariant 7",
+    ...SECONDARY,
+    find: `state: own.state === "new" ? state : own.state, synced`,
+    replace: `synced`,
+  },
+  {
+    name: "a new copy that a FreeBSD primary has known before is new for ever",
+    defect: "architecture.md, invariant 7",
+    ...SECONDARY,
+    find: `(own.synced === null && own.state !== "new")`,
+    replace: `own.synced === null`,
+  },
+  {
+    name: "a copy that a FreeBSD primary is about to fill is called whole",
+    defect: "architecture.md, invariant 7",
+    ...SECONDARY,
+    find: `from === "primary" ? "inconsistent" : "uptodate"`,
+    replace: `from === "secondary" ? "inconsistent" : "uptodate"`,
+  },
+  {
+    name: "a mix of old and new is overwritten by a disk created anew",
+    defect: "architecture.md, invariant 7",
+    ...SECONDARY,
+    find: `    if (own.state === "new" && neverWhole(own)) return`,
+    replace: `    if (neverWhole(own)) return`,
   },
   {
     name: "the target of a resync is whole without the source's counter",

@@ -44,6 +44,12 @@ const TABLE: readonly Row[] = [
     when: ({ id, sl }) => id === "none" && sl > 0n,
     verdict: "split-brain",
   },
+  // From here on it may hold data, and nobody will say so (invariant 7).
+  {
+    name: "1a, a new copy of a primary that does not tell",
+    when: ({ id, virgin, states, state }) => id === "none" && virgin && !states && state === "new",
+    verdict: "virgin, from primary, own map unless empty, adopts the id, inconsistent",
+  },
   {
     name: "1a",
     when: ({ id, virgin }) => id === "none" && virgin,
@@ -55,10 +61,10 @@ const TABLE: readonly Row[] = [
     when: ({ id }) => id === "none",
     verdict: "virgin, from primary, all ones, adopts the id, inconsistent",
   },
-  // The reference refuses, but there is nothing to lose: no write, and no copy that was ever whole.
+  // The reference refuses, but there is nothing to lose: no write, and no copy that ever began.
   {
-    name: "2 at a node that never was whole",
-    when: (at) => at.id === "other" && unwritten(at),
+    name: "2 at a node that is new",
+    when: (at) => at.id === "other" && unwritten(at) && at.state === "new",
     verdict: "virgin, from primary, all ones, inconsistent",
   },
   { name: "2", when: ({ id }) => id === "other", verdict: "another resource" },
@@ -69,6 +75,11 @@ const TABLE: readonly Row[] = [
     verdict: "split-brain",
   },
   {
+    name: "3, of a new copy, by a primary that does not tell",
+    when: ({ sl, sr, pl, pr, states, state }) => sl > pr && sr === pl && !states && state === "new",
+    verdict: "from secondary, own map, uptodate",
+  },
+  {
     name: "3",
     when: ({ sl, sr, pl, pr }) => sl > pr && sr === pl,
     verdict: "from secondary, own map",
@@ -76,8 +87,15 @@ const TABLE: readonly Row[] = [
   // The reference lets the primary's older blocks win (S-9).
   {
     name: "4, kept by the secondary",
-    when: ({ sl, sr, pl, pr, kept }) => sl === pr && sr === pl && kept,
+    // Only one of ours says that its cache may be lost.
+    when: ({ sl, sr, pl, pr, kept, states }) => sl === pr && sr === pl && kept && states,
     verdict: "from secondary, own map",
+  },
+  {
+    name: "4, a new copy of a primary that does not tell",
+    when: ({ sl, sr, pl, pr, states, state }) =>
+      sl === pr && sr === pl && !states && state === "new",
+    verdict: "from primary, own map, inconsistent",
   },
   {
     name: "4",
@@ -134,7 +152,7 @@ function said(at: Case): string {
     localcnt: at.pl,
     remotecnt: at.pr,
     synced: at.states ? "written" : "unknown",
-    keptHere: at.kept,
+    keptHere: at.kept && at.states,
   };
   const judgement = judge(own, hello);
   if (judgement.kind === "refuse") {
@@ -165,7 +183,7 @@ function said(at: Case): string {
   return words.join("");
 }
 
-/** A record changes the state to `inconsistent`, to `outdated`, or not at all. */
+/** A record changes the state to `inconsistent`, to `outdated`, from `new` to `uptodate`, or not at all. */
 function expectState(record: SecondaryRecord, own: SecondaryRecord, map: string): string {
   if (map === "full") {
     expect.equal(record.state, "inconsistent");
@@ -173,6 +191,7 @@ function expectState(record: SecondaryRecord, own: SecondaryRecord, map: string)
   }
   if (record.state === "outdated" && own.resuid !== 0n) return ", outdated";
   if (record.state === "inconsistent" && own.state !== "inconsistent") return ", inconsistent";
+  if (record.state === "uptodate" && own.state === "new") return ", uptodate";
   expect.equal(record.state, own.state);
   return "";
 }

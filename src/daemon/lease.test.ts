@@ -52,7 +52,7 @@ class Node {
       resources: () => new Map([["r0", this.resource]]),
       configuration: FIXED,
     });
-    this.processes.born = (worker) => worker.says({ kind: "ready" });
+    this.processes.born = (worker) => worker.serves();
   }
 
   /** A lease of 10 s from now on. */

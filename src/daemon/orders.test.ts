@@ -47,7 +47,7 @@ class World {
     const world = new World();
     world.processes.born = (worker) => {
       worker.report = QUIET_REPORT;
-      worker.says({ kind: "ready" });
+      worker.serves();
     };
     await world.resource.changeRole(role);
     return world;

@@ -16,7 +16,7 @@ import {
   surroundingsOf,
   USABLE,
 } from "../../test/daemon/fakes.ts";
-import type { WorkerEvent } from "../engine/worker-messages.ts";
+import type { PeerLacks, WorkerEvent } from "../engine/worker-messages.ts";
 import { FRAME_HEADER_SIZE } from "../wire/frame.ts";
 import { decodeS1, type P2, type S1 } from "../wire/handshake.ts";
 import type { HookSettings } from "./hooks.ts";
@@ -55,7 +55,7 @@ class World {
   readonly resource: Resource = new Resource(settingsOf("r0"), this.surroundings);
 
   constructor() {
-    this.processes.born = (worker) => worker.says({ kind: "ready" });
+    this.processes.born = (worker) => worker.serves();
   }
 
   async notes(): Promise<readonly string[]> {
@@ -1018,7 +1018,7 @@ test("S-1: after a primary that lived on its peer's copy, the next one asks, and
     (await world.notes())[0]!,
     /started again in 4 s: .*the other node may have gone on/i,
   );
-  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  world.processes.born = (worker) => worker.serves();
   await world.clock.advance(4000);
   assert.equal(world.processes.last.start.trust, "unknown");
   // Whole again.
@@ -1153,6 +1153,59 @@ test("--force gets past a primary's worker that is refused again and again, or a
   }
 });
 
+const LACKS = { since: Date.UTC(2026, 10, 21, 6, 53, 26) };
+/** In status, of one that ended with LACKS. */
+const SAVE_FIRST = [
+  "The other node lacks what was acknowledged here since 2026-11-21 06:53:26 UTC",
+  "First try to save this disk (cables, controller, ddrescue to another one; runbook failed-disk.md, case B); then " +
+    "here: hastctl role primary r0",
+  "Only if it cannot be saved, to go on without those writes, there: hastctl role primary r0",
+];
+
+/** Its disk has failed. */
+function fails(worker: FakeWorker, peerLacks?: PeerLacks): void {
+  const lacks = peerLacks === undefined ? {} : { peerLacks };
+  const message = "local component failed (EIO)";
+  worker.says({ kind: "failed", exitCode: 74, message, ...lacks });
+  worker.exit({ kind: "code", code: 74 });
+}
+
+test("where the other node lacks something, status says so, and to save this disk first", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  fails(world.processes.last, LACKS);
+  await settle();
+  const [first, ...advice] = await world.notes();
+  assert.match(first!, /fell back to init: Local component failed \(EIO\)\.$/);
+  assert.deepEqual(advice, SAVE_FIRST);
+  for (const line of SAVE_FIRST) assert(world.log.says(line));
+
+  world.processes.born = (worker) => worker.says({ kind: "ready" });
+  await world.resource.changeRole("primary");
+  fails(world.processes.last);
+  await settle();
+  assert.match((await world.notes())[1]!, /^To go on with the other node's copy, there/);
+});
+
+test("that the other node lacks something is said, too, of a disk that fails as the primary stops", async () => {
+  const world = new World();
+  await world.resource.changeRole("primary");
+  world.processes.last.obedient = false;
+  const change = world.resource.changeRole("secondary");
+  await settle();
+  fails(world.processes.last, LACKS);
+  const done = await change;
+  assert(done.kind === "failed");
+  assert.equal(
+    done.reason,
+    [
+      "the disk failed as the primary stopped (local component failed (EIO)), and may lack what was written last " +
+        "and not flushed before",
+      ...SAVE_FIRST,
+    ].join(". "),
+  );
+});
+
 /** A primary that is asked for another role, or restarted, and whose disk fails as it stops. */
 async function failingStop<Answer>(world: World, asked: () => Promise<Answer>): Promise<Answer> {
   await world.resource.changeRole("primary");
@@ -1192,7 +1245,7 @@ test("S-4, S-9: whoever ends a primary hears that its disk failed at the end, an
 
 test("S-9: a primary that hastd had to kill is not believed: a flush may have failed with nobody left to hear it", async () => {
   const trust = (world: World): unknown => world.processes.last.start.trust;
-  const ready = (worker: FakeWorker): void => worker.says({ kind: "ready" });
+  const serves = (worker: FakeWorker): void => worker.serves();
 
   const stopped = new World();
   await stopped.resource.changeRole("primary");
@@ -1210,7 +1263,7 @@ test("S-9: a primary that hastd had to kill is not believed: a flush may have fa
   assert.equal(trust(watched), "resumed anew", "it did not answer");
   watched.processes.last.exit({ kind: "signal", signal: "SIGSEGV" });
   await watched.clock.advance(2 * RESTART_DELAY_MIN_MS);
-  assert.equal(trust(watched), "resumed", "it was ready again, and died of itself");
+  assert.equal(trust(watched), "resumed", "it served again, and died of itself");
 
   const starting = new World();
   await starting.resource.changeRole("secondary");
@@ -1220,9 +1273,52 @@ test("S-9: a primary that hastd had to kill is not believed: a flush may have fa
   const promotion = starting.resource.changeRole("primary");
   await starting.clock.advance(READY_TIMEOUT_MS + 40_000);
   assert.equal((await promotion).kind, "failed");
-  starting.processes.born = ready;
+  starting.processes.born = serves;
   await starting.resource.changeRole("primary");
   assert.equal(trust(starting), "unknown", "it was never ready");
+});
+
+test("S-9: what the peer has kept counts until clients have been served without, whatever ends a primary before", async () => {
+  const ready = (worker: FakeWorker): void => worker.says({ kind: "ready" });
+  const reload = (world: World): Promise<unknown> =>
+    world.resource.reconfigure(
+      settingsOf("r0"),
+      () => ({ kind: "restarted" }),
+      () => undefined,
+    );
+  for (const [way, trust] of [
+    ["it dies", "resumed anew"],
+    ["a reload", "resumed anew"],
+    ["the role goes and comes", "unknown"],
+  ] as const) {
+    const world = new World();
+    await world.resource.changeRole("primary");
+    world.processes.born = ready;
+    await rounds(world, SILENT_ROUNDS_MAX);
+    await world.clock.advance(RESTART_DELAY_MIN_MS);
+    assert.equal(world.processes.last.start.trust, "resumed anew");
+    if (way === "it dies") {
+      world.processes.last.exit({ kind: "signal", signal: "SIGSEGV" });
+      await world.clock.advance(2 * RESTART_DELAY_MIN_MS);
+    } else if (way === "a reload") {
+      await reload(world);
+    } else {
+      await world.resource.changeRole("secondary");
+      await world.resource.changeRole("primary");
+    }
+    assert.equal(world.processes.workers.length, 3);
+    assert.equal(world.processes.last.start.trust, trust, way);
+    world.processes.last.says({ kind: "settled" });
+    await reload(world);
+    assert.equal(world.processes.last.start.trust, "resumed", way);
+  }
+
+  const begun = new World();
+  begun.processes.born = ready;
+  await begun.resource.changeRole("primary");
+  assert.equal(begun.processes.last.start.trust, "unknown");
+  await reload(begun);
+  assert.equal(begun.processes.last.start.trust, "resumed anew");
 });
 
 test("S-9: a primary that is told to go before its first flush has ended is not believed", async () => {

@@ -23,7 +23,7 @@ import {
 } from "../attach/attachment.ts";
 import { assert, unreachable } from "../base/assert.ts";
 import { divergenceNotes } from "../engine/divergence.ts";
-import { OTHER_IS_PRIMARY } from "../engine/peer-trouble.ts";
+import { OTHER_IS_PRIMARY, saveDiskAdvice } from "../engine/peer-trouble.ts";
 import { rate as speed } from "../engine/quantities.ts";
 import {
   type CopyState,
@@ -33,6 +33,7 @@ import {
   type Left,
   type Orders,
   type PeerHello,
+  type PeerLacks,
   type Resolution,
   type Trust,
   type WorkerEvent,
@@ -134,6 +135,8 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #note: string | null = null;
   /** What the last primary's end cost: for status, whatever the role, until a worker has begun again. */
   #loss: string | null = null;
+  /** What a primary whose disk failed said last, until a worker has begun again. */
+  #peerLacks: PeerLacks | null = null;
   /** As the metadata said last; null before anybody read them. */
   #copy: CopyWorth | null = null;
   /**
@@ -142,7 +145,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
    */
   #vouched = false;
   /**
-   * A primary's worker did not answer and was killed, or was told to go before its first flush had ended. How that ends nobody hears, and the next one succeeds: its peer may have kept what that lost (S-9).
+   * Nobody has heard how the disk's last flush went: a primary's worker did not answer and was killed, or was told
+   * to go before its first flush had ended; or that was before our time. The next flush succeeds in any case, so
+   * until a primary has served its clients, what its peer has kept since counts, where it differs (S-9).
    */
   #flushUnheard = false;
   /** What the last worker of a secondary left to the next one (S-9). */
@@ -321,9 +326,9 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     this.#setRole("init");
     this.#sayError(
       `After a reload the role ${role} could not be taken again, and is now init: ${sentence(reason)}`,
-      role === "primary"
+      ...(role === "primary"
         ? this.#wayBack()
-        : `When the cause is gone, here: hastctl role ${role} ${this.name}`,
+        : [`When the cause is gone, here: hastctl role ${role} ${this.name}`]),
     );
     return reason;
   }
@@ -496,7 +501,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     const stuck = await this.#retireWorker();
     if (stuck !== null) return stuck;
     const lost = this.#lossOf(worker);
-    const loss = lost === null ? null : `${lost}. ${this.#wayBack()}`;
+    const loss = lost === null ? null : [lost, ...this.#wayBack()].join(". ");
     if (loss !== null) this.#loss = sentence(loss);
     switch (wanted) {
       case "init":
@@ -587,9 +592,13 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   #lossOf(worker: Worker | null): string | null {
     const end = worker?.end ?? null;
     if (end === null || worker!.identity.role !== "primary" || !isDiskFailure(end)) return null;
+    const elsewhere =
+      end.failure?.peerLacks === undefined
+        ? "; the other node's copy has that, if the two were in step"
+        : "";
     return (
       `the disk failed as the primary stopped (${describeEnd(end)}), and may lack what was written last and not ` +
-      "flushed before; the other node's copy has that, if the two were in step"
+      `flushed before${elsewhere}`
     );
   }
 
@@ -730,6 +739,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
 
   #startPrimary(trust: Trust): Worker {
     assert(this.#worker === null);
+    if (trust === "unknown" || trust === "granted anew") this.#flushUnheard = true;
     return this.#startWorker("primary", null, trust);
   }
 
@@ -759,10 +769,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
   workerReady(worker: Worker): void {
     assert(worker === this.#worker);
     this.#note = this.#loss = null;
+    this.#peerLacks = null;
     // One that was told to go meanwhile says it too late: why it had to go is what counts.
     if (worker.wanted) {
       this.#vouched = !this.#leansOnPeer(worker);
-      this.#flushUnheard = false;
+      if (worker.identity.role === "secondary") this.#flushUnheard = false;
     }
     this.#log.debug(1, `The worker (pid ${worker.pid}) is ready.`);
     // The device rides over a worker's death, unless its tools have died, too.
@@ -832,6 +843,11 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     for (const note of divergenceNotes(divergence, this.name)) this.#log.error(note);
   }
 
+  workerSettled(worker: Worker): void {
+    assert(worker === this.#worker);
+    this.#flushUnheard = false;
+  }
+
   workerMisledDevice(_worker: Worker): void {
     this.#attachment.lose("writes that were acknowledged, and not flushed yet, are gone");
   }
@@ -851,6 +867,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     // An errand that changed the copy is known to whoever asked for it.
     if (role === "secondary" && !(errand && usual)) this.#left = end.left;
     if (role === "primary" ? isNews(end) : !usual) this.#vouched = false;
+    if (end.failure?.peerLacks !== undefined) this.#peerLacks = end.failure.peerLacks;
     if (role === "primary" && (end.killed || (end.requested && !end.hadOpened))) {
       this.#flushUnheard = true;
     }
@@ -891,7 +908,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
       this.#setRole("init");
       this.#sayError(
         `The primary worker gave up, and this node's role fell back to init: ${sentence(describeEnd(end))}`,
-        this.#wayBack(),
+        ...this.#wayBack(),
       );
       this.#afterChanges(async () => {
         if (this.#role !== "primary") await this.#attachment.detach("at once");
@@ -919,14 +936,15 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     for (const line of lines) this.#log.error(line);
   }
 
-  /** What to type after a primary had to give up. */
-  #wayBack(): string {
+  /** What to type after a primary had to give up: a line each, without full stops. */
+  #wayBack(): readonly string[] {
     const back = `hastctl role primary ${this.name}`;
-    if (this.settings.remote === "none") return `When the cause is gone: ${back}`;
-    return (
+    if (this.settings.remote === "none") return [`When the cause is gone: ${back}`];
+    if (this.#peerLacks !== null) return saveDiskAdvice(this.#peerLacks, this.name);
+    return [
       `To go on with the other node's copy, there: ${back}. When the cause is gone, here: hastctl role ` +
-      `secondary ${this.name}, or, if the other node did not take over, ${back}`
-    );
+        `secondary ${this.name}, or, if the other node did not take over, ${back}`,
+    ];
   }
 
   #cancelRestart(): void {

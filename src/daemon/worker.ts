@@ -16,6 +16,7 @@ import type {
   FromWorker,
   Left,
   Orders,
+  PeerLacks,
   Resolution,
   ToWorker,
   WorkerEvent,
@@ -38,7 +39,11 @@ export const COMMAND_TIMEOUT_MS = 60_000;
 export interface WorkerEnd {
   readonly exit: ProcessExit;
   /** What it said before it went. */
-  readonly failure: { readonly exitCode: number; readonly message: string } | null;
+  readonly failure: {
+    readonly exitCode: number;
+    readonly message: string;
+    readonly peerLacks?: PeerLacks;
+  } | null;
   /** What it left to its successor. */
   readonly left: Left | null;
   readonly wasReady: boolean;
@@ -66,6 +71,8 @@ export interface WorkerOwner {
   workerInvalidated(worker: Worker, resolution: Resolution): void;
   /** A primary's device has to be taken from its users, before another worker serves it. */
   workerMisledDevice(worker: Worker): void;
+  /** A primary's clients are served. */
+  workerSettled(worker: Worker): void;
   /** May a resync overwrite this node's copy? To be answered with answerResync(). */
   workerAsks(worker: Worker): void;
   /** The last call. */
@@ -289,7 +296,11 @@ export class Worker {
         this.#release(this.#startWaiters);
         return;
       case "failed":
-        this.#failure = { exitCode: message.exitCode, message: message.message };
+        this.#failure = {
+          exitCode: message.exitCode,
+          message: message.message,
+          ...(message.peerLacks === undefined ? {} : { peerLacks: message.peerLacks }),
+        };
         return;
       case "left":
         this.#left = message.left;
@@ -319,6 +330,9 @@ export class Worker {
         return;
       case "device-misled":
         this.#owner.workerMisledDevice(this);
+        return;
+      case "settled":
+        this.#owner.workerSettled(this);
         return;
       case "may-resync":
         this.#owner.workerAsks(this);

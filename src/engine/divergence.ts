@@ -89,8 +89,8 @@ function bytesIn(extentCount: number, { dataSize, extentSize }: Sizes): string {
   return size(Math.min(extentCount * extentSize, dataSize));
 }
 
-/** "2026-11-21 05:59:34 UTC" */
-function time(ms: number): string {
+/** "2026-11-21 05:59:34 UTC" @param ms since the Unix epoch */
+export function time(ms: number): string {
   const date = new Date(ms);
   if (Number.isNaN(date.getTime())) return "a time that makes no sense";
   return `${date.toISOString().slice(0, 19).replace("T", " ")} UTC`;

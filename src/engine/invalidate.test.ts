@@ -160,8 +160,10 @@ test("a primary that says later that its copy is not whole is believed, and agai
   expect.equal(asked(engine).kind, "done");
 });
 
-test("S2 says whether this copy is called outdated, or promoted by force, to a primary that understands", async () => {
+test("S-13: S2 says whether this copy is called outdated, a mix, or promoted by force, if that is understood", async () => {
   expect.equal((await meet({}, { state: "outdated" })).answer?.outdated, true);
+  // Its first flush failed, say, when nothing was marked any more.
+  expect.equal((await meet({}, { state: "inconsistent" })).answer?.outdated, true);
   const forced = { state: "consistent", forced: { state: "outdated", at: 1 } } as const;
   const { answer, world, a } = await meet({}, forced);
   expect.equal(answer?.outdated, true);

@@ -459,10 +459,13 @@ export class PeerLink {
           ? `data sizes differ: ${dataSize} bytes here, ${answer.datasize} at the peer`
           : `extent sizes differ: ${extentSize} bytes here, ${answer.extentsize} at the peer`;
       const { resource } = this.#settings;
+      const anew = (size: number, extent: number) =>
+        `hastctl role init ${resource} && hastctl create --force --datasize ${size} -e ${extent} ${resource}`;
+      // As a rule this copy is in use, and the peer's was made with a wrong size: that one comes first.
       this.#close(
-        `${what}. Decide which copy to keep, and make the other anew: ` +
-          `here with hastctl create --force --datasize ${answer.datasize} -e ${answer.extentsize} ${resource}, ` +
-          `or there with hastctl create --force --datasize ${dataSize} -e ${extentSize} ${resource}`,
+        `${what}. One of the two has to be made anew, and loses its data. If you do not want the PEER's data, since ` +
+          `that node is new, say, there: ${anew(dataSize, extentSize)}. Only if you do not want the data of THIS node, ` +
+          `with which applications work now, here: ${anew(answer.datasize, answer.extentsize)}`,
         RETRY_LATCHED_MS,
         false,
       );

@@ -9,7 +9,8 @@
 
 import type { Admission } from "../replication/promotion.ts";
 import { SPLIT_BRAIN_ERRMSG } from "../wire/handshake.ts";
-import { discardAdvice } from "./divergence.ts";
+import { discardAdvice, time } from "./divergence.ts";
+import type { PeerLacks } from "./worker-messages.ts";
 
 /** One resource, as far as advice has to name it. */
 export interface Peering {
@@ -36,6 +37,18 @@ export function refusalOf(state: "outdated" | "inconsistent", { resource }: Peer
     `synchronization goes on: hastctl role secondary ${resource}. If that node is lost for good, ` +
     `and this copy is all there is: hastctl role --force primary ${resource}`
   );
+}
+
+/** Where a primary's disk has failed, and the other node lacks something: sentences without full stops. */
+export function saveDiskAdvice({ since }: PeerLacks, resource: string): readonly string[] {
+  return [
+    since === null
+      ? "The other node lacks writes that were acknowledged here, or may"
+      : `The other node lacks what was acknowledged here since ${time(since)}`,
+    "First try to save this disk (cables, controller, ddrescue to another one; runbook failed-disk.md, case B); then " +
+      `here: hastctl role primary ${resource}`,
+    `Only if it cannot be saved, to go on without those writes, there: hastctl role primary ${resource}`,
+  ];
 }
 
 /** Why the other node's answer, or its silence, stands in the way of a promotion, and what to do. */

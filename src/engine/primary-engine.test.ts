@@ -31,6 +31,7 @@ import {
   EXT_KEPT,
   EXT_SOLE,
   EXT_STATE,
+  EXT_WHOLE,
   EXT_ZERO,
 } from "../wire/extensions.ts";
 import { encodeFrame, FRAME_HEADER_SIZE } from "../wire/frame.ts";
@@ -39,7 +40,7 @@ import { decodeNv, NvWriter } from "../wire/nv.ts";
 import { CHECKSUM_CRC32, COMPRESSION_LZF } from "../wire/payload.ts";
 import { CMD_FLUSH, CMD_READ, CMD_WRITE } from "../wire/request.ts";
 import { PrimaryEngine } from "./primary-engine.ts";
-import type { WorkerSettings } from "./worker-messages.ts";
+import type { Resolution, WorkerSettings } from "./worker-messages.ts";
 
 const ARENA = dirtyArena();
 const RESUID = 77n;
@@ -332,6 +333,23 @@ const LIES: readonly (readonly [string, Partial<SecondaryOptions>, RegExp])[] = 
     /counters/i,
   ],
 ];
+
+test("where sizes differ, each command is said to be for the node that loses its data, the peer's first", async () => {
+  const led = await Led.start({ peer: { datasize: DATASIZE / 2 } });
+  const { extentsize } = led.metadata;
+  const anew = (size: number) =>
+    `hastctl role init r0 && hastctl create --force --datasize ${size} -e ${extentsize} r0`;
+  const [, , peers, ours] = led.world.host.warnings[0]!.split(". ");
+  expect.equal(
+    peers,
+    `If you do not want the PEER's data, since that node is new, say, there: ${anew(led.dataSize)}`,
+  );
+  expect.equal(
+    ours,
+    `Only if you do not want the data of THIS node, with which applications work now, here: ${anew(DATASIZE / 2)}`,
+  );
+  await led.stop();
+});
 
 for (const [what, lie, complaint] of LIES) {
   test(`${what}: nothing is believed, and the attempt is over`, async () => {
@@ -896,8 +914,74 @@ test("a disk that fails while writes wait for the peer ends the resource with co
     expect.equal(led.peer.a.closedByPeer, true);
     expect.equal(led.nbd.connection.closedByPeer, true);
     expect.equal(led.nbd.answer(first)?.error, replication === "async" ? 0 : 5);
-    expect.match(led.world.host.errors[0]!, /FreeBSD.*there: hastctl role primary r0/);
+    expect.match(
+      led.world.host.errors[0]!,
+      replication === "async"
+        ? /does not have everything .* lacks writes that were acknowledged here, or may\. First/
+        : /FreeBSD.*without a disk\. To go on with the other node's copy, there: hastctl role primary r0/,
+    );
+    expect.deepEqual(
+      led.world.host.peerLacks,
+      replication === "async" ? { since: null } : null,
+      replication,
+    );
   }
+});
+
+/** A primary whose disk fails after `before`. @returns what it said */
+async function stopOf(led: Led, before: () => Promise<unknown>): Promise<string> {
+  await before();
+  led.world.disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  led.nbd.send({ type: NBD_FLUSH });
+  await led.settle();
+  led.exited(74);
+  expect.equal(led.world.host.errors.length, 1);
+  return led.world.host.errors[0]!;
+}
+
+test("a disk that fails with what the peer lacks is to be saved before anybody is promoted there", async () => {
+  const led = await Led.start({ peer: OURS });
+  const text = await stopOf(led, async () => {
+    led.isolate();
+    led.peer.leave();
+    await led.settle();
+    await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  });
+  const { aloneSince } = led.metadata;
+  const since = new Date(aloneSince!).toISOString().slice(0, 19).replace("T", " ");
+  const sentences = text.split(". ");
+  expect.match(sentences[1]!, /without a peer there is nothing to go on over$/);
+  expect.deepEqual(sentences.slice(2), [
+    `The other node lacks what was acknowledged here since ${since} UTC`,
+    "First try to save this disk (cables, controller, ddrescue to another one; runbook failed-disk.md, case B); then " +
+      "here: hastctl role primary r0",
+    "Only if it cannot be saved, to go on without those writes, there: hastctl role primary r0",
+    `If the disk is replaced, here: hastctl create --force --datasize ${led.dataSize} -e 65536 r0`,
+  ]);
+  expect.deepEqual(led.world.host.peerLacks, { since: aloneSince });
+});
+
+test("a disk that fails when the peer has just gone, with everything, has nothing that is to be saved first", async () => {
+  const led = await Led.start({ peer: OURS });
+  const text = await stopOf(led, async () => {
+    await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+    led.isolate();
+    led.peer.leave();
+    await led.settle();
+  });
+  expect.match(
+    text,
+    /go on over\. To go on with the other node's copy, there: hastctl role primary r0\. If/,
+  );
+  expect.equal(led.world.host.peerLacks, null);
+});
+
+test("of another node there is no word where there is none", async () => {
+  const led = await Led.start({ settings: { remote: "none" } });
+  const text = await stopOf(led, async () => {
+    await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  });
+  expect.match(text, /\(remote none\)\. When the cause is gone, here: hastctl role primary r0$/);
 });
 
 test("S-4: async: what was acknowledged and not sent is on record before a failed disk ends the resource", async () => {
@@ -1416,9 +1500,11 @@ test("S-9: nothing is served while the other node makes up its mind, or its copy
     await world.clock.pass(10_000);
     engine.renewLease(world.clock.now() + 60_000, 0);
     expect.equal(nbd.answer(cookie), null, slow);
+    expect.ok(!world.host.hasSettled, slow);
     later.resolve(null);
     await world.clock.pass(1_000);
     expect.equal(nbd.answer(cookie)?.data[0], 0x99, slow);
+    expect.ok(world.host.hasSettled, slow);
   }
 });
 
@@ -1439,6 +1525,7 @@ test("S-9: one that stops while the other node makes up its mind leaves what its
   engine.stop(10_000);
   await world.clock.pass(1_000);
   expect.equal(world.host.exit?.code, 0);
+  expect.ok(!world.host.hasSettled, "nor is it decided whose data count");
   expect.equal(nbd.answer(cookie), null);
   const { localcnt, aloneSince, unflushed } = back.metadata;
   expect.deepEqual(
@@ -1456,6 +1543,7 @@ test("S-9: nor does one whose worker hung until hastd killed it; where nobody ca
 
   const alone = await Aspirant.start("resumed anew", ORDINARY, "connection refused");
   await alone.serves();
+  expect.ok(alone.world.host.hasSettled);
 });
 
 test("S-9: one whose hastd was there all the time, or that was forced, does not offer it, and does not take it", async () => {
@@ -2093,3 +2181,21 @@ function handshakeRefusal(errmsg: string): Uint8Array {
     null,
   );
 }
+
+test("a primary that is being stopped takes no orders: its last record is on its way", async () => {
+  const led = await Led.start({
+    peer: { extensions: EXT_STATE | EXT_WHOLE },
+    settings: { metaflush: false },
+  });
+  await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });
+  led.engine.stop(10_000);
+  const said: Resolution[] = [];
+  for (let turns = 0; led.world.host.exit === null; turns++) {
+    expect.ok(turns < 1000);
+    led.engine.fullSync((resolution) => said.push(resolution));
+    led.engine.invalidate(false, (resolution) => said.push(resolution));
+    await led.world.clock.pass(1);
+  }
+  expect.equal(led.world.host.exit.code, 0);
+  expect.ok(said.every((each) => each.kind === "failed" && /being stopped/.test(each.reason)));
+});

@@ -37,7 +37,7 @@ import { divergenceNotes } from "./divergence.ts";
 import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
 import { type NbdBackend, NbdServer } from "./nbd-server.ts";
 import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
-import { doubtOf, type Peering, refusalOf, withAdvice } from "./peer-trouble.ts";
+import { doubtOf, type Peering, refusalOf, saveDiskAdvice, withAdvice } from "./peer-trouble.ts";
 import { duration, extents, rate, size } from "./quantities.ts";
 import { RequestFailures } from "./request-failures.ts";
 import { newResourceId } from "./resource-id.ts";
@@ -48,6 +48,7 @@ import {
   EXIT_PROMOTION_REFUSED,
   type Left,
   type Orders,
+  type PeerLacks,
   type Resolution,
   type WorkerEvent,
   type WorkerReport,
@@ -118,6 +119,8 @@ export interface EngineHost {
   invalidated(resolution: Resolution): void;
   /** The device's users must get errors, which the tools below it would keep from them. */
   deviceMisled(): void;
+  /** A primary's: whose data count is decided, since its clients are served. */
+  settled(): void;
   notice(text: string): void;
   warning(text: string): void;
   error(text: string): void;
@@ -129,8 +132,9 @@ export interface EngineHost {
   /**
    * The engine has ended; `exitCode` as in behaviour §2.1, `reason` for the log.
    * @param left what the next secondary may rely on, as long as this machine keeps its memory
+   * @param peerLacks the disk has failed, and this is why the other node's copy is no substitute
    */
-  ended(exitCode: number, reason: string, left: Left | null): void;
+  ended(exitCode: number, reason: string, left: Left | null, peerLacks?: PeerLacks | null): void;
 }
 
 export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBackend, PeerLinkHandler {
@@ -152,6 +156,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   #gate: Timer | null = null;
   /** A handshake is under way that decides whose data are served. */
   #settling = false;
+  /** That is decided, and hastd knows. */
+  #settled = false;
   #stopTimer: Timer | null = null;
   #breath: Timer | null = null;
   #inTurn = false;
@@ -588,6 +594,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       seen = ++this.#events;
       this.#nbd.pump();
       this.#core.pump(this);
+      if (!this.#settled && !this.#core.fresh) {
+        this.#settled = true;
+        this.#host.settled();
+      }
       this.#releaseMark();
       this.#link?.flush();
       this.#component.disk.submit();
@@ -667,7 +677,9 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /** Copies every extent to the peer, now or when there is one. @param asked called when that is on disk */
   fullSync(asked: (resolution: Resolution) => void): void {
-    if (this.#settings.remote === "none") {
+    if (this.#stopping) {
+      asked(this.#tooLate);
+    } else if (this.#settings.remote === "none") {
       asked(failed("hast.conf names no other node (remote none), so there is nobody to copy to"));
     } else if (!this.#core.fullSync(this)) {
       asked(
@@ -681,6 +693,12 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       this.#answerSync();
     }
     this.turn();
+  }
+
+  /** The last record is written, or about to be: nothing may change any more. */
+  get #tooLate(): Resolution {
+    const status = `hastctl status ${this.#settings.resource}`;
+    return failed(`this primary is being stopped, or restarted, at this moment. See: ${status}`);
   }
 
   #answerSync(): void {
@@ -718,6 +736,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const { resource, local } = this.#settings;
     const { dataSize } = core.map;
     const there = `hastctl role primary ${resource}`;
+    if (this.#stopping) {
+      asked(this.#tooLate);
+      return;
+    }
     if (core.stale && core.record.synced === "filling" && !core.diskless) {
       const left = size(core.map.resyncCount * core.map.extentSize);
       asked({
@@ -834,6 +856,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       // Nor has anything been served, and it stays open whose data that would be (S-9).
       this.#link!.stop();
       this.stopped();
+      this.turn();
       return;
     }
     this.#nbd.stop();
@@ -865,21 +888,43 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   }
 
   diskFailed(what: string, errno: number): void {
-    const { resource, local } = this.#settings;
+    const { local } = this.#settings;
+    const lacks = this.#peerLacks;
     this.#host.error(
       `the local component ${local} failed: writing ${what}: ${errnoText(errno)}. ` +
         `The resource stops here so that nothing is acknowledged that is not recorded; ${this.#whyNotDiskless()}. ` +
-        `To go on with the other node's copy, there: hastctl role primary ${resource}. ` +
-        `If the disk is replaced, here: hastctl create --force ${this.#sizes} ${resource}`,
+        this.#failedDiskAdvice(lacks).join(". "),
     );
-    this.#end(74, `local component failed (${errnoText(errno)})`);
+    this.#end(74, `local component failed (${errnoText(errno)})`, lacks);
+  }
+
+  get #peerLacks(): PeerLacks | null {
+    if (this.#link === null || !this.#core.peerLacks) return null;
+    return { since: this.#core.wentAlone ? this.#component.metadata.aloneSince : null };
   }
 
   #whyNotDiskless(): string {
+    if (this.#link === null) return "there is no other node (remote none)";
     if (!this.#core.connected) return "without a peer there is nothing to go on over";
-    if (this.#core.peerKeeps)
+    if (this.#core.peerLacks)
       return "the peer does not have everything that it would have to serve";
+    if (this.#core.peerKeeps) return "the peer cannot serve alone at this moment";
     return "the peer runs FreeBSD's hastd, which cannot serve alone for a primary without a disk";
+  }
+
+  /** Sentences without full stops. */
+  #failedDiskAdvice(lacks: PeerLacks | null): readonly string[] {
+    const { resource } = this.#settings;
+    if (this.#link === null)
+      return [`When the cause is gone, here: hastctl role primary ${resource}`];
+    const advice =
+      lacks === null
+        ? [`To go on with the other node's copy, there: hastctl role primary ${resource}`]
+        : saveDiskAdvice(lacks, resource);
+    return [
+      ...advice,
+      `If the disk is replaced, here: hastctl create --force ${this.#sizes} ${resource}`,
+    ];
   }
 
   diskless(what: string, errno: number): void {
@@ -907,7 +952,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     return `--datasize ${datasize}${extentsize === EXTENT_SIZE_DEFAULT ? "" : ` -e ${extentsize}`}`;
   }
 
-  #end(exitCode: number, reason: string): void {
+  #end(exitCode: number, reason: string, peerLacks: PeerLacks | null = null): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#question?.deadline.cancel();
@@ -922,7 +967,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.#sendAnswers();
     this.#nbd.destroy();
     this.#link?.stop();
-    this.#close = () => this.#component.close(() => this.#host.ended(exitCode, reason, null));
+    const ended = () => this.#host.ended(exitCode, reason, null, peerLacks);
+    this.#close = () => this.#component.close(ended);
     this.#maybeClose();
   }
 

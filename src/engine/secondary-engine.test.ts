@@ -1339,6 +1339,99 @@ test("S-16: a FreeBSD primary that goes before its first request leaves our map 
   }
 });
 
+test("invariant 6: what the last flush under a FreeBSD primary has lost is on record when the worker ends", async () => {
+  for (const end of ["its primary goes", "stopped"] as const) {
+    const served = await Served.start({
+      metadata: { extentsize: 4096, keepdirty: 2, state: "uptodate", sequence: 1n },
+    });
+    const { disk, host } = served.world;
+    await served.send(writeRequest(1, 0, bytes(512, 1)));
+    // The one that fails uses the error up.
+    disk.fail = ({ op }) => {
+      if (op !== "flush") return 0;
+      disk.fail = () => 0;
+      return 5;
+    };
+    if (end === "stopped") served.engine.stop();
+    else served.a.end();
+    await served.ended(end === "stopped" ? 0 : 75);
+    expect.equal(served.metadata.state, "inconsistent", end);
+    expect.equal(host.copies.at(-1)?.state, "inconsistent", "hastd knows it, too");
+    expect.equal(host.left, null);
+    expect.equal(disk.peek(4096, 1)[0], 0x01, "the next handshake carries it");
+    expect.match(host.warnings.join(), /flushing/);
+  }
+});
+
+test("invariant 6: nor does it end in good order where that cannot be put on record", async () => {
+  const served = await Served.start({ metadata: { state: "uptodate", sequence: 1n } });
+  const { disk } = served.world;
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  served.a.end();
+  await served.ended(74);
+});
+
+test("S-16: a flush that succeeded after one that failed is answered after it, and unmarks nothing of it", async () => {
+  const served = await Served.start({
+    metadata: { extentsize: 4096, keepdirty: 2, state: "uptodate", sequence: 1n },
+  });
+  const { disk, events } = served.world;
+  const release = async (op: "write" | "flush"): Promise<void> => {
+    disk.release((request) => request.op === op);
+    await events.settle();
+  };
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  disk.completion = "held";
+  await served.send(flushRequest(2), flushRequest(3), writeRequest(4, 512, bytes(512, 2)));
+  await release("write");
+  await release("flush");
+  expect.deepEqual(served.replies(), ["1", "4", "2"]);
+  await served.send(flushRequest(5));
+  disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  await release("flush");
+  disk.fail = () => 0;
+  // The one that succeeds, before the first block of the record is written.
+  await release("flush");
+  expect.deepEqual(served.replies(), [], "neither is answered yet");
+  disk.completion = "inside";
+  disk.release();
+  await events.settle();
+  expect.deepEqual(served.replies(), ["3 error 5", "5"]);
+  expect.equal(served.metadata.state, "inconsistent");
+  for (let seq = 6; seq < 10; seq++) await served.send(flushRequest(seq));
+  served.engine.stop();
+  await served.ended(0);
+  expect.equal(disk.peek(4096, 1)[0], 0x01, "what the failed one was to write");
+});
+
+test("S-13: a WRITE that waits for memory is one, however often it is tried", async () => {
+  const served = await Served.start({
+    metadata: { resuid: 0n },
+    hello: { localcnt: 3n },
+    mediaSize: 4 * 1024 * 1024,
+  });
+  const { clock } = served.world;
+  served.b.stopListening();
+  const reads = Array.from({ length: 250 }, (_, index) => readRequest(index + 2, 0, 1024 * 1024));
+  // Nothing else has its number: who can tell a copy from another WRITE?
+  const hole = writeRequest(1, 0, bytes(512, 0), { compression: COMPRESSION_HOLE });
+  await served.send(...reads, hole);
+  served.b.listenAgain();
+  await served.world.events.settle();
+  expect.ok(served.replies().includes("1"));
+  const wait = async (...requests: Uint8Array[]): Promise<void> => {
+    for (let passed = 0; passed < 25_000; passed += 5_000) {
+      await clock.pass(5_000);
+      await served.send(...requests);
+    }
+  };
+  await wait(writeRequest(300, 4096, bytes(512, 1)));
+  expect.equal(served.metadata.state, "inconsistent");
+  await wait(keepalive());
+  expect.equal(served.metadata.state, "uptodate");
+});
+
 test("S-13: under a FreeBSD primary the end of a synchronization is inferred, and called so", async () => {
   for (const freebsd of [true, false]) {
     const served = await Served.start({ metadata: { resuid: 0n }, hello: { localcnt: 3n } });
@@ -1464,6 +1557,11 @@ test("a fresh node that has begun to write before it met its primary sends its m
   const virgin = { metadata: { resuid: 0n }, hello: { virgin: true } };
   const untouched = await Served.start(virgin);
   expect.equal(untouched.s2.mapsize, 0, "as the original has it");
+  expect.equal(
+    untouched.metadata.state,
+    "inconsistent",
+    "it may be filled without a word from now on",
+  );
   const begun = await Served.start({ ...virgin, map: Uint8Array.of(0b100) });
   expect.equal(begun.s2.virgin, true);
   expect.ok(begun.s2.mapsize > 0);

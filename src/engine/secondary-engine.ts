@@ -138,7 +138,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #filling: UniformMap | null = null;
   #fillFlush = false;
   #filled: (errno: number) => void = () => {};
-  /** Failed requests that are answered once our metadata says that this copy lacks something. */
+  /**
+   * Failed requests, and the flushes that succeeded after them: answered, in this order, once our metadata says
+   * that this copy lacks something.
+   */
   readonly #failures: { readonly slot: number; readonly errno: number }[] = [];
   /** Refused requests whose turn it is to fail; how many there were, and why the first was. */
   readonly #refusedNow: number[] = [];
@@ -805,6 +808,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     memory: number,
     holder: number,
   ): void {
+    // Not before: one that there is no memory for now comes here once, however often it is tried.
+    if ((kind === WRITE || kind === ZERO) && isOne(header.seqHi, header.seqLo)) this.#numberOnes++;
     if (holder !== NOBODY) this.#memory.hold(holder);
     const slot = this.#core.submit(
       kind,
@@ -956,10 +961,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
 
   /** A WRITE or DELETE: part of a synchronization, for all we know? */
   #mayBeCopy({ seqHi, seqLo }: RequestHeader): void {
-    const one = seqHi === 0 && seqLo === 1;
-    if (one) this.#numberOnes++;
     // Numbers are used once but for FreeBSD's copies, so the second such one tells them apart.
-    if (one || this.#numberOnes < 2) this.#copyAt = this.#environment.clock.now();
+    if (isOne(seqHi, seqLo) || this.#numberOnes < 2) this.#copyAt = this.#environment.clock.now();
   }
 
   /** Has a synchronization of this copy ended? Asked at every keepalive and request. */
@@ -985,6 +988,17 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
   }
 
+  /** What has failed is on record before this worker ends: the next flush succeeds without it (invariant 6). */
+  async #lastFlushed(errno: number): Promise<void> {
+    this.#core.lastFlushed(errno);
+    if (errno !== 0) {
+      this.#diskFailures.failed("flushing", errno);
+      if (!(await this.#storeRecord({ state: "inconsistent" }))) return;
+    }
+    this.#writeLastMap();
+    this.turn();
+  }
+
   #writeLastMap(): void {
     if (this.#kept!.hasChanges) {
       this.#mapEnd = "writing";
@@ -997,8 +1011,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   flushed(errno: number): void {
     this.#events++;
     if (this.#mapEnd === "flushing") {
-      this.#core.lastFlushed(errno);
-      this.#writeLastMap();
+      void this.#lastFlushed(errno);
       return;
     }
     assert(this.#inference === "flushing");
@@ -1141,6 +1154,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     // While the primary relies on this copy alone, there is none that it could be copied from.
     if (errno !== 0 && kind !== READ && !this.#core.keeping) this.#failed(slot, errno);
+    // It succeeded without what an earlier one has lost: that is marked, and told, first.
+    else if (kind === FLUSH && this.#failures.length > 0) this.#failures.push({ slot, errno });
     else this.#core.localDone(slot, errno, this);
   }
 
@@ -1300,6 +1315,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   }
 }
 
+function isOne(seqHi: number, seqLo: number): boolean {
+  return seqHi === 0 && seqLo === 1;
+}
+
 /** 64 bits that nobody has had before. */
 function anyNumber(entropy: Entropy): bigint {
   const bytes = new Uint8Array(8);
@@ -1308,8 +1327,8 @@ function anyNumber(entropy: Entropy): bigint {
 }
 
 /** Is on record what only the end of a synchronization takes back, be it one with nothing to copy? */
-function marred(metadata: Metadata): boolean {
-  return metadata.state === "outdated" || metadata.forced !== undefined;
+function marred({ state, forced }: Metadata): boolean {
+  return state === "outdated" || state === "inconsistent" || forced !== undefined;
 }
 
 /** Is this still the copy that an earlier worker vouched for? */

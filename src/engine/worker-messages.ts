@@ -116,6 +116,12 @@ export interface Held {
   readonly remotecnt: bigint;
 }
 
+/** The other node lacks what a primary has acknowledged, as far as that one knew at its end. */
+export interface PeerLacks {
+  /** In ms since the Unix epoch; null = not known. */
+  readonly since: number | null;
+}
+
 /** What operators have ordered since the role was taken (`hastctl disconnect` and the like). */
 export interface Orders {
   /** False: no connection to the peer. */
@@ -200,7 +206,13 @@ export type FromWorker =
       readonly sectorSize?: number;
     }
   /** The role cannot work; the worker exits with `exitCode` (spec: behaviour §2.1) right after. */
-  | { readonly kind: "failed"; readonly exitCode: number; readonly message: string }
+  | {
+      readonly kind: "failed";
+      readonly exitCode: number;
+      readonly message: string;
+      /** A primary whose disk failed: left out where the other node has everything. */
+      readonly peerLacks?: PeerLacks;
+    }
   | { readonly kind: "event"; readonly event: WorkerEvent }
   /** What the arbiter is to put on record; the number is the worker's own. */
   | { readonly kind: "wish"; readonly wish: Wish }
@@ -220,6 +232,8 @@ export type FromWorker =
   | { readonly kind: "invalidated"; readonly resolution: Resolution }
   /** A primary's device has lost something that was acknowledged, and what serves it is not told: it has to go. */
   | { readonly kind: "device-misled" }
+  /** A primary's clients are served, perhaps from a copy older than the peer's: that one's counts no more (S-9). */
+  | { readonly kind: "settled" }
   /** A resync is about to overwrite this node's copy. The worker waits for the answer, for minutes if need be. */
   | { readonly kind: "may-resync" }
   | { readonly kind: "status"; readonly id: number; readonly report: WorkerReport };

@@ -3,6 +3,7 @@
 
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
+import { NBD_FLUSH, NbdClient } from "../../test/pretend/nbd-client.ts";
 import { pretendConnection } from "../../test/pretend/net.ts";
 import { createComponent, dirtyArena, World } from "../../test/pretend/world.ts";
 import type { Metadata } from "../metadata/block.ts";
@@ -113,6 +114,25 @@ test("S-2: a busy disk is worth another attempt to a primary or an errand, and n
     expect.deepEqual(process.exits, [code]);
     expect.deepEqual(process.told, [{ kind: "failed", exitCode: code, message: BUSY }]);
   }
+});
+
+test("a primary whose disk fails tells hastd what the other node lacks", async () => {
+  const process = new Process({ aloneSince: 5, prevrole: "primary" });
+  await process.start("primary");
+  const { clock, disk, events, net, settings } = process.world;
+  await clock.pass(3_000);
+  const nbd = new NbdClient(events, net.dial(settings.export));
+  expect.ok(await nbd.begin());
+  disk.fail = ({ op }) => (op === "flush" ? 5 : 0);
+  nbd.send({ type: NBD_FLUSH });
+  await events.settle();
+  expect.deepEqual(process.exits, [74]);
+  expect.deepEqual(process.told.at(-1), {
+    kind: "failed",
+    exitCode: 74,
+    message: "local component failed (Input/output error)",
+    peerLacks: { since: 5 },
+  });
 });
 
 test("S-9: a secondary that one of its two sockets does not reach leaves what the last one left", async () => {

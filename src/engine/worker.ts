@@ -301,6 +301,7 @@ export class ResourceWorker {
       diverged: (divergence) => host.tell({ kind: "diverged", divergence }),
       invalidated: (resolution) => host.tell({ kind: "invalidated", resolution }),
       deviceMisled: () => host.tell({ kind: "device-misled" }),
+      settled: () => host.tell({ kind: "settled" }),
       mayResync: () =>
         new Promise((resolve) => {
           // Asked again only on a new connection: nobody waits for the earlier answer any more.
@@ -311,10 +312,13 @@ export class ResourceWorker {
       warning: (text) => log.warning(text),
       error: (text) => log.error(text),
       debug: (level, text) => log.debug(level, text),
-      ended: (exitCode, reason, left) => {
+      ended: (exitCode, reason, left, lacks = null) => {
         log.debug(1, `Exiting (${exitCode}): ${reason}.`);
         if (left !== null) host.tell({ kind: "left", left });
-        if (exitCode !== EXIT_OK) host.tell({ kind: "failed", exitCode, message: reason });
+        const peerLacks = lacks === null ? {} : { peerLacks: lacks };
+        if (exitCode !== EXIT_OK) {
+          host.tell({ kind: "failed", exitCode, message: reason, ...peerLacks });
+        }
         host.exit(exitCode);
       },
     };

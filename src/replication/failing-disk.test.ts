@@ -11,6 +11,7 @@ import {
   TIMEOUT_MS,
 } from "../../test/replication-harness.ts";
 import { Activemap } from "./activemap.ts";
+import type { PrimaryRecord } from "./primary-io.ts";
 import { FLUSH, type Mode, WRITE } from "./requests.ts";
 import { soleRecord } from "./secondary.ts";
 
@@ -416,6 +417,52 @@ test("S-1: without a peer that keeps the record, or with one that has not everyt
     leaving(bench);
     expect.ok(bench.take().includes("disk failed: the activemap errno 5"), what);
   }
+});
+
+test("what was acknowledged without the peer, or not copied to it yet, it lacks; what it has not flushed, it has", () => {
+  const inStep = pair();
+  inStep.finish(inStep.write(0));
+  inStep.cut();
+  expect.equal(inStep.core.peerLacks, false, "not flushed");
+  inStep.promptRecord = false;
+  const alone = inStep.write(8);
+  expect.equal(inStep.core.peerLacks, false, "not acknowledged");
+  inStep.local(alone);
+  inStep.recordDone();
+  expect.equal(inStep.core.wentAlone, true);
+  expect.equal(inStep.core.peerLacks, true, "alone");
+
+  const filling = new PrimaryBench({ dirty: [5] });
+  filling.connect(OURS);
+  expect.equal(filling.core.peerLacks, true, "in the middle of a copy");
+  filling.cut();
+  expect.equal(filling.core.peerLacks, true, "cut in the middle of a copy");
+  expect.equal(filling.core.wentAlone, false);
+  const merging = new PrimaryBench();
+  merging.promptMap = false;
+  merging.connect({ ...OURS, map: mapOf([5]) });
+  expect.equal(merging.core.peerLacks, true, "its map is not on disk yet");
+  merging.cut();
+  expect.equal(merging.core.peerLacks, true, "nor was it when the link went");
+
+  const comparing = pair();
+  expect.equal(comparing.core.fullSync(comparing), true);
+  expect.equal(comparing.core.peerLacks, false, "compared only");
+  comparing.cut();
+  expect.equal(comparing.core.peerLacks, false, "compared only, until the link went");
+
+  const later = (record: Partial<PrimaryRecord>) =>
+    new PrimaryBench({ dirty: [5], record }).core.peerLacks;
+  expect.equal(later({}), false, "a killed predecessor's map");
+  expect.equal(later({ alone: true }), true, "a predecessor was alone");
+  expect.equal(later({ synced: "filling" }), true, "a predecessor had not filled it");
+});
+
+test("what an answered write of async may not have reached, the peer lacks", () => {
+  const bench = pair("async");
+  bench.local(bench.write(0));
+  bench.cut();
+  expect.equal(bench.core.peerLacks, true);
 });
 
 test("S-1: the resource stops if the peer goes, refuses, or is silent before it keeps the record", () => {
@@ -958,4 +1005,43 @@ test("S-13: what failed at the peer while the end of a pass was put on record ke
   bench.promptRecord = true;
   bench.pump();
   expect.ok(copyAll(bench).some((line) => line.startsWith("send state uptodate")));
+});
+
+test("invariant 5: while the disk here is given up, nothing is read from a peer that lacks an answered write", () => {
+  const bench = new PrimaryBench({ mode: "async" });
+  bench.settle(OURS);
+  const write = bench.write(0);
+  bench.local(write);
+  bench.flush();
+  const read = bench.read(0);
+  bench.promptRecord = false;
+  bench.flushed(EIO);
+  bench.peerFlushed();
+  bench.reply(write, EIO);
+  bench.local(read);
+  const lines = bench.take();
+  expect.ok(lines.includes(`answer ${read} errno 5`));
+  expect.ok(!lines.includes(`send read ${read}`));
+});
+
+test("invariant 5: a read that waited for a copy also waits for a write that both have begun meanwhile", () => {
+  const bench = new PrimaryBench({ record: { state: "inconsistent" } });
+  const peer = { ...OURS, source: "secondary", map: mapOf([1]), cache: 8n } as const;
+  bench.core.orderSync({ held: true, rate: 0 });
+  bench.connect(peer);
+  bench.finish(bench.write(3));
+  bench.cut();
+  bench.connect(peer);
+  bench.take();
+  const read = bench.read(3, 2);
+  bench.local(1);
+  bench.reply(1);
+  const write = bench.write(3);
+  bench.take();
+  bench.local(0);
+  bench.reply(0);
+  expect.ok(!bench.take().includes(`send read ${read}`));
+  bench.local(write);
+  bench.reply(write);
+  expect.ok(bench.take().includes(`send read ${read}`));
 });

@@ -182,7 +182,7 @@ export class Primary {
   /** False until the first connection attempt has ended: nothing is issued before. */
   #gateOpen: boolean;
   /** The gate has been open: what a client has seen or changed since is this node's data. */
-  #served = false;
+  #served: boolean;
   #handshaking = false;
   #effectiveMode: Mode;
   #peerVersion = 0;
@@ -242,6 +242,10 @@ export class Primary {
   #owes = false;
   /** The peer has everything that was acknowledged: both were in step, and nothing has gone on without it since. */
   #peerIn = false;
+  /** "Went on alone" is on stable storage. */
+  #wentAlone: boolean;
+  /** The last connection went while the peer was being filled from here. */
+  #cutShort = false;
 
   // Activemap on disk.
   #mapWriting = false;
@@ -305,7 +309,8 @@ export class Primary {
     this.#timeoutMs = options.timeoutMs;
     this.#hasRemote = options.hasRemote;
     this.#record = options.record;
-    this.#gateOpen = !options.hasRemote;
+    this.#wentAlone = options.record.alone;
+    this.#gateOpen = this.#served = !options.hasRemote;
     // A target of an unfinished resync: what our map marks is stale here.
     this.#stale = this.#staleOnRecord = options.record.state === "inconsistent";
     this.#staleMarked = !this.#stale;
@@ -344,6 +349,24 @@ export class Primary {
   /** Whether the peer may be filled from this copy, all of it. */
   get whole(): boolean {
     return !this.#stale && this.#disk === "good" && this.#throwAway === "no";
+  }
+
+  /** This node has acknowledged something alone, and the nodes have not been in step since, as its own record says. */
+  get wentAlone(): boolean {
+    return this.#wentAlone;
+  }
+
+  /**
+   * The peer lacks something that was acknowledged here, as far as is known here: it was away, or is not filled yet.
+   * What it has received and not flushed does not count.
+   */
+  get peerLacks(): boolean {
+    if (this.#stale) return false;
+    if (this.#owes || this.#marked) return true;
+    if (this.#link !== "down") return this.map.resyncCount > 0 && !this.#comparing;
+    // Of the connections of an earlier life nothing but the record is known.
+    const filling = this.#met ? this.#cutShort : this.#record.synced === "filling";
+    return this.#wentAlone || filling;
   }
 
   /** True while dirty extents must be read from the peer. */
@@ -664,7 +687,10 @@ export class Primary {
 
   /** The local copy is stale or unreadable. */
   #readFromPeer(slot: number, out: PrimaryOutbox): void {
-    if (this.#stale && this.#behindThere(slot)) {
+    if (this.#disk === "leaving" && !this.#stale && this.#behindThere(slot)) {
+      // The peer has refused a write of it that was answered: no node is known to have it.
+      this.#finishRead(slot, this.#troubleErrno, out);
+    } else if (this.#stale && this.#behindThere(slot)) {
       // Part of it is good here only: until that has been copied, no node has the whole range.
       this.#setAnswered(slot, WANTS_PEER);
     } else if (this.#link === "up") {
@@ -976,13 +1002,14 @@ export class Primary {
       this.#setRecord(this.#record, out);
       return;
     }
+    this.#wentAlone = this.#record.alone;
     if (this.#stale && !this.#staleOnRecord) {
       assert(this.#record.state === "inconsistent");
       this.#staleOnRecord = true;
       this.#eachWaiting(WANTS_RECORD, out);
     }
     if (this.#throwAway === "marking" && !this.#fillWanted) this.#throwAway = "no";
-    if (this.#throwAway === "asked" && this.#staleOnRecord) this.#throwAllAway(out);
+    if (this.#throwAway === "asked" && this.#disk === "good") this.#throwAllAway(out);
     if (this.#syncEnding === "record") {
       this.#syncEnding = "no";
       this.#syncActive = this.map.resyncCount > 0;
@@ -1006,7 +1033,7 @@ export class Primary {
         if (this.kind[slot] === FLUSH) {
           this.#answerAlone(slot, out);
           if (this.#answered[slot] === ANSWERED) this.#free(slot, out);
-        } else if (this.kind[slot] === READ) this.#routeRead(slot, out);
+        } else if (this.kind[slot] === READ) this.#begin(slot, out);
         else this.#advanceWrite(slot, out);
       }
       // The slot may have been freed, and the list closed up behind it.
@@ -1422,6 +1449,7 @@ export class Primary {
     this.#handshaking = false;
     if (this.#link === "down") return;
     const wasSyncing = this.#syncActive && this.map.resyncCount > 0;
+    this.#cutShort = this.map.resyncCount > 0 && !this.#comparing;
     this.#link = "down";
     this.#gateOpen = true;
     this.#sequence.forgetAll();
@@ -1573,7 +1601,9 @@ export class Primary {
     if (this.#disk === "gone" || this.#disk === "leaving") return "disk";
     if (this.#link !== "up") return "alone";
     if (!this.#peerStates) return "peer-legacy";
-    return this.#peerWhole ? null : "peer-lacks";
+    // It may have everything, and not know it yet.
+    const telling = this.#syncActive && !this.#stale;
+    return this.#peerWhole && !telling ? null : "peer-lacks";
   }
 
   /**
@@ -1946,18 +1976,22 @@ export class Primary {
       this.#disk = "good";
       this.#throwAway = "no";
       this.#eachWaiting(WANTS_RECORD, out);
+      if (this.#link !== "merging") this.openGate(out);
     } else if (this.#throwAway !== "no" && this.map.unflushedCount > 0) {
-      // What the peer has in its cache only is still good here, and its power may be gone already.
+      // What the peer has in its cache only is still good here, and its power may be gone already. Nothing new
+      // begins before it has flushed that, or a busy resource would never come to the end of it.
+      this.#gateOpen = false;
       if (!this.#flushing) this.#flushWanted = true;
     } else if (this.#quiet()) {
       this.#disk = "good";
       if (this.#stale) {
         this.#throwAllAway(out);
-        return;
+      } else {
+        this.#stale = true;
+        this.#staleOnRecord = false;
+        this.#setRecord({ ...this.#record, state: "inconsistent" }, out);
       }
-      this.#stale = true;
-      this.#staleOnRecord = false;
-      this.#setRecord({ ...this.#record, state: "inconsistent" }, out);
+      this.openGate(out);
     }
   }
 

@@ -3,7 +3,13 @@
 
 import { strict as expect } from "node:assert";
 import { test } from "node:test";
-import { CELL, EXTENT_CELLS, mapOf, PrimaryBench } from "../../test/replication-harness.ts";
+import {
+  CELL,
+  EXTENT_CELLS,
+  mapOf,
+  PrimaryBench,
+  TIMEOUT_MS,
+} from "../../test/replication-harness.ts";
 import { IO_MAX } from "./requests.ts";
 import { syncBurst } from "./sync-pace.ts";
 
@@ -194,6 +200,59 @@ test("a copy is not thrown away while an answered write is on its way to the pee
   expect.equal(other.core.record.state, "inconsistent", "now the peer has it");
 });
 
+test("S-3: on a busy resource nothing new begins before the peer has flushed what is thrown away here", () => {
+  for (const end of ["the peer flushes", "the peer goes", "nobody answers"] as const) {
+    const bench = new PrimaryBench();
+    bench.settle(OURS);
+    bench.finish(bench.write(0));
+    bench.core.invalidate();
+    bench.pump();
+    bench.takeAll();
+    const next = bench.write(8);
+    expect.ok(!bench.takeAll().includes(`send write ${next}`), end);
+    if (end === "the peer flushes") bench.finishFlush();
+    else if (end === "the peer goes") bench.cut();
+    else bench.tick(TIMEOUT_MS);
+    expect.equal(bench.core.stale, end === "the peer flushes", end);
+    expect.ok(bench.takeAll().includes(`local write ${next}`), end);
+  }
+});
+
+test("a copy that is thrown away while the peer fills it ends as the target, never as the source", () => {
+  for (const step of ["flush", "peer's record"] as const) {
+    const bench = new PrimaryBench({ record: { state: "inconsistent" } });
+    bench.connect({ ...OURS, source: "secondary", map: mapOf([0]), cache: 8n, localcnt: 1n });
+    serve(bench);
+    if (step !== "flush") bench.finishFlush();
+    bench.core.invalidate();
+    bench.pump();
+    if (step === "flush") bench.finishFlush();
+    bench.peerStored();
+    const lines = serve(bench);
+    expect.ok(bench.core.stale, step);
+    expect.ok(!lines.some((line) => /^local read|^send state inconsistent/.test(line)), step);
+    expect.ok(lines.join().includes("send read"), step);
+  }
+});
+
+test("S-3: nor is it thrown away early because a write that failed here is put on record meanwhile", () => {
+  const bench = new PrimaryBench();
+  bench.settle(OURS);
+  bench.finish(bench.write(8));
+  bench.promptRecord = false;
+  const write = bench.write(0);
+  bench.reply(write);
+  bench.local(write, 5);
+  bench.core.invalidate();
+  bench.pump();
+  bench.promptRecord = true;
+  bench.recordDone();
+  expect.equal(bench.map.resyncCount, 1, "the peer has the rest in its cache only");
+  bench.finishFlush();
+  bench.finishFlush();
+  expect.equal(bench.map.resyncCount, EVERY.length);
+});
+
 test("a copy is indispensable without a peer, before one that lacks something, and before FreeBSD's", () => {
   const bench = new PrimaryBench();
   expect.equal(bench.core.indispensable, "alone");
@@ -203,6 +262,12 @@ test("a copy is indispensable without a peer, before one that lacks something, a
   bench.local(bench.write(0));
   bench.connect({ ...OURS });
   expect.equal(bench.core.indispensable, "peer-lacks");
+  const telling = new PrimaryBench();
+  telling.connect({ ...OURS, outdated: true });
+  expect.equal(telling.core.indispensable, "peer-lacks", "as it believes");
+  telling.finishFlush();
+  telling.peerStored();
+  expect.equal(telling.core.indispensable, null);
 });
 
 test("a peer that calls its copy outdated is told when both are in step, even with nothing to copy", () => {

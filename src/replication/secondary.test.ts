@@ -157,6 +157,26 @@ test("rows 3 to 5 send our own map and name the source; who is behind one of our
   }
 });
 
+test("invariant 7: what a FreeBSD primary may have filled is not overwritten by a disk created anew", () => {
+  const freebsd = { ...PEER, states: false, synced: "unknown" } as const;
+  const anew = { ...freebsd, resuid: 8n };
+  const first = judge(FRESH, { ...freebsd, virgin: true });
+  // A primary before, but never written; or met by a build that left it so.
+  const later = judge({ ...FRESH, resuid: 7n }, freebsd);
+  for (const judgement of [first, later]) {
+    expect.ok(judgement.kind === "accept" && judgement.record !== null);
+    expect.equal(judgement.record.state, "inconsistent", "it may be filled from now on");
+    for (const state of ["uptodate", "inconsistent"] as const) {
+      const lost = judge({ ...judgement.record, state }, anew);
+      expect.ok(lost.kind === "refuse", state);
+      expect.match(lost.message, /^Resource unique ID mismatch/);
+    }
+  }
+  const unfit = judge({ ...FRESH, state: "inconsistent" }, { ...freebsd, virgin: true });
+  expect.ok(unfit.kind === "accept");
+  expect.equal(unfit.record?.state, "inconsistent", "who lacks something goes on lacking it");
+});
+
 test("S-10: a FreeBSD primary's new copy is not on record as in step, which nobody would take back", () => {
   for (const states of [true, false]) {
     const judgement = judge(FRESH, { ...PEER, virgin: true, states });

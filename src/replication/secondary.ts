@@ -81,14 +81,15 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
       return beforeTheyMet();
     }
     if (!peer.virgin) return fullCopy(own, peer);
-    const synced = peer.states ? ("written" as const) : null;
-    const record = { ...own, resuid: peer.resuid, synced };
+    const met = { ...own, resuid: peer.resuid };
+    const record = peer.states ? { ...met, synced: "written" as const } : untold(met, "primary");
     // Nothing was ever acknowledged here, but writes may have begun: the reference drops their bits.
     return { kind: "accept", source: "primary", virgin: true, map: "own-unless-empty", record };
   }
   if (own.resuid !== peer.resuid) {
-    // Created, and made primary once, but never written nor synchronized: it has nothing to lose.
-    if (neverWhole(own)) return fullCopy(own, peer);
+    // Created, and made primary once, but never written nor synchronized: it has nothing to lose. A mix
+    // of old and new has: it may be all that is left.
+    if (own.state === "new" && neverWhole(own)) return fullCopy(own, peer);
     if (own.synced === null && peer.synced === null && own.localcnt > 0n && peer.localcnt > 0n) {
       return beforeTheyMet();
     }
@@ -113,7 +114,7 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
         source: peer.keptHere && equal(own, peer) ? "secondary" : verdict.from,
         virgin: false,
         map: "own",
-        record: outdatedBy(own, peer) ?? forgottenBy(own, peer),
+        record: outdatedBy(own, peer) ?? untoldBy(own, peer, verdict.from),
       };
     case "split-brain":
       return {
@@ -170,9 +171,23 @@ function outdatedBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
   return { ...own, state: "outdated" };
 }
 
-/** A FreeBSD primary forgets which extents differ: from now on no map can be believed whole. */
-function forgottenBy(own: SecondaryRecord, peer: Hello): SecondaryRecord | null {
-  return !peer.states && own.synced !== null ? { ...own, synced: null } : null;
+function untoldBy(
+  own: SecondaryRecord,
+  peer: Hello,
+  from: "primary" | "secondary",
+): SecondaryRecord | null {
+  if (peer.states || (own.synced === null && own.state !== "new")) return null;
+  return untold(own, from);
+}
+
+/**
+ * A FreeBSD primary forgets which extents differ: from now on no map can be believed whole. Nor does it say that
+ * it fills a new copy, which then has something to lose, and is a mix of old and new until the end is inferred
+ * (invariant 7): its counters do not tell, since it counts in memory only that it was alone (BD-14).
+ */
+function untold(own: SecondaryRecord, from: "primary" | "secondary"): SecondaryRecord {
+  const state = from === "primary" ? "inconsistent" : "uptodate";
+  return { ...own, state: own.state === "new" ? state : own.state, synced: null };
 }
 
 /**
@@ -374,8 +389,12 @@ export class Secondary {
 
   /** That flush has ended: only what failed stays marked in the kept map, which is to be written. */
   lastFlushed(errno: number): void {
-    if (errno !== 0) this.#kept!.scheduleUnflushed();
-    else this.#kept!.flushDone();
+    if (errno !== 0) {
+      this.#lacks = true;
+      this.#kept!.scheduleUnflushed();
+    } else {
+      this.#kept!.flushDone();
+    }
     this.#kept!.coolAll();
   }
 

@@ -31,7 +31,7 @@ export const EXT_ZERO = 2n;
 export const EXT_SOLE = 4n;
 /**
  * P2, and the WHOLE request afterwards, say whether the primary's own copy is whole, so that a secondary may
- * throw its away; and S2 whether the secondary calls its copy outdated, so that it is told when it is not.
+ * throw its away; and S2 whether the secondary calls its copy outdated, or a mix, so that it is told when it is not.
  */
 export const EXT_WHOLE = 16n;
 /** A secondary answers each KEEPALIVE on B, with sequence number 0, which no request has. */

@@ -117,6 +117,12 @@ export class FakeWorker implements WorkerProcess {
     this.#handler.message(message);
   }
 
+  /** It is ready; a primary's serves its clients. */
+  serves(): void {
+    this.says({ kind: "ready" });
+    if (this.identity.role === "primary") this.says({ kind: "settled" });
+  }
+
   exit(exit: ProcessExit): void {
     if (!this.alive) return;
     this.alive = false;
