@@ -482,18 +482,25 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     name: "of two FLUSHes in line one hears of the loss, and the other that all is stable",
     defect: "S-1",
     ...PRIMARY,
-    find: `        this.#flushFault = false;
-        this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
-        this.#free(slot, out);`,
-    replace: `        this.#answer(slot, this.#flushFault ? this.#flushRemoteErrno || ERR_IO : 0, out);
-        this.#flushFault = false;
-        this.#free(slot, out);`,
+    find: `          this.#flushFault = false;
+        }
+        this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);`,
+    replace: `          this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
+          this.#flushFault = false;
+        } else this.#answer(slot, 0, out);`,
+  },
+  {
+    name: "a loss that only clients who have gone were told counts as told",
+    defect: "S-1",
+    ...PRIMARY,
+    find: `if (this.#flushFault && out.hears(slot)) {`,
+    replace: `if (this.#flushFault) {`,
   },
   {
     name: "a loss looks like any FLUSH that fails, to be tried again",
     defect: "S-1",
     ...PRIMARY,
-    find: `        if (this.#flushFault) out.lossTold();
+    find: `          out.lossTold();
 `,
     replace: "",
   },
@@ -835,9 +842,9 @@ export const COPY_MUTATIONS: readonly Mutation[] = [
     defect: "S-13, S-19",
     ...SECONDARY_ENGINE,
     find: `    if (errno !== 0) {
-      this.#finish(EXIT_DISK, \`flushing`,
+      void this.#giveUp(\`flushing`,
     replace: `    if (errno < 0) {
-      this.#finish(EXIT_DISK, \`flushing`,
+      void this.#giveUp(\`flushing`,
   },
   {
     name: "a copy promoted by force is not told when it is in step",

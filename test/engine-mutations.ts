@@ -473,6 +473,21 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `anyNumber(`,
   },
   {
+    name: "what a flush of the map has lost is not on record under a FreeBSD primary",
+    defect: "invariant 6",
+    ...SECONDARY_ENGINE,
+    find: `      else void this.#giveUp(`,
+    replace: `      else this.#finish(EXIT_DISK, `,
+  },
+  {
+    name: "a flush that succeeds after the one that inferred an end has failed unmarks what that one has lost",
+    defect: "invariant 6",
+    ...SECONDARY_ENGINE,
+    find: `    this.#mapEnd = "unknown"; // the next flush succeeds without it
+`,
+    replace: "",
+  },
+  {
     name: "a copy that has failed since its last flush is whole when the primary says so",
     defect: "S-16",
     ...SECONDARY_ENGINE,

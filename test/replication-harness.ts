@@ -59,6 +59,8 @@ export class PrimaryBench implements PrimaryOutbox {
   /** Do map writes end at once, successfully? */
   promptMap = true;
   promptRecord = true;
+  /** Those who have sent requests are still there. */
+  clientsStay = true;
   /** How often a loss was told. */
   lossesTold = 0;
   #done: string[] = [];
@@ -286,6 +288,10 @@ export class PrimaryBench implements PrimaryOutbox {
   sendState(seq: number, state: ToldState, localcnt: bigint, remotecnt: bigint): void {
     this.#stateSeq = seq;
     this.#log(`send state ${state} ${localcnt}${state === "sole" ? `/${remotecnt}` : ""}`);
+  }
+
+  hears(): boolean {
+    return this.clientsStay;
   }
 
   answer(slot: number, errno: number): void {

@@ -302,6 +302,11 @@ export class NbdServer {
 
   // ---- called by the engine -------------------------------------------------------------------
 
+  /** Is the client of this piece still there to be answered? */
+  hears(slot: number): boolean {
+    return !this.#connection[this.#slotCommand[slot]!]!.gone;
+  }
+
   /** The core has answered a piece. */
   answered(slot: number, errno: number): void {
     const command = this.#slotCommand[slot]!;

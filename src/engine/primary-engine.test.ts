@@ -1252,6 +1252,27 @@ test("S-1: without a device, whoever flushes hears of a loss", async () => {
   await led.stop();
 });
 
+test("S-1: who asked, went, and comes back to ask again hears of a loss, too", async () => {
+  const led = await Led.start(DISKLESS_TWICE);
+  await loseDisk(led);
+  const visitor = new NbdClient(led.world.events, led.world.net.dial(led.world.settings.export));
+  expect.ok(await visitor.begin());
+  await led.nbd.done({ type: NBD_WRITE, offset: 4096, payload: bytes(512, 3) });
+  led.peer.leave();
+  visitor.send({ type: NBD_FLUSH });
+  await led.settle();
+  visitor.connection.reset();
+  await led.world.clock.pass(6_000);
+  expect.equal(led.peers.length, 2, "with another cache");
+  expect.deepEqual(led.world.host.errors, [], "nobody was told yet");
+  const flush = led.nbd.send({ type: NBD_FLUSH });
+  await led.settle();
+  expect.equal(led.nbd.answer(flush)?.error, 5);
+  expect.match(led.world.host.errors.splice(0).join(), /are lost: .*Whoever flushed got an error/);
+  await led.nbd.done({ type: NBD_FLUSH });
+  await led.stop();
+});
+
 test("BD-15: a copy whose disk fails while it is thrown away is not said to be as it was", async () => {
   const led = await Led.start({ peer: OURS });
   await led.nbd.done({ type: NBD_WRITE, offset: 0, payload: bytes(512, 1) });

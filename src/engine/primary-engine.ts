@@ -1053,6 +1053,10 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       : "Whoever flushed got an error: see what it did with that, and check its data.";
   }
 
+  hears(slot: number): boolean {
+    return this.#nbd.hears(slot);
+  }
+
   answer(slot: number, errno: number): void {
     this.#nbd.answered(slot, errno);
   }

@@ -1363,6 +1363,51 @@ test("invariant 6: what the last flush under a FreeBSD primary has lost is on re
   }
 });
 
+test("invariant 6: what a flush of the map under a FreeBSD primary has lost is on record when the worker ends", async () => {
+  const served = await Served.start({
+    metadata: { extentsize: 4096, keepdirty: 2, state: "uptodate", sequence: 1n },
+  });
+  const { disk, host } = served.world;
+  await served.send(writeRequest(1, 0, bytes(512, 1)));
+  const answered = served.replies();
+  // The one that fails uses the error up: those behind it succeed.
+  disk.fail = ({ op }) => {
+    if (op !== "flush") return 0;
+    disk.fail = () => 0;
+    return 5;
+  };
+  await served.send(writeRequest(2, 8192, bytes(512, 2)), flushRequest(3));
+  expect.equal(host.exit?.code, 74);
+  expect.deepEqual(served.replies(), [], "not that anything is stable");
+  expect.deepEqual(answered, ["1"]);
+  expect.equal(served.metadata.state, "inconsistent");
+  expect.equal(host.copies.at(-1)?.state, "inconsistent", "hastd knows it, too");
+  expect.equal(host.left, null);
+  expect.equal(disk.peek(4096, 1)[0]! & 0x01, 0x01, "the next handshake carries it");
+});
+
+test("invariant 6: a flush that fails while the end of a synchronization is inferred unmarks nothing", async () => {
+  const forced = { state: "outdated", at: 1 } as const;
+  const served = await Served.start({
+    metadata: { extentsize: 4096, keepdirty: 2, state: "consistent", forced, sequence: 1n },
+  });
+  const { clock, disk, host } = served.world;
+  await served.send(writeRequest(7, 0, bytes(512, 1)));
+  disk.fail = ({ op }) => {
+    if (op !== "flush") return 0;
+    disk.fail = () => 0;
+    return 5;
+  };
+  for (const ms of [15_000, 10_000]) {
+    await clock.pass(ms);
+    await served.send(keepalive());
+  }
+  expect.match(host.exit?.reason ?? "", /^flushing failed/);
+  expect.equal(served.metadata.state, "inconsistent");
+  expect.equal(host.left, null);
+  expect.equal(disk.peek(4096, 1)[0], 0x01, "the next handshake carries it");
+});
+
 test("invariant 6: nor does it end in good order where that cannot be put on record", async () => {
   const served = await Served.start({ metadata: { state: "uptodate", sequence: 1n } });
   const { disk } = served.world;

@@ -185,8 +185,8 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
   #copyAt: number;
   #numberOnes = 0;
   #inference: "none" | "flushing" | "made" = "none";
-  /** At the end, what the kept map says of this copy becomes exact. */
-  #mapEnd: "open" | "flushing" | "writing" | "done" = "open";
+  /** At the end, what the kept map says of this copy becomes exact, unless that cannot be known. */
+  #mapEnd: "open" | "flushing" | "writing" | "done" | "unknown" = "open";
 
   /**
    * Reads the metadata of `disk`.
@@ -988,6 +988,19 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
   }
 
+  /**
+   * A flush has failed, and may have taken along what was written before it. The primary hears nothing any more,
+   * and that this copy lacks something is on record before the worker ends: unless it is the only one.
+   */
+  async #giveUp(reason: string): Promise<void> {
+    this.#mapEnd = "unknown"; // the next flush succeeds without it
+    this.#drain(EXIT_DISK, reason);
+    const noted = this.#core.keeping || this.#lacksOnRecord;
+    if (noted || (await this.#storeRecord({ state: "inconsistent" }))) {
+      this.#finish(EXIT_DISK, reason);
+    }
+  }
+
   /** What has failed is on record before this worker ends: the next flush succeeds without it (invariant 6). */
   async #lastFlushed(errno: number): Promise<void> {
     this.#core.lastFlushed(errno);
@@ -1017,7 +1030,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     assert(this.#inference === "flushing");
     this.#inference = "none";
     if (errno !== 0) {
-      this.#finish(EXIT_DISK, `flushing failed: ${errnoText(errno)}`);
+      void this.#giveUp(`flushing failed: ${errnoText(errno)}`);
     } else if (this.#core.lacks || this.#failures.length > 0) {
       this.#copyAt = this.#environment.clock.now();
     } else {
@@ -1166,8 +1179,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
    */
   #failed(slot: number, errno: number): void {
     const { metadata } = this.#component;
-    const noted = metadata.state === "inconsistent" && this.#inference !== "made";
-    if (noted && this.#failures.length === 0) {
+    if (this.#lacksOnRecord && this.#failures.length === 0) {
       this.#core.localDone(slot, errno, this);
       return;
     }
@@ -1183,6 +1195,10 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
       }
       this.turn();
     });
+  }
+
+  get #lacksOnRecord(): boolean {
+    return this.#component.metadata.state === "inconsistent" && this.#inference !== "made";
   }
 
   recordWritten(errno: number): void {
@@ -1201,7 +1217,7 @@ export class SecondaryEngine implements SecondaryOutbox, ComponentHandler {
     }
     if (this.#filling === null) {
       if (errno === 0) this.#core.mapWritten(this);
-      else this.#finish(EXIT_DISK, `the activemap could not be written: ${errnoText(errno)}`);
+      else void this.#giveUp(`the activemap could not be written: ${errnoText(errno)}`);
       return;
     }
     if (errno === 0 && !this.#filling.done) {

@@ -574,6 +574,28 @@ test("S-1: of the FLUSHes in line when the only copy has lost something, each is
   }
 });
 
+test("S-1: a loss that only clients who have gone were told is told to the next one", () => {
+  const bench = diskless();
+  bench.reply(bench.write(4));
+  bench.take();
+  bench.clientsStay = false;
+  const gone = [bench.flush(), bench.flush()];
+  bench.peerFlushed(EIO);
+  expect.deepEqual(
+    bench.take().filter((line) => line.startsWith("answer")),
+    gone.map((slot) => `answer ${slot} errno 5`),
+  );
+  expect.equal(bench.lossesTold, 0);
+  bench.peerFlushed(); // the round that the second one had asked for
+  bench.clientsStay = true;
+  for (const errno of [5, 0]) {
+    const flush = bench.flush();
+    bench.peerFlushed();
+    expect.equal(bench.take().at(-1), `answer ${flush}${errno === 5 ? " errno 5" : ""}`);
+    expect.equal(bench.lossesTold, 1);
+  }
+});
+
 test("S-1: without disk, a peer that has merely been out of reach has lost nothing", () => {
   const back = { ...OURS, source: "secondary", localcnt: 1n } as const;
   const meet = (bench: PrimaryBench, cache: bigint | null): void => {

@@ -39,6 +39,8 @@ export interface PrimaryOutbox {
     remotecnt: bigint,
     synced: Synced | null,
   ): void;
+  /** Is whoever sent this request still there to be answered? */
+  hears(slot: number): boolean;
   /** FLUSHes are about to be answered with an error since something that was acknowledged is nobody's any more. */
   lossTold(): void;
   /** Tell the application; errno 0 or a Linux errno. The slot may live on. */

@@ -394,6 +394,11 @@ export class Primary {
     return this.#syncActive;
   }
 
+  /** The count that the peer is about to store, with which the mark of the last outage is spent; or null. */
+  get telling(): bigint | null {
+    return this.#stateAsked === "uptodate" ? this.#stateLocalcnt : null;
+  }
+
   get peerCannotFlush(): boolean {
     return this.#peerCannotFlush;
   }
@@ -1196,8 +1201,11 @@ export class Primary {
     for (let index = 0; index < this.#activeCount; ) {
       const slot = this.#active[index]!;
       if (this.kind[slot] === FLUSH) {
-        if (this.#flushFault) out.lossTold();
-        this.#flushFault = false;
+        // Somebody who has gone may come back and ask again, and must not hear that all is stable.
+        if (this.#flushFault && out.hears(slot)) {
+          out.lossTold();
+          this.#flushFault = false;
+        }
         this.#answer(slot, this.#flushRemoteErrno || ERR_IO, out);
         this.#free(slot, out);
       }

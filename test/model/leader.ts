@@ -167,6 +167,10 @@ export class Leader implements PrimaryOutbox {
     for (let index = 0; index < data.length; index++) data[index] = values[index]!;
   }
 
+  hears(): boolean {
+    return true;
+  }
+
   answer(slot: number, errno: number): void {
     const op = this.client.get(slot);
     this.world.must(op !== undefined, `slot ${slot} is answered twice or never was the client's`);

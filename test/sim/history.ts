@@ -85,6 +85,8 @@ export class Copy {
   connected = false;
   /** Serves from the other node. */
   diskless = false;
+  /** What it told last, and whom: that worker may store it yet, whatever has become of this one. */
+  told: { readonly worker: SimWorker | null; readonly localcnt: bigint } | null = null;
   /** What its clients were promised is gone with the other node's cache, and no FLUSH has said so yet. */
   untold: string | null = null;
   /** Some of it is on this copy, which may be overwritten from there: then a FLUSH must say so. */
@@ -142,6 +144,7 @@ export class Copy {
   }
 
   forget(): void {
+    this.told = null;
     for (const floors of [this.must, this.stable, this.alone, this.aloneStable]) floors.fill(0);
     this.promised.fill(0);
     this.view.fill(0);
@@ -560,13 +563,21 @@ export class History {
   #isMarked(copy: Copy): boolean {
     const own = this.#marker(copy);
     const other = this.#marker(this.other(copy));
-    if (own.localLeast > other.remoteMost) return true;
+    if (own.localLeast > other.remoteMost && own.localLeast > this.#told(copy)) return true;
     // Where the counters contradict each other, as with a copy created anew and never completed, the two
     // refuse each other. So do nodes of different resources, and one that took writes before it ever met
     // a peer.
     if (own.localLeast === 0n) return false;
     const backwards = own.localMost < other.remoteLeast;
     return backwards || own.isStrangerTo(other) || (own.unpaired && !other.unpaired);
+  }
+
+  /** The count that the other node may be about to store: a mark with it is spent. */
+  #told(copy: Copy): bigint {
+    const { lockedBy } = this.other(copy).machine;
+    const telling = copy.core?.telling ?? null;
+    if (telling !== null) copy.told = { worker: lockedBy, localcnt: telling };
+    return copy.told !== null && copy.told.worker === lockedBy ? copy.told.localcnt : 0n;
   }
 
   /** Is it certain, whatever happens now, that this copy is known to lack something? */
@@ -784,6 +795,7 @@ export class History {
   poll(): void {
     for (const copy of this.copies) this.#giveUp(copy);
     for (const copy of this.copies) {
+      this.#told(copy);
       const { core } = copy;
       const { daemon, resource } = this.other(copy).machine;
       if (copy.keptBy !== null && (daemon !== copy.keptBy || resource?.role !== "secondary")) {
@@ -893,7 +905,8 @@ export class History {
   #toldOfLoss(copy: Copy, nowMs: number): void {
     copy.toldAtMs = nowMs;
     copy.untold = null;
-    if (!copy.core?.stale) return;
+    // Its record may say by now that it is whole again; what was at risk is judged when both are in step.
+    if (!copy.core?.stale && !copy.atRisk) return;
     const other = this.other(copy);
     for (let cell = 0; cell < this.#cellCount; cell++) {
       if (this.#holdsStably(other, cell, copy.promised[cell]!)) continue;
