@@ -952,8 +952,10 @@ export class History {
     if (primary.atRisk) {
       primary.atRisk = false;
       for (let cell = 0; cell < this.#cellCount; cell++) {
-        if (this.#holds(primary, cell, primary.promised[cell]!)) continue;
-        primary.untold ??= `cell ${cell} of ${this.#floorText(primary.promised[cell]!)}`;
+        const floor = primary.promised[cell]!;
+        // Here it may be something newer, on its way there.
+        if (this.#holds(primary, cell, floor) && this.#holds(secondary, cell, floor)) continue;
+        primary.untold ??= `cell ${cell} of ${this.#floorText(floor)}`;
         primary.promised[cell] = secondary.must[cell]!;
       }
     }
