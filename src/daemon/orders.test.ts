@@ -374,6 +374,16 @@ test("a gate that refuses keeps the copy, in both roles", async () => {
   }
 });
 
+test("an order whose worker dies of it may be on record all the same, unless it was to change nothing", async () => {
+  for (const dryRun of [false, true]) {
+    const world = await World.as("secondary");
+    world.processes.born = (worker) => worker.exit({ kind: "signal", signal: "SIGKILL" });
+    const answer = await world.order({ kind: "outdate", dryRun });
+    assert.match(answer, /^FAILED .*SIGKILL/);
+    assert.equal(/; it may be on record .*typed again$/.test(answer), !dryRun, answer);
+  }
+});
+
 test("outdate runs without a primary, and the other orders say who can follow them", async () => {
   const world = await World.as("secondary");
   world.processes.born = (worker) => {

@@ -216,7 +216,9 @@ export class Worker {
       this.#end === null
         ? `the worker (pid ${this.pid}) has not stored it within ${COMMAND_TIMEOUT_MS / 1000} s`
         : describeEnd(this.#end);
-    return { kind: "failed", reason };
+    if ("dryRun" in message && message.dryRun) return { kind: "failed", reason };
+    const perhaps = "it may be on record all the same, which the same command says if typed again";
+    return { kind: "failed", reason: `${reason}; ${perhaps}` };
   }
 
   /** What the worker says about itself, or null if it does not answer in time. Once it is ready: before, it is deaf. */

@@ -283,6 +283,8 @@ export class Operator {
       (resolution) => {
         if (resolution.kind === "failed") {
           world.note(`operator: no ${order.kind} on ${machine.name}: ${resolution.reason}`);
+          const perhaps = /may be on record all the same/.test(resolution.reason);
+          if (order.kind === "outdate" && perhaps) world.history.outdated();
         } else if (!resolution.before && !("dryRun" in order && order.dryRun)) {
           world.note(`operator: ${order.kind} on ${machine.name}: ${resolution.lines.join(" ")}`);
           if (order.kind === "outdate") world.history.outdated();
