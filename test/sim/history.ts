@@ -433,14 +433,15 @@ export class History {
       }
     }
     // Of one batch: it may have been answered before the connection's end was heard, which is followed by the mark.
-    if ((core?.connected || copy.connected) && copy.mode === "async") {
+    const connected = core?.connected || copy.connected;
+    if (connected && copy.mode === "async") {
       this.counts.backlog++;
       copy.backlog.push(op);
     } else if (marked && op.epoch !== copy.epoch) {
       // Before this connection was there; or on it, by the other node's word.
       this.counts.alone++;
       if (core?.connected && copy.mode === "memsync") this.#doubt(copy, op);
-    } else if (core?.connected && copy.mode === "memsync" && !copy.excuse) {
+    } else if (connected && copy.mode === "memsync" && !copy.excuse) {
       this.counts.received++;
       op.receiver = other.machine.lockedBy;
       copy.received.push(op);
