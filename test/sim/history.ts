@@ -434,6 +434,7 @@ export class History {
     }
     // Of one batch: it may have been answered before the connection's end was heard, which is followed by the mark.
     const connected = core?.connected || copy.connected;
+    const received = marked ? core?.connected : connected;
     if (connected && copy.mode === "async") {
       this.counts.backlog++;
       copy.backlog.push(op);
@@ -441,7 +442,7 @@ export class History {
       // Before this connection was there; or on it, by the other node's word.
       this.counts.alone++;
       if (core?.connected && copy.mode === "memsync") this.#doubt(copy, op);
-    } else if (connected && copy.mode === "memsync" && !copy.excuse) {
+    } else if (received && copy.mode === "memsync" && !copy.excuse) {
       this.counts.received++;
       op.receiver = other.machine.lockedBy;
       copy.received.push(op);
