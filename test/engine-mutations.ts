@@ -473,6 +473,15 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     replace: `anyNumber(`,
   },
   {
+    name: "a write that has lost a piece succeeds after the loss was told",
+    defect: "S-1",
+    file: "src/engine/primary-engine.ts",
+    suite: "primaryEngine",
+    find: `    this.#nbd.failBegun();
+`,
+    replace: "",
+  },
+  {
     name: "what a flush of the map has lost is not on record under a FreeBSD primary",
     defect: "invariant 6",
     ...SECONDARY_ENGINE,

@@ -57,6 +57,7 @@ const STATUS_EXTENTS_MAX = 1024;
 const STATUS_BURST = 8;
 /** No reply header is longer, bytes; block status comes on top. */
 const REPLY_SIZE_MAX = 64;
+const ERR_IO = 5;
 /** A piece of a TRIM or WRITE_ZEROES where the peer takes ranges of any length. */
 const ZERO_MAX: number = 32 * 1024 * 1024;
 
@@ -124,6 +125,8 @@ export class NbdServer {
   /** Bytes handed to the core so far, and pieces it has not answered. */
   readonly #submitted: Float64Array = new Float64Array(COMMAND_COUNT);
   readonly #pieces: Int32Array = new Int32Array(COMMAND_COUNT);
+  /** Has any piece been answered? */
+  readonly #begun: Uint8Array = new Uint8Array(COMMAND_COUNT);
   readonly #errno: Int32Array = new Int32Array(COMMAND_COUNT);
   readonly #flushed: Uint8Array = new Uint8Array(COMMAND_COUNT);
   readonly #free: Int32Array = new Int32Array(COMMAND_COUNT);
@@ -251,6 +254,7 @@ export class NbdServer {
     this.#holder[command] = holder;
     this.#submitted[command] = 0;
     this.#pieces[command] = 0;
+    this.#begun[command] = 0;
     this.#errno[command] = 0;
     this.#flushed[command] = 0;
     connection.inFlight++;
@@ -307,12 +311,24 @@ export class NbdServer {
     return !this.#connection[this.#slotCommand[slot]!]!.gone;
   }
 
+  /**
+   * Something that the core has answered is lost: perhaps pieces of commands that have not ended, which then
+   * are not done. Nobody could tell later.
+   */
+  failBegun(): void {
+    for (let command = 0; command < COMMAND_COUNT; command++) {
+      const pending = this.#connection[command] !== null && this.#type[command] !== NBD_CMD_READ;
+      if (pending && this.#begun[command] === 1) this.#errno[command] ||= ERR_IO;
+    }
+  }
+
   /** The core has answered a piece. */
   answered(slot: number, errno: number): void {
     const command = this.#slotCommand[slot]!;
     assert(command >= 0);
     this.#slotCommand[slot] = -1;
     this.#pieces[command]! -= 1;
+    this.#begun[command] = 1;
     if (errno !== 0 && this.#errno[command] === 0) this.#errno[command] = errno;
     this.#maybeFinish(command);
   }

@@ -24,6 +24,7 @@ import {
 import { createComponent, dirtyArena, World, type WorldOptions } from "../../test/pretend/world.ts";
 import { decodeMetadata, METADATA_SIZE, type Metadata } from "../metadata/block.ts";
 import type { Trust } from "../replication/promotion.ts";
+import { IO_MAX } from "../replication/requests.ts";
 import type { Lease } from "../wire/control.ts";
 import {
   CMD_STATE,
@@ -1270,6 +1271,45 @@ test("S-1: who asked, went, and comes back to ask again hears of a loss, too", a
   expect.equal(led.nbd.answer(flush)?.error, 5);
   expect.match(led.world.host.errors.splice(0).join(), /are lost: .*Whoever flushed got an error/);
   await led.nbd.done({ type: NBD_FLUSH });
+  await led.stop();
+});
+
+test("S-1: a WRITE that had lost a piece when the loss was told does not succeed afterwards", async () => {
+  const led = await Led.start(DISKLESS_TWICE);
+  await loseDisk(led);
+  led.peer.automatic = false;
+  const write = led.nbd.send({ type: NBD_WRITE, offset: 0, payload: bytes(2 * IO_MAX, 3) });
+  const read = led.nbd.send({ type: NBD_READ, offset: 5 * IO_MAX, length: 2 * IO_MAX });
+  const later = led.nbd.send({ type: NBD_WRITE, offset: 4 * IO_MAX, payload: bytes(512, 4) });
+  await led.settle();
+  led.peer.answerNext();
+  led.peer.waiting.shift(); // the second piece
+  led.peer.answerNext();
+  await led.settle();
+  led.peer.leave();
+  const dial = led.world.net.onConnect;
+  led.world.net.onConnect = (address, count) => {
+    const end = dial(address, count);
+    led.peer.automatic = false;
+    return end;
+  };
+  await led.world.clock.pass(6_000);
+  expect.equal(led.peers.length, 2, "with another cache");
+  led.peer.answerNext(); // that it keeps the record
+  await led.settle();
+  const flush = led.nbd.send({ type: NBD_FLUSH });
+  await led.settle();
+  led.peer.waiting.unshift(led.peer.waiting.pop()!);
+  led.peer.answerNext();
+  await led.settle();
+  expect.equal(led.nbd.answer(flush)?.error, 5);
+  led.peer.answerAll();
+  await led.settle();
+  expect.equal(led.nbd.answer(write)?.error, 5, "half of it is lost");
+  expect.equal(led.nbd.answer(later)?.error, 0, "this one was sent again");
+  expect.equal(led.nbd.answer(read)?.error, 0);
+  expect.match(led.world.host.errors.splice(0).join(), /are lost/);
+  led.peer.automatic = true;
   await led.stop();
 });
 

@@ -1042,6 +1042,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       "Writes that were acknowledged, and not flushed yet, are lost: this copy did not have them, and the peer " +
         `has lost its cache, or could not store them. ${this.#lossHeard} See: hastctl status ${resource}`,
     );
+    this.#nbd.failBegun();
     if (!this.#hasDevice) return;
     this.#nbd.muteDevice();
     this.#host.deviceMisled();

@@ -418,6 +418,7 @@ export class History {
       for (let cell = op.from; cell < op.from + op.count; cell++) {
         if (this.#holds(other, cell, op.start)) continue;
         if (core.map.isGoodHere(cell * this.#cellSize, this.#cellSize)) continue;
+        if (this.#lostPiece(op, cell)) continue;
         throw new Violation(
           `${copy.name}: ${describe(op)} is acknowledged alone by a primary whose copy is not whole`,
         );
@@ -466,6 +467,7 @@ export class History {
     this.counts.overPeer++;
     if (!this.#holdsOp(other, op)) {
       if (copy.excuse && copy.core?.stale) return; // it had it
+      if (this.#lostPieces(op)) return;
       throw new Violation(
         `${copy.name}: ${describe(op)} is acknowledged, but cell ${lacking} here is ` +
           `${this.#describe(copy, lacking)}, and ${other.name} lacks it, too`,
@@ -481,6 +483,27 @@ export class History {
     for (let cell = op.from; cell < op.from + op.count; cell++) {
       other.alone[cell] = Math.max(other.alone[cell]!, op.start);
     }
+  }
+
+  /** Is what the other node, whose copy was the only one, lacks of this write lost from before it was there? */
+  #lostPieces(op: Op): boolean {
+    const other = this.other(op.copy);
+    for (let cell = op.from; cell < op.from + op.count; cell++) {
+      if (!this.#holds(other, cell, op.start) && !this.#lostPiece(op, cell)) return false;
+    }
+    return true;
+  }
+
+  /** A piece that was done on an earlier connection is lost with the other node's cache: a FLUSH is to say so. */
+  #lostPiece(op: Op, cell: number): boolean {
+    const { copy } = op;
+    if (!copy.core?.stale || op.epoch === copy.epoch) return false;
+    copy.untold ??= `cell ${cell} of ${describe(op)}`;
+    const floor = this.other(copy).must[cell]!;
+    copy.must[cell] = Math.min(copy.must[cell]!, floor);
+    copy.promised[cell] = copy.view[cell] = floor;
+    copy.seenValue[cell] = -1;
+    return true;
   }
 
   /** The other node has this write, or seems to, but it is perhaps still on its way. */
@@ -955,8 +978,9 @@ export class History {
       primary.atRisk = false;
       for (let cell = 0; cell < this.#cellCount; cell++) {
         const floor = primary.promised[cell]!;
-        // Here it may be something newer, on its way there.
-        if (this.#holds(primary, cell, floor) && this.#holds(secondary, cell, floor)) continue;
+        // What is here may be newer, and nobody's promise yet.
+        const there = onItsWay[cell] !== 0 || this.#holds(secondary, cell, floor);
+        if (there && this.#holds(primary, cell, floor)) continue;
         primary.untold ??= `cell ${cell} of ${this.#floorText(floor)}`;
         primary.promised[cell] = secondary.must[cell]!;
       }
