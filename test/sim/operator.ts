@@ -224,7 +224,10 @@ export class Operator {
     if (this.#changing.get(loser) === resource) return;
     // Nobody throws the only whole copy away. What was never written is not copied between two fresh
     // components (S-18): so nobody makes a second one while the first is.
-    if (isBlank(this.wanted) || (!isWhole(this.wanted) && isWhole(loser))) {
+    // Where both are, after mistakes, resolve is what copies everything.
+    const bothBlank = this.#splitBrain && isBlank(this.wanted) && isBlank(loser);
+    if (bothBlank) this.#remedy = "resolve";
+    else if (isBlank(this.wanted) || (!isWhole(this.wanted) && isWhole(loser))) {
       this.#replace = null;
       if (this.#splitBrain) this.switchOver();
       return;
