@@ -265,7 +265,9 @@ export class Operator {
         if (this.#changing.get(loser) === resource) this.#changing.delete(loser);
         if (resolution.kind === "failed") {
           world.note(`operator: nothing is resolved: ${resolution.reason}`);
-          if (this.#random.chance(0.2)) this.#remedy = "create";
+          // They meet again, and it is known then.
+          if (isBlank(loser) && isBlank(this.wanted)) this.#splitBrain = false;
+          else if (this.#random.chance(0.2)) this.#remedy = "create";
         } else if (!dryRun) {
           world.note(`operator: resolved: ${resolution.lines.join(" ")}`);
           world.history.counts.resolved++;
