@@ -781,7 +781,10 @@ export class History {
     this.counts.recreated++;
     for (const each of this.copies) each.keptBy = null;
     copy.forget();
-    this.other(copy).received = [];
+    const primary = this.other(copy);
+    primary.received = [];
+    // An answer of the copy that is gone may be on its way, before the end of its connection.
+    if (primary.core?.connected) primary.excuse = "worker";
   }
 
   /**
