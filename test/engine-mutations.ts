@@ -1118,11 +1118,15 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "invariant 2",
     file: "src/engine/primary-engine.ts",
     suite: "primaryEngine",
-    find: `    if (this.#stopping) {
-      asked(this.#tooLate);
-    } else if (this.#settings`,
-    replace: `    if (this.#stopping && this.#ended) {
-      asked(this.#tooLate);
-    } else if (this.#settings`,
+    find: `this.#stopping || this.#ended || this.#lastWords !== null;`,
+    replace: `this.#ended || this.#lastWords !== null;`,
+  },
+  {
+    name: "a full copy is ordered of a primary that ends with its disk",
+    defect: "invariant 2",
+    file: "src/engine/primary-engine.ts",
+    suite: "primaryEngine",
+    find: `this.#stopping || this.#ended || this.#lastWords !== null;`,
+    replace: `this.#stopping || this.#lastWords !== null;`,
   },
 ];

@@ -1035,6 +1035,13 @@ test("the metadata fails while the map is being written: one end, one story", as
   led.world.disk.release(({ offset }) => offset === 2048);
   await led.settle();
   led.exited(null);
+  const said: Resolution[] = [];
+  led.engine.fullSync((resolution) => said.push(resolution));
+  led.engine.invalidate(false, (resolution) => said.push(resolution));
+  expect.ok(
+    said.length === 2 && said.every((each) => each.kind === "failed"),
+    "it takes no orders",
+  );
   led.world.disk.release();
   await led.settle();
   led.exited(74);

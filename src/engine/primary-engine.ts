@@ -677,7 +677,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
 
   /** Copies every extent to the peer, now or when there is one. @param asked called when that is on disk */
   fullSync(asked: (resolution: Resolution) => void): void {
-    if (this.#stopping) {
+    if (this.#leaving) {
       asked(this.#tooLate);
     } else if (this.#settings.remote === "none") {
       asked(failed("hast.conf names no other node (remote none), so there is nobody to copy to"));
@@ -695,7 +695,11 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     this.turn();
   }
 
-  /** The last record is written, or about to be: nothing may change any more. */
+  /** The last record is written, or about to be, or the disk is closed: nothing may change any more. */
+  get #leaving(): boolean {
+    return this.#stopping || this.#ended || this.#lastWords !== null;
+  }
+
   get #tooLate(): Resolution {
     const status = `hastctl status ${this.#settings.resource}`;
     return failed(`this primary is being stopped, or restarted, at this moment. See: ${status}`);
@@ -736,7 +740,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
     const { resource, local } = this.#settings;
     const { dataSize } = core.map;
     const there = `hastctl role primary ${resource}`;
-    if (this.#stopping) {
+    if (this.#leaving) {
       asked(this.#tooLate);
       return;
     }
@@ -794,7 +798,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
       });
       return;
     }
-    if (this.#invalidateAsked !== null || this.#stopping) {
+    if (this.#invalidateAsked !== null) {
       asked(failed(`this is under way. See: hastctl status ${resource}`));
       return;
     }
@@ -844,7 +848,7 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
    * @param graceMs after this long the peer is no longer waited for
    */
   stop(graceMs: number): void {
-    if (this.#stopping || this.#ended || this.#lastWords !== null) return;
+    if (this.#leaving) return;
     this.#stopping = true;
     if (this.#question !== null) {
       // Nothing has been accepted.
