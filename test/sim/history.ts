@@ -337,6 +337,7 @@ export class History {
     if (error !== 0) {
       this.counts.errors++;
       this.#finish(op);
+      if ((op.kind === "write" || op.kind === "zero") && op.copy.core?.stale) this.#unsee(op);
       if (op.kind === "flush" || op.fua) this.#toldOfLoss(op.copy, nowMs);
       return;
     }
@@ -362,6 +363,25 @@ export class History {
           floor.fill(op.start, op.from, op.from + op.count);
           this.#flushed(op, op.from, op.from + op.count, floor);
         }
+    }
+  }
+
+  /**
+   * A primary whose own copy is not whole has failed this write, since the copy that counts did not take it. Who
+   * read it here meanwhile, where that range had been copied already, finds there what it was before.
+   */
+  #unsee(failed: Op): void {
+    const { copy, from } = failed;
+    const value = failed.kind === "zero" ? 0 : failed.id;
+    for (let cell = from; cell < from + failed.count; cell++) {
+      const before = copy.promised[cell]!;
+      for (const { kind, copy: its, from: first, floor, seen } of this.#open) {
+        const index = cell - first;
+        if (kind === "read" && its === copy && seen[index] === value) floor[index] = before;
+      }
+      if (copy.seenValue[cell] !== value) continue;
+      copy.view[cell] = before;
+      copy.seenValue[cell] = -1;
     }
   }
 
