@@ -606,15 +606,19 @@ export class History {
 
   /** Will the other node learn, whatever happens now, that this one went on alone? */
   #isMarked(copy: Copy): boolean {
-    const own = this.#marker(copy);
-    const other = this.#marker(this.other(copy));
-    if (own.localLeast > other.remoteMost && own.localLeast > this.#told(copy)) return true;
-    // Where the counters contradict each other, as with a copy created anew and never completed, the two
-    // refuse each other. So do nodes of different resources, and one that took writes before it ever met
-    // a peer.
-    if (own.localLeast === 0n) return false;
-    const backwards = own.localMost < other.remoteLeast;
-    return backwards || own.isStrangerTo(other) || (own.unpaired && !other.unpaired);
+    const told = this.#told(copy);
+    const others = this.#marker(this.other(copy)).records;
+    // Whatever a power cut leaves of either.
+    return this.#marker(copy).records.every((own) =>
+      others.every((other) => {
+        if (own.localcnt > other.remotecnt && own.localcnt > told) return true;
+        // Where the counters contradict each other, as with a copy created anew and never completed, the two
+        // refuse each other. So do nodes of different resources, and one that took writes before it ever met
+        // a peer.
+        if (own.localcnt === 0n) return false;
+        return own.localcnt < other.remotecnt || own.resuid !== other.resuid;
+      }),
+    );
   }
 
   /** The count that the other node may be about to store: a mark with it is spent. */
@@ -627,8 +631,11 @@ export class History {
 
   /** Is it certain, whatever happens now, that this copy is known to lack something? */
   #isStaleOnRecord(copy: Copy): boolean {
-    const own = this.#marker(copy);
-    return own.inconsistent || this.#marker(this.other(copy)).localLeast > own.remoteMost;
+    const others = this.#marker(this.other(copy)).records;
+    return this.#marker(copy).records.every(
+      (own) =>
+        own.state === "inconsistent" || others.every((other) => other.localcnt > own.remotecnt),
+    );
   }
 
   #counters(): string {
@@ -1111,11 +1118,9 @@ const NOTHING: Int32Array = new Int32Array(0);
 /** What the front of a machine's disk says, whatever a power cut leaves of it. */
 class Marker {
   readonly machine: Machine;
-  #local: Range = { least: 0n, most: 0n };
-  #remote: Range = { least: 0n, most: 0n };
+  #records: readonly Metadata[] = [];
   #resuids: ReadonlySet<bigint> = new Set();
   #counters: ReadonlySet<string> = new Set();
-  #inconsistent = false;
   /** It says that its map cannot be relied upon (S-21). */
   #unflushed = false;
   #countsAt = -1;
@@ -1131,12 +1136,16 @@ class Marker {
     if (this.#countsAt === rawChanges) return;
     this.#countsAt = rawChanges;
     const records = this.machine.recordVersions();
-    this.#local = range(records.map(({ localcnt }) => localcnt));
-    this.#remote = range(records.map(({ remotecnt }) => remotecnt));
+    this.#records = records;
     this.#resuids = new Set(records.map(({ resuid }) => resuid));
     this.#counters = new Set(records.map(({ resuid, localcnt }) => `${resuid} ${localcnt}`));
-    this.#inconsistent = records.every(({ state }) => state === "inconsistent");
     this.#unflushed = records.every(({ unflushed }) => unflushed === true);
+  }
+
+  /** Each way that a power cut could leave it. */
+  get records(): readonly Metadata[] {
+    this.#refresh();
+    return this.#records;
   }
 
   /** Do the two have nothing to do with each other, whatever a power cut leaves? */
@@ -1150,31 +1159,6 @@ class Marker {
   get counters(): ReadonlySet<string> {
     this.#refresh();
     return this.#counters;
-  }
-
-  get localLeast(): bigint {
-    this.#refresh();
-    return this.#local.least;
-  }
-
-  get localMost(): bigint {
-    this.#refresh();
-    return this.#local.most;
-  }
-
-  get remoteLeast(): bigint {
-    this.#refresh();
-    return this.#remote.least;
-  }
-
-  get remoteMost(): bigint {
-    this.#refresh();
-    return this.#remote.most;
-  }
-
-  get inconsistent(): boolean {
-    this.#refresh();
-    return this.#inconsistent;
   }
 
   get unpaired(): boolean {
@@ -1207,21 +1191,6 @@ class Marker {
       .map(({ localcnt, remotecnt, state }) => `${localcnt}/${remotecnt} ${state}`);
     return `${this.machine.name} ${counts.join(" or ")}`;
   }
-}
-
-interface Range {
-  readonly least: bigint;
-  readonly most: bigint;
-}
-
-function range(values: readonly bigint[]): Range {
-  let least = values[0]!;
-  let most = least;
-  for (const value of values) {
-    if (value < least) least = value;
-    if (value > most) most = value;
-  }
-  return { least, most };
 }
 
 function bit(map: Uint8Array, index: number): boolean {

@@ -244,6 +244,8 @@ export class Operator {
       return;
     }
     if (loser.workers.size > 0 || loser.lockedBy !== null) return;
+    // What the other one's record says of a pair may be undone, where its promotion is refused.
+    if (this.#changing.get(this.wanted) === this.wanted.resource) return;
     world.note(`operator: ${loser.name} is created anew`);
     this.#splitBrain = false;
     this.#remedy = null;
