@@ -227,7 +227,7 @@ export class Operator {
     // Where both are, after mistakes, resolve is what copies everything.
     const bothBlank = this.#splitBrain && isBlank(this.wanted) && isBlank(loser);
     if (bothBlank) this.#remedy = "resolve";
-    else if (isBlank(this.wanted) || (!isWhole(this.wanted) && isWhole(loser))) {
+    else if (isBlank(this.wanted) || (!isGood(this.wanted) && isGood(loser))) {
       this.#replace = null;
       if (this.#splitBrain) this.switchOver();
       return;
@@ -345,6 +345,11 @@ export class Operator {
 /** As `hastctl status` has it: a primary may know more than its disk does. */
 function isWhole({ record, primary }: Machine): boolean {
   return record.state !== "inconsistent" && primary?.primaryEngine?.core.stale !== true;
+}
+
+/** As its status says: nor has anybody thrown it away, or found it to be older. */
+function isGood(machine: Machine): boolean {
+  return isWhole(machine) && machine.record.state !== "outdated";
 }
 
 function wasLeader({ record }: Machine): boolean {
