@@ -86,7 +86,7 @@ export class Copy {
   /** Serves from the other node. */
   diskless = false;
   /** What it told last, and whom: that worker may store it yet, whatever has become of this one. */
-  told: { readonly worker: SimWorker | null; readonly localcnt: bigint } | null = null;
+  told: { readonly worker: SimWorker; readonly localcnt: bigint } | null = null;
   /** What its clients were promised is gone with the other node's cache, and no FLUSH has said so yet. */
   untold: string | null = null;
   /** Some of it is on this copy, which may be overwritten from there: then a FLUSH must say so. */
@@ -625,8 +625,9 @@ export class History {
   #told(copy: Copy): bigint {
     const { lockedBy } = this.other(copy).machine;
     const telling = copy.core?.telling ?? null;
+    if (lockedBy === null) return 0n;
     if (telling !== null) copy.told = { worker: lockedBy, localcnt: telling };
-    return copy.told !== null && copy.told.worker === lockedBy ? copy.told.localcnt : 0n;
+    return copy.told?.worker === lockedBy ? copy.told.localcnt : 0n;
   }
 
   /** Is it certain, whatever happens now, that this copy is known to lack something? */

@@ -321,7 +321,9 @@ export class World implements Watcher {
     if (primary === null || engine === null) return `no primary on ${this.operator.wanted.name}`;
     if (this.operator.busy) return "a role change is under way";
     const { core } = engine;
-    if (!core.connected) return "not connected";
+    // It may not have noticed that the other end is gone.
+    const peer = this.other(this.operator.wanted).secondary?.secondaryEngine ?? null;
+    if (!core.connected || peer === null) return "not connected";
     if (core.stale) return "the primary's copy is not whole";
     if (core.resyncing || core.map.resyncCount > 0) return "still synchronizing";
     const waiting = application.waiting();
