@@ -222,12 +222,15 @@ export class Operator {
     const { resource } = loser;
     if (resource === null || loser.daemon?.stopper.stopped) return;
     if (this.#changing.get(loser) === resource) return;
-    // Nobody throws the only whole copy away. What was never written is not copied between two fresh
-    // components (S-18): so nobody makes a second one while the first is.
+    // Nobody throws the only whole copy away, nor one of two that make up a whole. What was never written is
+    // not copied between two fresh components (S-18): so nobody makes a second one while the first is.
     // Where both are, after mistakes, resolve is what copies everything.
     const bothBlank = this.#splitBrain && isBlank(this.wanted) && isBlank(loser);
     if (bothBlank) this.#remedy = "resolve";
-    else if (isBlank(this.wanted) || (!isGood(this.wanted) && isGood(loser))) {
+    else if (
+      isBlank(this.wanted) ||
+      (!isGood(this.wanted) && (isGood(loser) || !this.#splitBrain))
+    ) {
       this.#replace = null;
       if (this.#splitBrain) this.switchOver();
       return;
