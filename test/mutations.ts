@@ -79,7 +79,11 @@ export const SUITES: Readonly<Record<Suite, readonly string[]>> = {
     "test/exhaustive.test.ts",
   ],
   promotion: ["src/replication/promotion.test.ts", "src/engine/primary-engine.test.ts"],
-  discard: ["src/replication/discard.test.ts", "src/engine/discard.test.ts"],
+  discard: [
+    "src/replication/discard.test.ts",
+    "src/engine/discard.test.ts",
+    "src/engine/divergence.test.ts",
+  ],
   gate: ["src/engine/may-resync.test.ts"],
   verdict: ["src/replication/sync-verdict.test.ts", "src/replication/secondary.test.ts"],
   primaryEngine: ["test/golden/replay-primary.test.ts", "src/engine/primary-engine.test.ts"],

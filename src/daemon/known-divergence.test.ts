@@ -31,7 +31,7 @@ test("BD-34: a primary with another counter or id is to be judged anew", () => {
 
 test("what the primary says of its changes meanwhile is kept, for people", () => {
   const { known } = judged();
-  const remarks = { dirtyExtents: 5, synced: null, aloneSince: null };
+  const remarks = { dirtyExtents: 5, synced: null, aloneSince: null, lacking: null };
   assert.equal(known.answerTo({ ...PRIMARY, remarks }), REFUSAL);
   assert.deepEqual(known.facts?.peer.remarks, remarks);
 });

@@ -1519,6 +1519,20 @@ test("S-10: resolve hands the worker the counters that the refused primary sent,
   assert.equal(world.processes.workers.length, 3);
 });
 
+test("S-10: a copy that the worker does not throw away is a failure, and stays as it was", async () => {
+  const world = new World();
+  await world.resource.changeRole("secondary");
+  await diverged(world);
+  const resolved = world.resource.discardLocal(false);
+  await settle();
+  const worker = world.processes.last;
+  worker.says({ kind: "discarded", plan: "refuse", lines: ["the other node's copy is outdated"] });
+  worker.exit({ kind: "code", code: 0 });
+  const reason = "the other node's copy is outdated";
+  assert.deepEqual(await resolved, { kind: "failed", reason });
+  assert.doesNotMatch((await world.notes()).join("\n"), /were thrown away/);
+});
+
 test("S-10: a primary's changes are in use, and are not thrown away", async () => {
   const world = new World();
   await world.resource.changeRole("primary");

@@ -1127,6 +1127,7 @@ export class Resource implements WorkerOwner, AttachmentOwner {
     return await this.#errand(async (worker) => {
       const outcome = await worker.discard(keeper, dryRun);
       if ("exit" in outcome) return failed(describeEnd(outcome));
+      if (outcome.plan === "refuse") return failed(outcome.lines.join(" "));
       if (!dryRun && outcome.plan === "discard") {
         this.#divergence.forgetAnswer();
         this.#giveWay();

@@ -14,7 +14,7 @@ const KEEPER: CopyFacts = {
   resuid: 77n,
   localcnt: 3n,
   remotecnt: 0n,
-  remarks: { dirtyExtents: 2, synced: "written", aloneSince: null },
+  remarks: { dirtyExtents: 2, synced: "written", aloneSince: null, lacking: null },
 };
 
 /** A node that went on alone, two extents marked. */
@@ -33,8 +33,8 @@ function divergedNode(changes: Partial<Metadata> = {}): World {
   return world;
 }
 
-function discard(world: World, dryRun = false): ReturnType<typeof discardLocal> {
-  const options = { resource: "r0", keeper: KEEPER, dryRun, warn: () => {} };
+function discard(world: World, dryRun = false, keeper = KEEPER): ReturnType<typeof discardLocal> {
+  const options = { resource: "r0", keeper, dryRun, warn: () => {} };
   return world.until(discardLocal(world.disk, new Memory(ARENA), options));
 }
 
@@ -101,6 +101,18 @@ test("S-10: cut short at any of its steps, it has not begun, or the map holds al
       expect.deepEqual([localcnt, state], [0n, "outdated"]);
       if (synced === null) expect.ok(mapOf(world).every((byte) => byte === 0xff));
     }
+  }
+});
+
+test("S-10: the only good copy is not thrown away, and the operator hears which one that is", async () => {
+  const keeper: CopyFacts = { ...KEEPER, remarks: { ...KEEPER.remarks!, lacking: "outdated" } };
+  for (const dryRun of [true, false]) {
+    const world = divergedNode({ synced: null });
+    const map = mapOf(world);
+    const { plan, lines } = await discard(world, dryRun, keeper);
+    expect.equal(plan, "refuse");
+    expect.match(lines.join(), /other node's copy is outdated.* here: hastctl role primary r0/);
+    expect.deepEqual([metadataOf(world).state, mapOf(world)], ["consistent", map]);
   }
 });
 

@@ -28,7 +28,7 @@ export interface Discard {
 
 export interface Discarded {
   readonly plan: DiscardPlan["kind"];
-  /** What is thrown away and what is copied, for people. */
+  /** What is thrown away and what is copied, or why nothing is; for people. */
   readonly lines: readonly string[];
 }
 
@@ -60,12 +60,13 @@ export async function discardLocal(
       localcnt: keeper.localcnt,
       remotecnt: keeper.remotecnt,
       synced: keeper.remarks === null ? "unknown" : keeper.remarks.synced,
+      lacking: keeper.remarks?.lacking ?? null,
     },
   );
   const sizes = { dataSize: metadata.datasize, extentSize: metadata.extentsize };
-  const lines = discardLines(plan, own, keeper, sizes, dryRun);
+  const lines = discardLines(plan, own, keeper, sizes, resource, dryRun);
   const result = { plan: plan.kind, lines };
-  if (plan.kind === "nothing" || dryRun) return result;
+  if (plan.kind !== "discard" || dryRun) return result;
 
   if (plan.fullBecause !== null) await component.markAll();
   await component.storeRecord({ ...plan.record, aloneSince: null });

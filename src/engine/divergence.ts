@@ -7,17 +7,24 @@
  */
 
 import { countBits } from "../base/bitmap.ts";
-import type { Metadata } from "../metadata/block.ts";
+import { type CopyState, type Metadata, stateOf } from "../metadata/block.ts";
 import type { DiscardPlan } from "../replication/discard.ts";
+import type { LackingWord } from "../wire/handshake.ts";
 import { extents, size } from "./quantities.ts";
 import type { CopyFacts, Divergence } from "./worker-messages.ts";
 
 /** @param map the component's own, as on its disk */
 export function ownFacts(metadata: Metadata, map: Uint8Array): CopyFacts {
   const { resuid, localcnt, remotecnt, synced, aloneSince, datasize, extentsize } = metadata;
+  const lacking = lackingOf(stateOf(metadata));
   const extentCount = Math.floor((datasize - 1) / extentsize) + 1;
   const dirtyExtents = countBits(map, Math.min(extentCount, map.length * 8));
-  return { resuid, localcnt, remotecnt, remarks: { dirtyExtents, synced, aloneSince } };
+  return { resuid, localcnt, remotecnt, remarks: { dirtyExtents, synced, aloneSince, lacking } };
+}
+
+/** What a node says against its own copy (CopyRemarks.lacking). */
+export function lackingOf(state: CopyState): LackingWord | null {
+  return state === "outdated" || state === "inconsistent" ? state : null;
 }
 
 /** For status: what is true, who changed what, what to type. */
@@ -48,13 +55,14 @@ interface Sizes {
 /** "12 extents (24MB), alone since 2026-11-21 05:59:34 UTC" */
 function changes({ remarks }: CopyFacts, sizes: Sizes): string {
   if (remarks === null) return "not known (a FreeBSD node does not tell)";
-  const { dirtyExtents, aloneSince } = remarks;
+  const { dirtyExtents, aloneSince, lacking } = remarks;
   const since = aloneSince === null ? "" : `, alone since ${time(aloneSince)}`;
-  return `${extents(dirtyExtents)} (${bytesIn(dirtyExtents, sizes)})${since}`;
+  const against = lacking === null ? "" : `, in a copy that is ${lacking}`;
+  return `${extents(dirtyExtents)} (${bytesIn(dirtyExtents, sizes)})${since}${against}`;
 }
 
 /**
- * For `hastctl resolve`: what is thrown away and what is copied.
+ * For `hastctl resolve`: what is thrown away and what is copied, or why nothing is.
  * @param dryRun nothing was changed, and the words must not say otherwise
  */
 export function discardLines(
@@ -62,10 +70,19 @@ export function discardLines(
   own: CopyFacts,
   keeper: CopyFacts,
   sizes: Sizes,
+  resource: string,
   dryRun: boolean,
 ): string[] {
   if (plan.kind === "nothing") {
     return ["this node has no changes that the other one lacks: there is nothing to discard"];
+  }
+  if (plan.kind === "refuse") {
+    return [
+      `the other node's copy is ${plan.keeperIs}, and this one is not: of the two this is the one to keep, so ` +
+        `nothing is thrown away. To go on with it, here: hastctl role primary ${resource}; where the two still ` +
+        `do not fit together then, there: hastctl resolve --discard-local ${resource}. If the other one is to ` +
+        `be kept all the same, there: hastctl role --force primary ${resource}; then type this again`,
+    ];
   }
   const total = Math.floor((sizes.dataSize - 1) / sizes.extentSize) + 1;
   const { fullBecause } = plan;

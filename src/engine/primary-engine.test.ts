@@ -877,7 +877,7 @@ test("BD-34: a split-brain is told once and tried again seldom, and status goes 
       errmsg: "Split-brain condition!",
       wait: false,
       resuid: RESUID,
-      remarks: { dirtyExtents: 2, synced: "written", aloneSince: 1_700_000_000_000 },
+      remarks: { dirtyExtents: 2, synced: "written", aloneSince: 1_700_000_000_000, lacking: null },
     },
     null,
   );
@@ -1623,6 +1623,16 @@ test("S-9: one whose hastd was there all the time, or that was forced, does not 
     expect.equal(back.peer?.p2?.life?.fresh, false, trust);
     expect.match(back.engine.report().notes.join(), /which the counters contradict/);
   }
+});
+
+test("S-10: a primary says of its own copy that it is not whole", async () => {
+  const whole = await Led.start({ peer: { extensions: EXT_STATE } });
+  expect.equal(whole.peer.p2?.remarks?.lacking, null);
+  const stale = await Led.start({
+    peer: { extensions: EXT_STATE, localcnt: 1n, syncsrc: "secondary" },
+    metadata: { state: "inconsistent", prevrole: "primary", sequence: 1n },
+  });
+  expect.equal(stale.peer.p2?.remarks?.lacking, "inconsistent");
 });
 
 test("S-9: one that has served without the other node keeps its own data", async () => {

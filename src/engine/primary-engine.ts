@@ -33,7 +33,7 @@ import { type CopyRemarks, type PrimaryLife, SPLIT_BRAIN_ERRMSG } from "../wire/
 import type { Hashes } from "../wire/payload.ts";
 import { Arbitration } from "./arbitration.ts";
 import { Component, type ComponentHandler } from "./component.ts";
-import { divergenceNotes } from "./divergence.ts";
+import { divergenceNotes, lackingOf } from "./divergence.ts";
 import { LARGE_PAYLOAD, Memory, NOBODY } from "./memory.ts";
 import { type NbdBackend, NbdServer } from "./nbd-server.ts";
 import { PeerLink, type PeerLinkHandler } from "./peer-link.ts";
@@ -1380,7 +1380,8 @@ export class PrimaryEngine implements PrimaryOutbox, ComponentHandler, NbdBacken
   remarks(): CopyRemarks {
     const { record, map } = this.#core;
     const { aloneSince } = this.#component.metadata;
-    return { dirtyExtents: map.resyncCount, synced: record.synced, aloneSince };
+    const lacking = lackingOf(record.state);
+    return { dirtyExtents: map.resyncCount, synced: record.synced, aloneSince, lacking };
   }
 
   lost(reason: string): void {

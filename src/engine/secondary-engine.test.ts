@@ -903,7 +903,7 @@ test("a state received whole is stored although the primary is gone by then", as
 /** A primary of ours that says what it acknowledges; its counters are 0/0. */
 const TOGETHER: Partial<PeerHello> = {
   extensions: EXT_STATE | EXT_KEPT,
-  remarks: { dirtyExtents: 0, synced: "all", aloneSince: null },
+  remarks: { dirtyExtents: 0, synced: "all", aloneSince: null, lacking: null },
   life: { fresh: false, early: false },
 };
 const HELD: Held = { resuid: RESUID, localcnt: 0n, remotecnt: 0n };
@@ -989,7 +989,7 @@ test("S-9: so it does after failures that were made good, and not after later on
 });
 
 test("S-9: no such word where the primary may have acknowledged what never came, or where something is missing", async () => {
-  const dirty = { dirtyExtents: 1, synced: "all", aloneSince: null } as const;
+  const dirty = { dirtyExtents: 1, synced: "all", aloneSince: null, lacking: null } as const;
   const cases: readonly (readonly [string, Setup])[] = [
     ["async", { hello: { ...TOGETHER, life: { fresh: false, early: true } } }],
     ["does not say", { hello: { ...TOGETHER, extensions: EXT_STATE, life: null } }],
@@ -1033,7 +1033,7 @@ test("S-9: no such word where the primary may have acknowledged what never came,
 
 test("S-9: a primary that has lost its cache finds the copy that kept its own the source, and only then", async () => {
   const life = { fresh: true, early: false };
-  const remarks = { dirtyExtents: 1, synced: "all", aloneSince: null } as const;
+  const remarks = { dirtyExtents: 1, synced: "all", aloneSince: null, lacking: null } as const;
   const back: Partial<PeerHello> = { ...TOGETHER, life, remarks, left: LEFT };
   const source = async (hello: Partial<PeerHello>, metadata = IN_STEP): Promise<string> =>
     (await Served.start({ hello, metadata })).s2.syncsrc;

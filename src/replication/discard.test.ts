@@ -12,7 +12,13 @@ const OWN: SecondaryRecord = {
   state: "consistent",
   synced: "written",
 };
-const KEEPER: Keeper = { resuid: 7n, localcnt: 3n, remotecnt: 0n, synced: "written" };
+const KEEPER: Keeper = {
+  resuid: 7n,
+  localcnt: 3n,
+  remotecnt: 0n,
+  synced: "written",
+  lacking: null,
+};
 
 test("S-10: the counter that the peer expects is taken, and the maps' union is enough", () => {
   expect.deepEqual(discardPlan(OWN, KEEPER), {
@@ -30,6 +36,16 @@ test("S-10: typed again, there is nothing left to discard, and nothing that wait
   const later = { ...first.record, localcnt: first.record.localcnt + 1n };
   const judgement = judge(later, { ...KEEPER, states: true, virgin: false, keptHere: false });
   expect.ok(judgement.kind === "refuse" && judgement.splitBrain);
+});
+
+test("S-10: a good copy is not thrown away for one that has itself been, or is a mix", () => {
+  for (const lacking of ["outdated", "inconsistent"] as const) {
+    const keeper = { ...KEEPER, lacking };
+    expect.deepEqual(discardPlan(OWN, keeper), { kind: "refuse", keeperIs: lacking });
+    for (const state of ["outdated", "inconsistent"] as const) {
+      expect.equal(discardPlan({ ...OWN, state }, keeper).kind, "discard", "neither is good");
+    }
+  }
 });
 
 test("S-10: a mix of old and new, thrown away, is one until it has been synchronized", () => {
@@ -75,12 +91,19 @@ const keeper = fc.record({
   localcnt: count,
   remotecnt: count,
   synced: fc.oneof(synced, fc.constant("unknown" as const)),
+  lacking: fc.constantFrom("outdated" as const, "inconsistent" as const, null),
 });
 
 test("whatever the counters: afterwards the ordinary table makes this copy the target", () => {
   fc.assert(
     fc.property(copy, keeper, (own, other) => {
       const plan = discardPlan(own, other);
+      const good = own.state !== "outdated" && own.state !== "inconsistent";
+      if (plan.kind === "refuse") {
+        expect.ok(good && other.lacking !== null);
+        return;
+      }
+      expect.ok(plan.kind === "nothing" || !good || other.lacking === null);
       const after = plan.kind === "nothing" ? own : plan.record;
       const judgement = judge(after, {
         ...other,

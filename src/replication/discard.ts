@@ -21,11 +21,15 @@ export interface Keeper {
   readonly remotecnt: bigint;
   /** "unknown" of a FreeBSD node, which records no such thing. */
   readonly synced: Synced | null | "unknown";
+  /** What its node says against it; null where nothing is known. */
+  readonly lacking: "outdated" | "inconsistent" | null;
 }
 
 export type DiscardPlan =
   /** This copy has nothing that the other lacks. */
   | { readonly kind: "nothing" }
+  /** Nobody can want that: the keeper is no good copy, and this one is. */
+  | { readonly kind: "refuse"; readonly keeperIs: "outdated" | "inconsistent" }
   | {
       readonly kind: "discard";
       /** To be stored in one metadata write; for a full copy after a map of ones. */
@@ -45,6 +49,8 @@ export function discardPlan(own: SecondaryRecord, keeper: Keeper): DiscardPlan {
   if (sameId && verdict.kind === "regular" && verdict.from === "primary") {
     return { kind: "nothing" };
   }
+  const good = own.state !== "outdated" && own.state !== "inconsistent";
+  if (keeper.lacking !== null && good) return { kind: "refuse", keeperIs: keeper.lacking };
   const fullBecause = incomplete(own, keeper, sameId, verdict.kind === "impossible");
   // Ours of the other node's may not be ahead of its own: with another id it is another node's, and
   // after a count ran backwards it says nothing.

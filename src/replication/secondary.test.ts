@@ -81,7 +81,8 @@ test("S-2: a copy that was called outdated does not overwrite a primary that doe
   const judgement = judge(own, { ...PEER, states: false, synced: "unknown" });
   expect.ok(judgement.kind === "refuse" && judgement.splitBrain);
   expect.equal(judgement.message, SPLIT_BRAIN);
-  const keeper = { resuid: 7n, localcnt: 0n, remotecnt: 0n, synced: "unknown" } as const;
+  const counts = { resuid: 7n, localcnt: 0n, remotecnt: 0n } as const;
+  const keeper = { ...counts, synced: "unknown", lacking: null } as const;
   expect.equal(discardPlan(own, keeper).kind, "discard", "so it can be thrown away");
 });
 

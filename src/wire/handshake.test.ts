@@ -143,6 +143,7 @@ const remarks = fc.option(
     dirtyExtents: fc.maxSafeNat(),
     synced,
     aloneSince: fc.option(fc.maxSafeNat()),
+    lacking: fc.constantFrom("outdated" as const, "inconsistent" as const, null),
   }),
 );
 

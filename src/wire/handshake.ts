@@ -9,7 +9,7 @@
  *          [, payload keys, map]       or  …, remotecnt, errmsg [, resuid, remarks]
  *
  * `ext` is ours: a set of extensions (uint64) that P1 offers and S1 accepts; FreeBSD ignores it. So are
- * the remarks, which nodes send that have agreed upon STATE: dirty u64 [, synced] [, alone u64]; and the
+ * the remarks, which nodes send that have agreed upon STATE: dirty u64 [, synced] [, alone u64] [, state]; and the
  * life, with those that have agreed upon KEPT: fresh u8, early u8; and, upon WHOLE: whole u8 = 1,
  * outdated u8 = 1, where they are so.
  * Decoders take an nv block and give values; encoders give whole messages, main header included.
@@ -40,6 +40,9 @@ export const SPLIT_BRAIN_ERRMSG = "Split-brain condition!";
 /** What a node has on record about its copy and the other's (metadata/block.ts). */
 export type SyncedWord = "written" | "filling" | "all";
 
+/** The other copy has overtaken it, or it was thrown away; or it is a mix of old and new. */
+export type LackingWord = "outdated" | "inconsistent";
+
 /** What a node says of its own copy, for the other one's operator. */
 export interface CopyRemarks {
   /** Extents that its map marks: what it may have that the other lacks. */
@@ -47,6 +50,8 @@ export interface CopyRemarks {
   readonly synced: SyncedWord | null;
   /** When it first went on alone, in ms since the Unix epoch by its own clock; null = it has not. */
   readonly aloneSince: number | null;
+  /** Why nobody may want it to win, as on its record; null where nothing is known against it. */
+  readonly lacking: LackingWord | null;
 }
 
 /** What a primary says of itself since it began to work (EXT_KEPT). */
@@ -340,13 +345,16 @@ function encodeRemarks(nv: NvWriter, remarks: CopyRemarks): void {
   nv.u64("dirty", remarks.dirtyExtents);
   if (remarks.synced !== null) nv.string("synced", remarks.synced);
   if (remarks.aloneSince !== null) nv.u64("alone", remarks.aloneSince);
+  if (remarks.lacking !== null) nv.string("state", remarks.lacking);
 }
 
 /** Null where there are none. They are for people to read: one that makes no sense is left out. */
 function remarksOf(list: NvList): CopyRemarks | null {
   const dirtyExtents = count(list, "dirty");
   if (dirtyExtents === null) return null;
-  return { dirtyExtents, synced: syncedOf(list), aloneSince: count(list, "alone") };
+  const state = list.string("state");
+  const lacking = state === "outdated" || state === "inconsistent" ? state : null;
+  return { dirtyExtents, synced: syncedOf(list), aloneSince: count(list, "alone"), lacking };
 }
 
 /** Anything but a plain yes or no to both promises nothing. */
