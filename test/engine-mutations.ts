@@ -909,8 +909,8 @@ export const ENGINE_MUTATIONS: readonly Mutation[] = [
     defect: "S-10",
     file: "src/replication/discard.ts",
     suite: "discard",
-    find: `      state: own.state === "inconsistent" ? own.state : "outdated",`,
-    replace: `      state: "outdated",`,
+    find: `  const state = own.state === "inconsistent" ? own.state : "outdated";`,
+    replace: `  const state = "outdated";`,
   },
   {
     name: "a copy that was called outdated overwrites the other one",

@@ -477,8 +477,8 @@ const CORE_MUTATIONS: readonly Mutation[] = [
     name: "a component made anew is not given everything",
     defect: "BD-16",
     ...SECONDARY,
-    find: `    if (!peer.virgin) return fullCopy(own, peer);`,
-    replace: "",
+    find: `    if (!peer.virgin || gaveWay) return`,
+    replace: `    if (gaveWay) return`,
   },
   {
     name: "marks of writes before the first pairing are dropped",

@@ -51,6 +51,13 @@ const TABLE: readonly Row[] = [
     verdict: "virgin, from primary, own map unless empty, adopts the id, inconsistent",
   },
   {
+    // Ours: a copy that an operator gave up for this one, which it never met (S-10).
+    name: "1a, a copy that was thrown away",
+    when: ({ id, virgin, state }) =>
+      id === "none" && virgin && (state === "outdated" || state === "inconsistent"),
+    verdict: "virgin, from primary, all ones, adopts the id, inconsistent",
+  },
+  {
     name: "1a",
     when: ({ id, virgin }) => id === "none" && virgin,
     // The reference sends none, and so forgets a write that had begun when it died.

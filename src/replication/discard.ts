@@ -4,7 +4,8 @@
  *
  * No flag says "discard": the node takes the counter that its peer expects of it, stably, and from
  * then on the ordinary table makes it the target, with its own map in S2 (S-10). A crash before that
- * one metadata write changes nothing, and later divergence is judged like any other.
+ * one metadata write changes nothing, and later divergence is judged like any other. Two copies without
+ * a common history expect no counter of each other: there the node becomes as if created anew.
  *
  * Source: design of this project; wire protocol §6.5, rows 4 and 5.
  */
@@ -38,6 +39,12 @@ export type DiscardPlan =
       readonly fullBecause: string | null;
     };
 
+/**
+ * As if created anew, so that whatever primary comes fills it. The keeper's id would not do: it may have been
+ * made up for a promotion that was refused since, and the next one makes up another.
+ */
+const UNPAIRED = { resuid: 0n, localcnt: 0n, remotecnt: 0n, synced: null } as const;
+
 export function discardPlan(own: SecondaryRecord, keeper: Keeper): DiscardPlan {
   assert(keeper.resuid !== 0n);
   if (own.resuid === 0n && own.localcnt === 0n) return { kind: "nothing" };
@@ -52,17 +59,17 @@ export function discardPlan(own: SecondaryRecord, keeper: Keeper): DiscardPlan {
   const good = own.state !== "outdated" && own.state !== "inconsistent";
   if (keeper.lacking !== null && good) return { kind: "refuse", keeperIs: keeper.lacking };
   const fullBecause = incomplete(own, keeper, sameId, verdict.kind === "impossible");
-  // Ours of the other node's may not be ahead of its own: with another id it is another node's, and
-  // after a count ran backwards it says nothing.
-  const comparable = sameId && own.remotecnt <= keeper.localcnt;
+  // A mix of old and new is no point of the history, and stays one until a synchronization has ended.
+  const state = own.state === "inconsistent" ? own.state : "outdated";
+  if (!sameId) return { kind: "discard", record: { ...UNPAIRED, state }, fullBecause };
   return {
     kind: "discard",
     record: {
       resuid: keeper.resuid,
       localcnt: keeper.remotecnt,
-      remotecnt: comparable ? own.remotecnt : 0n,
-      // A mix of old and new is no point of the history, and stays one until a synchronization has ended.
-      state: own.state === "inconsistent" ? own.state : "outdated",
+      // Ours of the other node's may not be ahead of its own: after a count ran backwards it says nothing.
+      remotecnt: own.remotecnt <= keeper.localcnt ? own.remotecnt : 0n,
+      state,
       synced: fullBecause === null ? own.synced : null,
     },
     fullBecause,

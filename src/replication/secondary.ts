@@ -80,7 +80,9 @@ export function judge(own: SecondaryRecord, peer: Hello): Judgement {
     if (own.localcnt !== 0n) {
       return beforeTheyMet();
     }
-    if (!peer.virgin) return fullCopy(own, peer);
+    // One that was thrown away differs from a primary that nobody has written, too.
+    const gaveWay = own.state === "outdated" || own.state === "inconsistent";
+    if (!peer.virgin || gaveWay) return fullCopy(own, peer);
     const met = { ...own, resuid: peer.resuid };
     const record = peer.states ? { ...met, synced: "written" as const } : untold(met, "primary");
     // Nothing was ever acknowledged here, but writes may have begun: the reference drops their bits.
