@@ -136,7 +136,7 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
   const { keep, ...knobs } = changes;
   const rests = changes.rests ?? (long ? [] : restsOf(stream(seed, "rests"), chaosMs));
   const calmMs = rests.reduce((sum, rest) => sum + calmOf(rest), 0);
-  const plan = {
+  const drawn = {
     modes: [mode, mode] as const,
     checksum: random.pick(["none", "none", "crc32", "sha256"] as const),
     compression: random.pick(["none", "none", "hole", "lzf"] as const),
@@ -162,8 +162,11 @@ export function planOf(seed: number, changes: Changes = {}): Plan {
     // Some thousands of requests.
     thinkMs: Math.max(random.pick([3, 20, 200]), (connections * chaosMs) / 6_000),
     flushLoses: random.chance(0.5),
-    ...knobs,
   };
+  // A copy of everything is under way at once here, and its last piece is to arrive in time (docs/hast.conf.md).
+  const copyMs = ((cellCount * sectorSize) / drawn.burst) * drawn.networkDelayMs;
+  const burst = copyMs > drawn.timeout * 500 ? 16_384 : drawn.burst;
+  const plan = { ...drawn, burst, ...knobs };
   const orders = stream(seed, "commands");
   const faults = [
     ...faultsOf(stream(seed, "faults"), FAULTS, [500, 2_000, 8_000], 0, chaosMs),
