@@ -65,6 +65,8 @@ export class Copy {
   readonly seenValue: Int32Array;
   /** Per cell, up to which write the other node may lack something although it seems to have it; or 0. */
   readonly doubtful: Int32Array;
+  /** Created anew, and has met nobody since. */
+  anew = false;
   /** Cells that only the full copy mends which is under way. */
   readonly spoilt: Set<number> = new Set();
   /** async: acknowledged here as primary, on its way to the other node. */
@@ -593,6 +595,8 @@ export class History {
       }
       return;
     }
+    // Its own promotion is refused until it has met this one.
+    if (other.anew) return;
     // As in #written(): of one batch.
     if (copy.excuse || (copy.mode === "async" && (connected || copy.connected))) return;
     throw new Violation(
@@ -809,6 +813,7 @@ export class History {
     this.counts.recreated++;
     for (const each of this.copies) each.keptBy = null;
     copy.forget();
+    copy.anew = true;
     const primary = this.other(copy);
     primary.received = [];
     // An answer of the copy that is gone may be on its way, before the end of its connection.
@@ -899,7 +904,10 @@ export class History {
   #accepted(primary: Copy, core: Primary): void {
     this.counts.handshakes++;
     const secondary = this.other(primary);
-    for (const copy of this.copies) copy.givingUp = null;
+    for (const copy of this.copies) {
+      copy.givingUp = null;
+      copy.anew = false;
+    }
     primary.acceptedBy = secondary.machine.daemon;
     const source = core.stale ? secondary : primary;
     const target = core.stale ? primary : secondary;
