@@ -778,6 +778,9 @@ test("S-1, S-12: without disk, a peer whose record was rolled back is no peer, h
     bench.connect({ ...keeper, localcnt: 2n });
     refused(bench);
   }
+  // Whatever it counts, it does not say that the data are there.
+  bench.connect({ ...OURS, localcnt: 3n });
+  refused(bench);
   bench.connect({ ...keeper, localcnt: 3n });
   expect.deepEqual(bench.take(), ["send state sole 0/0"]);
 });
